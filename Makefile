@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast test-full bench results lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## erase three concepts from the embedded model and write a contact sheet
+	$(BIN)/python -m erasure_core demo
+
+test: $(READY) ## every tier but the longest tests; fetches a ComfyUI if COMFYUI_PATH names none
+	$(BIN)/python tools/get_comfyui.py
+	$(TESTS) -m "not full"
+
+test-fast: $(READY) ## the pure tier: no model, no ComfyUI, under 30 seconds
+	$(TESTS) -m "not toy and not host and not full"
+
+test-full: $(READY) ## everything, the longest tests too
+	$(BIN)/python tools/get_comfyui.py
+	$(TESTS)
+
+bench: $(READY) ## speed of RECE on a full-size SD1.5, as ratios
+	$(BIN)/python benchmarks/rece_speed.py
+
+results: $(READY) ## measure again what docs/results.md says
+	$(BIN)/python tools/make_results.py
+
+lint: $(READY) ## ruff
+	$(BIN)/ruff check .
+
+clean: ## remove what the other targets made (build/toy, hours of training, stays)
+	rm -rf .venv build/comfyui *.egg-info out .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './build/*' -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""The harness itself, and that the pack loads in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comfy_server import PACK, ComfyServer, PromptError, server_environment
+
+STOCK = {"CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "LoraLoader", "SaveImage", "VAEDecode"}
+OURS = {"ErasureRECE", "ErasureApply", "ErasureCombine", "ErasureSave", "ErasureLoad", "ErasureLoadToy"}
+
+
+def red_picture(width: int = 8, prefix: str = "red") -> dict:
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": width, "height": 16, "batch_size": 1, "color": 0xFF0000},
+        },
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+
+
+def test_stock_nodes_are_there(server: ComfyServer) -> None:
+    assert server.object_info().keys() >= STOCK
+
+
+def test_a_prompt_gives_its_picture(server: ComfyServer) -> None:
+    (picture,) = server.images(server.queue(red_picture()), "2")
+    assert picture.size == (8, 16)
+    assert picture.getpixel((0, 0)) == (255, 0, 0)
+    server.free()
+
+
+def test_an_invalid_prompt_names_node_and_input(server: ComfyServer) -> None:
+    with pytest.raises(PromptError, match=r"node 1 \(EmptyImage\).*width") as refused:
+        server.queue(red_picture(width=-1))
+    assert refused.value.node_errors.keys() == {"1"}
+
+
+def test_a_failing_node_is_quoted(server: ComfyServer) -> None:
+    with pytest.raises(PromptError, match=r"node 2 \(SaveImage\) failed.*outside the output folder"):
+        server.queue(red_picture(prefix="../elsewhere"))
+
+
+def test_a_server_that_dies_quotes_its_log(comfy_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="unrecognized arguments: --nonsense"):
+        ComfyServer(comfy_path, tmp_path, "--nonsense").__enter__()
+
+
+def test_the_pack_is_not_importable_outside_custom_nodes(tmp_path: Path) -> None:
+    tried = subprocess.run(
+        [sys.executable, "-c", "import erasure_core"],
+        env=server_environment(), cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "ModuleNotFoundError: No module named 'erasure_core'" in tried.stderr
+
+
+def test_the_pack_loads(server: ComfyServer) -> None:
+    complaints = [
+        line
+        for line in server.log().splitlines()
+        if PACK in line and ("IMPORT FAILED" in line or "Cannot import" in line)
+    ]
+    assert not complaints, server.log()
+    assert server.object_info().keys() >= OURS
