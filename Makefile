@@ -38,5 +38,5 @@ lint: $(READY) ## ruff
 	$(BIN)/ruff check .
 
 clean: ## remove what the other targets made (build/toy, hours of training, stays)
-	rm -rf .venv build/comfyui *.egg-info out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build/comfyui *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './build/*' -prune -exec rm -rf {} +

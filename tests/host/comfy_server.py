@@ -119,9 +119,14 @@ class ComfyServer:
             raise PromptError(failure_text(status["messages"]), messages=status["messages"])
         return entry
 
-    def running(self, prompt_id: str) -> bool:
-        """Whether a prompt is being executed now: wait for that before interrupting it."""
-        return any(item[1] == prompt_id for item in self._json("/queue")["queue_running"])
+    def wait_until_running(self, prompt_id: str, timeout: float = 60) -> None:
+        """Return when a submitted prompt is being executed: only from then on can it be interrupted."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if any(item[1] == prompt_id for item in self._json("/queue")["queue_running"]):
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"prompt {prompt_id} was not seen running within {timeout} s; {self.log_tail()}")
 
     def interrupt(self) -> None:
         """Cancel the prompt that is being executed."""

@@ -45,6 +45,21 @@ def test_a_failing_node_is_quoted(server: ComfyServer) -> None:
         server.queue(red_picture(prefix="../elsewhere"))
 
 
+def test_an_interrupted_prompt_says_so(server: ComfyServer) -> None:
+    prompt = red_picture(width=2048)
+    prompt["1"]["inputs"]["height"] = 2048
+    for link in range(10, 30):
+        source = "1" if link == 10 else str(link - 1)
+        inputs = {"image": [source, 0], "blur_radius": 15, "sigma": 5.0}
+        prompt[str(link)] = {"class_type": "ImageBlur", "inputs": inputs}
+    prompt["2"]["inputs"]["images"] = ["29", 0]
+    started = server.submit(prompt)
+    server.wait_until_running(started)
+    server.interrupt()
+    events = [event for event, _ in server.wait(started)["status"]["messages"]]
+    assert "execution_interrupted" in events
+
+
 def test_a_server_that_dies_quotes_its_log(comfy_path: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="unrecognized arguments: --nonsense"):
         ComfyServer(comfy_path, tmp_path, "--nonsense").__enter__()
