@@ -1,0 +1,1 @@
+"""Real models behind the ``TextToImageModel`` protocol."""

@@ -1,0 +1,132 @@
+"""A diffusers ``StableDiffusionPipeline`` behind the ``TextToImageModel`` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..model import EncodedPrompts, LazyWeights, UnsupportedModelError
+
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+
+
+class DiffusersModel:
+    """See ``TextToImageModel``. The pipeline's own weights are never written: see ``patched``."""
+
+    def __init__(self, pipe):
+        self.pipe = pipe
+        self.prediction_type: str = pipe.scheduler.config.prediction_type
+        self.alphas_cumprod: Tensor = pipe.scheduler.alphas_cumprod.double()
+        self.context_dim: int = pipe.text_encoder.config.hidden_size
+        self.tokens: int = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.unet.device
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str], batch: int = 32) -> EncodedPrompts:
+        ids = [self._tokens_of(prompt) for prompt in prompts]
+        ends = tuple(len(row) - 2 for row in ids)
+        pad = self.pipe.tokenizer.pad_token_id
+        padded = torch.tensor([row + [pad] * (self.tokens - len(row)) for row in ids])
+        encoder = self.pipe.text_encoder
+        parts = [encoder(part.to(encoder.device))[0] for part in padded.split(batch)]
+        return EncodedPrompts(torch.cat(parts), ends)
+
+    def _tokens_of(self, prompt: str) -> list[int]:
+        ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]
+        if len(ids) > self.tokens:
+            raise ValueError(
+                f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, the text encoder takes {self.tokens - 2}; shorten it"
+            )
+        return list(ids)
+
+    def cross_attention_weights(self) -> Mapping[str, Tensor]:
+        readers = {}
+        for name, module in self.pipe.unet.named_modules():
+            if name.endswith(("attn2.to_k", "attn2.to_v")):
+                readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
+        return LazyWeights(readers)
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return self.pipe.unet(latents, timesteps, encoder_hidden_states=context).sample
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        encoded = vae.encode((2 * images - 1).to(vae.device, vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents * vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        vae = self.pipe.vae
+        images = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        config = self.pipe.unet.config
+        size = config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return config.in_channels, height, width
+
+    @contextmanager
+    def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
+        """Stand-in parameters take the places of the named weights; the originals come back untouched."""
+        places = [(*self._place(name), delta) for name, delta in deltas.items()]
+        for owner, leaf, delta in places:
+            shape = tuple(getattr(owner, leaf).shape)
+            if tuple(delta.shape) != shape:
+                raise ValueError(f"the erasure changes a weight of shape {tuple(delta.shape)}, the model has {shape}")
+        originals = [(owner, leaf, getattr(owner, leaf)) for owner, leaf, _ in places]
+        try:
+            for (owner, leaf, delta), (_, _, weight) in zip(places, originals, strict=True):
+                changed = weight.detach().float() + delta.to(weight.device, torch.float32)
+                setattr(owner, leaf, nn.Parameter(changed.to(weight.dtype), requires_grad=False))
+            yield
+        finally:
+            for owner, leaf, weight in originals:
+                setattr(owner, leaf, weight)
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        part, _, path = name.partition(".")
+        module, _, leaf = path.rpartition(".")
+        try:
+            if part not in PARTS:
+                raise AttributeError(part)
+            owner = getattr(self.pipe, part).get_submodule(module)
+            owner = getattr(owner, "base_layer", owner)
+            getattr(owner, leaf)
+        except AttributeError:
+            raise ValueError(f"the erasure changes {name}, which the model does not have") from None
+        return owner, leaf
+
+
+def from_diffusers(pipe) -> DiffusersModel:
+    """Adapt a ``StableDiffusionPipeline`` (SD 1.x, SD 2.x and look-alikes).
+
+    Raises ``UnsupportedModelError`` for a pipeline without a UNet and one text encoder.
+    """
+    missing = [part for part in ("unet", "text_encoder", "tokenizer", "vae") if getattr(pipe, part, None) is None]
+    if missing:
+        raise UnsupportedModelError(
+            f"{type(pipe).__name__} has no {', '.join(missing)}; a StableDiffusionPipeline (SD 1.x or 2.x) is needed"
+        )
+    if getattr(pipe, "text_encoder_2", None) is not None:
+        raise UnsupportedModelError(f"{type(pipe).__name__} has two text encoders, which is not supported yet")
+    return DiffusersModel(pipe)
+
+
+def _merged(module: nn.Module) -> Tensor:
+    """A linear layer's weight in at least float32, with the LoRAs that PEFT has put on it."""
+    base = getattr(module, "base_layer", module)
+    weight = base.weight.detach()
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    for adapter in getattr(module, "active_adapters", ()):
+        if base is not module and not module.merged and adapter in module.lora_A:
+            weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+    return weight

@@ -1,0 +1,179 @@
+"""The closed-form mathematics of UCE and RECE in embedding space, in float64 on plain tensors.
+
+Every cross-attention projection ``W_l`` is edited to ``W_l A`` with one ``A`` of shape ``[d, d]`` for all layers,
+because the target values ``W_l T`` are linear in ``W_l``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class SingularSystemError(ValueError):
+    """The normal equations have no unique solution."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The product ``up @ down``: ``up`` is ``[out, rank]``, ``down`` is ``[rank, in]``."""
+
+    up: Tensor
+    down: Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    def dense(self) -> Tensor:
+        """``[out, in]``."""
+        return self.up @ self.down
+
+    def followed_by(self, step: LowRank) -> LowRank:
+        """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``."""
+        up = step.up + self.up @ (self.down @ step.up)
+        return LowRank(torch.cat([self.up, up], 1), torch.cat([self.down, step.down]))
+
+    def recompressed(self, tolerance: float = 0.0, max_rank: int | None = None) -> LowRank:
+        """The best approximation with orthonormal ``down``.
+
+        Singular values that together are at most ``tolerance`` of the Frobenius norm are dropped.
+        """
+        if not self.rank:
+            return self
+        q_up, r_up = torch.linalg.qr(self.up)
+        q_down, r_down = torch.linalg.qr(self.down.T)
+        left, values, right = torch.linalg.svd(r_up @ r_down.T)
+        tails = values.square().flip(0).cumsum(0).flip(0).sqrt()
+        floor = max(tolerance, torch.finfo(values.dtype).eps) * tails[:1]
+        keep = int((tails > floor).sum())
+        keep = min(keep, max_rank) if max_rank is not None else keep
+        return LowRank(q_up @ (left[:, :keep] * values[:keep]), right[:keep] @ q_down.T)
+
+
+def edit_map(
+    concepts: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    preserved: Sequence[Tensor],
+    *,
+    erase_scale: float,
+    preserve_scale: float,
+    ridge: float,
+) -> Tensor:
+    """The ``A`` of shape ``[d, d]`` with which every edited projection is ``W A`` (UCE, arXiv 2308.14761, eq. 7).
+
+    ``concepts[i]`` and ``targets[i]`` are row matrices ``[rows_i, d]``, ``preserved[j]`` is ``[rows_j, d]``.
+    ``W A`` minimises ``erase_scale * sum |W' K_i^T - W T_i^T|^2 + preserve_scale * sum |W' R_j^T - W R_j^T|^2 +
+    ridge * |W' - W|^2`` over ``W'``, for any ``W``. Returns float64. Raises ``ValueError`` for shapes that do not fit,
+    numbers that are not finite or negative, and ``SingularSystemError`` when there is no unique solution.
+    """
+    step = edit_step(
+        concepts,
+        targets,
+        preserved,
+        erase_scale=erase_scale,
+        preserve_scale=preserve_scale,
+        ridge=ridge,
+    )
+    return torch.eye(step.up.shape[0], dtype=step.up.dtype, device=step.up.device) + step.dense()
+
+
+def edit_step(
+    concepts: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    preserved: Sequence[Tensor],
+    *,
+    erase_scale: float,
+    preserve_scale: float,
+    ridge: float,
+) -> LowRank:
+    """``edit_map`` less the identity, of rank at most the number of concept rows."""
+    _check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
+    if len(concepts) != len(targets) or not len(concepts):
+        raise ValueError(f"need as many targets as concepts and at least one, got {len(concepts)} and {len(targets)}")
+    for index, (concept, target) in enumerate(zip(concepts, targets, strict=True)):
+        if concept.shape != target.shape:
+            raise ValueError(f"concept {index} is {tuple(concept.shape)} but its target {tuple(target.shape)}")
+    concept_rows, target_rows = stacked(concepts), stacked(targets)
+    dim = concept_rows.shape[1]
+    system = ridge * torch.eye(dim, dtype=torch.float64, device=concept_rows.device)
+    system += erase_scale * concept_rows.T @ concept_rows
+    for rows in preserved:
+        rows = stacked([rows])
+        if rows.shape[1] != dim:
+            raise ValueError(f"preserved rows are {rows.shape[1]} wide, concept rows {dim}")
+        system += preserve_scale * rows.T @ rows
+    down = solve_positive(system, concept_rows.T).T
+    return LowRank(erase_scale * (target_rows - concept_rows).T, down)
+
+
+def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regularization: float) -> Tensor:
+    """The context ``[rows, d]`` that best regenerates ``context`` through the edited weights (RECE, arXiv 2407.12383).
+
+    ``gram`` is ``sum_l W_l^T W_l`` of the original weights, ``current_map`` the ``A`` of the edit so far, both ``[d, d]``.
+    Minimises ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Returns float64.
+    """
+    _check_coefficients(regularization=regularization)
+    (context,), gram, edit = [stacked([context])], gram.double(), current_map.double()
+    pulled = edit.T @ gram
+    system = pulled @ edit + regularization * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return solve_positive((system + system.T) / 2, pulled @ context.T).T
+
+
+def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
+    """``sum_l W_l^T W_l`` in float64, ``[d, d]``, of weights ``[out_l, d]``."""
+    total: Tensor | None = None
+    for weight in weights:
+        part = weight.T @ weight
+        part = (part.cpu() if part.device.type == "mps" else part).double()
+        total = part if total is None else total.add_(part)
+    if total is None:
+        raise ValueError("no weights were given")
+    return total
+
+
+def solve_positive(system: Tensor, right: Tensor) -> Tensor:
+    """Solve a symmetric positive definite system in float64 by Cholesky; never inverts."""
+    factor, failed = torch.linalg.cholesky_ex(system)
+    diagonal = factor.diagonal()
+    if int(failed) or not torch.isfinite(diagonal).all() or diagonal.min() < 1e-8 * diagonal.max():
+        raise SingularSystemError(
+            "the closed-form system is singular, so the edit is not determined; raise ridge (or regularization)"
+        )
+    return torch.cholesky_solve(right, factor)
+
+
+def aligned_rows(concept: Tensor, target: Tensor, concept_end: int, target_end: int) -> tuple[Tensor, Tensor]:
+    """The rows of two contexts ``[tokens, d]`` that face each other in the edit.
+
+    From the last content token on (``concept_end``, ``target_end``), cut to the same number of rows.
+    """
+    last = max(concept_end, target_end)
+    tokens = concept.shape[0]
+    return (
+        concept[concept_end : tokens - (last - concept_end)],
+        target[target_end : tokens - (last - target_end)],
+    )
+
+
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Row matrices under one another in float64; raises when one is not a finite matrix."""
+    for part in rows:
+        if part.ndim != 2:
+            raise ValueError(f"expected rows of shape [rows, d], got {tuple(part.shape)}")
+    if len({part.shape[1] for part in rows}) > 1:
+        raise ValueError(f"rows differ in width: {sorted({part.shape[1] for part in rows})}")
+    out = torch.cat([part.to(torch.float64) for part in rows])
+    if not torch.isfinite(out).all():
+        raise ValueError("a context holds NaN or infinite values; the text encoder's weights may be damaged")
+    return out
+
+
+def _check_coefficients(**values: float) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")

@@ -1,0 +1,107 @@
+"""Concepts as a user names them: one a line, ``van gogh -> art``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ARROW = "->"
+LOOKALIKE_ARROWS = re.compile(r"(=>|-->|→|⇒|⟶|>>|\|)")
+
+
+class ConceptError(ValueError):
+    """A line of a concept list cannot be used; the message quotes it and says what would be right."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What to erase, and what its prompts should give ``instead`` ("" for nothing in particular)."""
+
+    name: str
+    instead: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.instead, str):
+            raise ConceptError(f"a concept is text, not {self.name!r} -> {self.instead!r}")
+        object.__setattr__(self, "name", self.name.strip())
+        object.__setattr__(self, "instead", self.instead.strip())
+        if not self.name:
+            raise ConceptError("a concept needs a name, for example 'van gogh -> art' or just 'van gogh'")
+        if self.name.casefold() == self.instead.casefold():
+            raise ConceptError(f"'{self}' maps a concept to itself; name something else after '{ARROW}'")
+
+    def __str__(self) -> str:
+        return f"{self.name} {ARROW} {self.instead}" if self.instead else self.name
+
+
+def parse_concepts(text: str) -> list[Concept]:
+    """Read one concept a line; blank lines and lines that start with ``#`` are passed over.
+
+    Raises ``ConceptError`` quoting the line for an empty name, an unknown separator, a concept that is mapped
+    to itself or listed twice, and when no line holds a concept.
+    """
+    concepts: dict[str, Concept] = {}
+    for number, line in _lines(text, "concepts"):
+        concept = _parse_line(line, number)
+        earlier = concepts.setdefault(concept.name.casefold(), concept)
+        if earlier is not concept:
+            raise ConceptError(f"line {number} of concepts, '{_short(line)}', lists '{concept.name}' a second time")
+    if not concepts:
+        raise ConceptError("concepts is empty: write one concept a line, for example 'van gogh -> art'")
+    return list(concepts.values())
+
+
+def parse_prompts(text: str) -> list[str]:
+    """Read one prompt a line, each once; blank lines and ``#`` comments are passed over."""
+    return list(dict.fromkeys(line for _, line in _lines(text, "prompts")))
+
+
+def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Concept]:
+    """Concepts from what a caller passes: text to parse, one concept, or several of either."""
+    if isinstance(concepts, str):
+        return parse_concepts(concepts)
+    if isinstance(concepts, Concept):
+        return [concepts]
+    parsed = [_parse_line(one, None) if isinstance(one, str) else one for one in concepts]
+    if not parsed:
+        raise ConceptError("concepts is empty: name at least one concept to erase")
+    names = [concept.name.casefold() for concept in parsed]
+    for concept in parsed:
+        if names.count(concept.name.casefold()) > 1:
+            raise ConceptError(f"'{concept.name}' is listed twice")
+    return parsed
+
+
+def _lines(text: str, what: str) -> Iterable[tuple[int, str]]:
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ConceptError(f"{what} is not UTF-8 text: {error}; save it as UTF-8") from error
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        line = line.strip()
+        if "\x00" in line or "\ufffd" in line:
+            raise ConceptError(f"line {number} of {what}, '{_short(line)}', is not UTF-8 text; save it as UTF-8")
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def _parse_line(line: str, number: int | None) -> Concept:
+    where = f"line {number} of concepts, '{_short(line)}'," if number else f"the concept '{_short(line)}'"
+    name, *rest = line.split(ARROW)
+    if len(rest) > 1:
+        raise ConceptError(f"{where} has more than one '{ARROW}'; write 'concept {ARROW} what to draw instead'")
+    stray = LOOKALIKE_ARROWS.search(line.replace(ARROW, " "))
+    if stray:
+        raise ConceptError(f"{where} has the unknown separator '{stray[0]}'; write '{ARROW}'")
+    if not name.strip():
+        raise ConceptError(f"{where} names no concept before '{ARROW}'")
+    try:
+        return Concept(name, rest[0] if rest else "")
+    except ConceptError as error:
+        raise ConceptError(f"{where} cannot be used: {error}") from None
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= 80 else line[:77] + "..."

@@ -1,0 +1,199 @@
+"""Erasures as safetensors files that stock LoRA loaders read, with our metadata in the header.
+
+Names are kohya's, so ComfyUI's "Load LoRA", A1111/Forge and diffusers' ``load_lora_weights`` take them. The header
+holds a JSON text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of
+the context map (its ``down`` is every layer's ``lora_down``).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .closed_form import LowRank
+from .concepts import Concept
+from .erasure import Delta, Dense, Erasure, Origin
+from .kohya import stem
+
+FORMAT = 1
+KEY = "erasure"
+SUFFIX = ".safetensors"
+
+
+class ErasureFileError(ValueError):
+    """A file cannot be used as an erasure; the message says why."""
+
+
+def save(erasure: Erasure, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write ``erasure`` to ``path``, whole or not at all.
+
+    Raises ``FileExistsError`` when something is there and ``overwrite`` is false, ``OSError`` when the folder cannot be
+    written, ``ValueError`` for another ending than ``.safetensors`` and for changes that are not finite.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise ValueError(f"an erasure is saved as {SUFFIX}, got '{path.name}'")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite")
+    tensors = _tensors(erasure)
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
+    _write_whole(tensors, _metadata(erasure), path, overwrite)
+    return path
+
+
+def load(path: str | Path) -> Erasure:
+    """Read a file that ``save`` wrote.
+
+    Raises ``FileNotFoundError``, or ``ErasureFileError`` for a file that is damaged, is not ours, or whose tensors are
+    not those that its header lists.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ErasureFileError(f"{path.name} is not a readable safetensors file: {error}") from error
+    if KEY not in metadata:
+        raise ErasureFileError(
+            f"{path.name} was not written by this pack (no '{KEY}' in its header); if it is a LoRA, load it with a LoRA loader"
+        )
+    try:
+        header = json.loads(metadata[KEY])
+        if header["format"] != FORMAT:
+            raise ErasureFileError(
+                f"{path.name} has format {header['format']}, this version reads {FORMAT}; update the pack"
+            )
+        return _assemble(header, tensors)
+    except ErasureFileError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ErasureFileError(f"the header of {path.name} does not fit its content: {error}") from error
+
+
+def _tensors(erasure: Erasure) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, delta in erasure.deltas.items():
+        key = stem(name)
+        if isinstance(delta, LowRank):
+            tensors[f"{key}.lora_up.weight"] = delta.up.float().contiguous()
+            tensors[f"{key}.lora_down.weight"] = delta.down.float().clone().contiguous()
+            tensors[f"{key}.alpha"] = torch.tensor(float(delta.rank))
+        else:
+            ending = "diff_b" if name.endswith(".bias") else "diff"
+            tensors[f"{key}.{ending}"] = delta.change.float().clone().contiguous()
+    return tensors
+
+
+def _metadata(erasure: Erasure) -> dict[str, str]:
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "weights": list(erasure.deltas),
+        "origins": [asdict(origin) for origin in erasure.origins],
+        "error": erasure.error,
+    }
+    if erasure.context_map is not None:
+        up = erasure.context_map.up.float().contiguous()
+        header["context_map_up"] = base64.b64encode(up.cpu().numpy().astype("<f4").tobytes()).decode("ascii")
+    concepts = ", ".join(str(concept) for concept in erasure.concepts)
+    return {KEY: json.dumps(header), "ss_training_comment": f"erases: {concepts}"}
+
+
+def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:
+    used: set[str] = set()
+
+    def take(key: str) -> Tensor | None:
+        tensor = tensors.get(key)
+        if tensor is not None:
+            used.add(key)
+            if not torch.isfinite(tensor).all():
+                raise ErasureFileError(f"{key} holds NaN or infinite values")
+        return tensor
+
+    deltas = {name: _delta(name, take) for name in header["weights"]}
+    left = sorted(set(tensors) - used)
+    if left:
+        raise ErasureFileError(f"it holds tensors that its header does not list, for example {left[0]}")
+    origins = tuple(
+        Origin(
+            origin["method"],
+            tuple(Concept(**concept) for concept in origin["concepts"]),
+            origin["settings"],
+            origin["fingerprint"],
+            origin["version"],
+        )
+        for origin in header["origins"]
+    )
+    return Erasure(deltas, origins, _context_map(header, deltas), float(header["error"]))
+
+
+def _delta(name: str, take) -> Delta:
+    key = stem(name)
+    up, down, alpha = (take(f"{key}.{part}") for part in ("lora_up.weight", "lora_down.weight", "alpha"))
+    if up is not None and down is not None:
+        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:
+            raise ErasureFileError(f"{name} has factors {tuple(up.shape)} and {tuple(down.shape)}")
+        scale = 1.0 if alpha is None or not down.shape[0] else float(alpha) / down.shape[0]
+        return LowRank(up * scale, down)
+    change = take(f"{key}.{'diff_b' if name.endswith('.bias') else 'diff'}")
+    if change is None:
+        raise ErasureFileError(f"the change of {name} is missing")
+    return Dense(change)
+
+
+def _context_map(header: dict[str, Any], deltas: dict[str, Delta]) -> LowRank | None:
+    if "context_map_up" not in header:
+        return None
+    downs = [delta.down for delta in deltas.values() if isinstance(delta, LowRank)]
+    if len(downs) != len(deltas) or not all(torch.equal(down, downs[0]) for down in downs):
+        raise ErasureFileError("it has a context map but its changes do not share one factor")
+    raw = bytearray(base64.b64decode(header["context_map_up"], validate=True))
+    up = torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)
+    rank, width = downs[0].shape
+    if up.numel() != rank * width:
+        raise ErasureFileError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
+    return LowRank(up.reshape(width, rank).clone(), downs[0])
+
+
+def _write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:
+    """Through a temporary file in the same folder; what was at ``path`` stays until the new file is complete."""
+    handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        os.chmod(partial, 0o644)
+        if overwrite:
+            os.replace(partial, path)
+        else:
+            _move_to_new(partial, path)
+    except SafetensorError as error:
+        raise OSError(f"could not write {path}: {error}") from error
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _move_to_new(partial: str, path: Path) -> None:
+    """Rename without replacing a file that appeared meanwhile; plain rename where there are no hard links."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite") from None
+    except OSError:
+        if path.exists():
+            raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite") from None
+        os.replace(partial, path)

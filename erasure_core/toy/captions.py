@@ -1,0 +1,79 @@
+"""What the embedded model can draw, and how its captions are written."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+OBJECTS: tuple[str, ...] = (
+    "cat", "dog", "lion", "tiger", "panda", "fox", "bear", "koala", "rabbit", "pig", "cow", "frog",
+    "monkey", "penguin", "owl", "octopus", "crab", "butterfly", "pizza", "hamburger", "doughnut",
+    "apple", "banana", "strawberry", "watermelon", "carrot", "lemon", "pineapple", "cherries",
+    "mushroom", "cake", "rose", "sunflower", "cactus", "car", "bus", "airplane", "rocket", "house",
+    "castle", "guitar", "crown", "skull", "robot", "ghost", "umbrella", "pumpkin", "snowman",
+)  # fmt: skip
+
+STYLES: tuple[str, ...] = ("twemoji", "noto", "blob", "fluent")
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (206, 52, 52),
+    "yellow": (250, 214, 70),
+    "green": (74, 160, 84),
+    "blue": (62, 112, 214),
+    "purple": (140, 80, 180),
+    "gray": (140, 140, 146),
+    "white": (250, 250, 250),
+    "black": (22, 22, 28),
+}
+
+SYNONYMS: dict[str, str] = {
+    "cat": "kitten", "dog": "puppy", "rabbit": "bunny", "pig": "piglet", "frog": "toad",
+    "monkey": "ape", "hamburger": "burger", "doughnut": "donut", "car": "automobile", "airplane": "plane",
+    "house": "cottage", "castle": "fortress", "crown": "tiara", "robot": "android", "ghost": "phantom",
+    "mushroom": "toadstool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One thing the model can be asked for; an attribute left as ``None`` is not mentioned."""
+
+    object: str | None = None
+    style: str | None = None
+    colour: str | None = None
+
+    def __str__(self) -> str:
+        return self.worded(0)
+
+    def worded(self, form: int, noun: str | None = None) -> str:
+        """One of three wordings: 0, the plain one; 1, style first; 2, a list of keywords."""
+        noun = noun or self.object
+        thing = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if noun else ""
+        style = f"in the style of {self.style}" if self.style else ""
+        colour = f"on a {self.colour} background" if self.colour else ""
+        if form == 1:
+            return " ".join(filter(None, [style + "," if style else "", thing, colour])).strip(",")
+        if form == 2:
+            style = f"{self.style} style" if self.style else ""
+            colour = f"{self.colour} background" if self.colour else ""
+            return ", ".join(filter(None, [noun, style, colour]))
+        return " ".join(filter(None, [thing, style, colour]))
+
+
+def all_captions() -> list[Caption]:
+    """Every object, style and colour, each of them also left out: 49 * 5 * 9 captions."""
+    return [
+        Caption(thing, style, colour)
+        for thing in (None, *OBJECTS)
+        for style in (None, *STYLES)
+        for colour in (None, *COLOURS)
+    ]
+
+
+def sample_captions(count: int, seed: int) -> list[Caption]:
+    """``count`` complete captions drawn without regard to one another."""
+    draw = random.Random(seed)
+    return [
+        Caption(draw.choice(OBJECTS), draw.choice(STYLES), draw.choice(tuple(COLOURS)))
+        for _ in range(count)
+    ]

@@ -1,0 +1,62 @@
+"""A small classifier that names the object, style and background colour of a picture.
+
+It learned from real renders, raw and passed through the autoencoder, never from generated pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .captions import COLOURS, OBJECTS, STYLES
+from .config import WEIGHTS
+
+CHANNELS = (16, 32, 64, 96)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge sees, ``n`` names each."""
+
+    objects: list[str]
+    styles: list[str]
+    colours: list[str]
+
+
+class Judge(nn.Module):
+    """Images ``[n, 3, 64, 64]`` in 0 to 1 to logits of objects, styles and colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *CHANNELS), CHANNELS, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        self.heads = nn.ModuleList(
+            nn.Linear(CHANNELS[-1] * 5, count) for count in (len(OBJECTS), len(STYLES), len(COLOURS))
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Logits ``[n, objects]``, ``[n, styles]`` and ``[n, colours]``."""
+        maps = self.features(2 * images - 1)
+        pooled = torch.cat([maps.amax((2, 3)), F.adaptive_avg_pool2d(maps, 2).flatten(1)], 1)
+        return [head(pooled) for head in self.heads]
+
+    @torch.no_grad()
+    def judge(self, images: Tensor) -> Verdict:
+        """Name what ``images`` ``[n, 3, 64, 64]`` in 0 to 1 show."""
+        things, styles, colours = (logits.argmax(-1).tolist() for logits in self(images))
+        names = tuple(COLOURS)
+        return Verdict([OBJECTS[i] for i in things], [STYLES[i] for i in styles], [names[i] for i in colours])
+
+    @classmethod
+    def load(cls) -> Judge:
+        judge = cls()
+        tensors = load_file(WEIGHTS / "judge.safetensors")
+        judge.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        return judge.eval().requires_grad_(False)

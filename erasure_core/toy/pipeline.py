@@ -1,0 +1,50 @@
+"""The embedded model as a diffusers pipeline."""
+
+from __future__ import annotations
+
+from ..adapters.diffusers import DiffusersModel, from_diffusers
+from . import config
+from .tokenizer import clip_tokenizer
+
+
+def load_pipeline():
+    """A ``StableDiffusionPipeline`` in float32 on the CPU. Needs diffusers and transformers."""
+    from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    encoder = CLIPTextModel(CLIPTextConfig(**config.TEXT))
+    load_text_encoder(encoder, config.weights("text_encoder"))
+    unet = UNet2DConditionModel(**config.UNET)
+    unet.load_state_dict(config.weights("unet"))
+    vae = AutoencoderTiny(**config.VAE)
+    vae.load_state_dict(config.weights("vae"))
+    pipe = StableDiffusionPipeline(
+        vae=vae.eval().requires_grad_(False),
+        text_encoder=encoder.eval().requires_grad_(False),
+        tokenizer=clip_tokenizer(),
+        unet=unet.eval().requires_grad_(False),
+        scheduler=DDIMScheduler(**config.SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def load_toy() -> DiffusersModel:
+    """The embedded model behind the ``TextToImageModel`` protocol."""
+    return from_diffusers(load_pipeline())
+
+
+def load_text_encoder(encoder, tensors) -> None:
+    """Older transformers put everything under ``text_model.``; newer ones do not."""
+    plain = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+    nested = any(name.startswith("text_model.") for name in encoder.state_dict())
+    prefix = "text_model." if nested else ""
+    missing, unexpected = encoder.load_state_dict(
+        {prefix + name: tensor for name, tensor in plain.items()}, strict=False
+    )
+    left = [name for name in missing if not name.endswith("position_ids")]
+    if left or unexpected:
+        raise ValueError(f"the text encoder's weights do not fit: missing {left}, unexpected {unexpected}")

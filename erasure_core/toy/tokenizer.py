@@ -1,0 +1,31 @@
+"""The tokenizer of Stable Diffusion 1.x (OpenAI CLIP, MIT): 49,408 entries, rebuilt from its merges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MERGES = Path(__file__).with_name("merges.txt")
+WINDOW = 77
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def merges() -> list[str]:
+    return MERGES.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def vocabulary() -> dict[str, int]:
+    """Bytes, bytes that end a word, merged pairs, begin and end, in CLIP's order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
+    entries = [*letters, *(letter + "</w>" for letter in letters)]
+    entries += [pair.replace(" ", "") for pair in merges()]
+    return {entry: index for index, entry in enumerate([*entries, BEGIN, END])}
+
+
+def clip_tokenizer():
+    """The tokenizer as transformers' ``CLIPTokenizer``."""
+    from transformers import CLIPTokenizer
+
+    pairs = [tuple(pair.split(" ")) for pair in merges()]
+    return CLIPTokenizer(vocab=vocabulary(), merges=pairs, model_max_length=WINDOW)

@@ -1,0 +1,36 @@
+"""Everyday concepts that an erasure should leave alone: the product's default for what to preserve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .concepts import Concept
+
+COMMON: tuple[str, ...] = (
+    # people and what they wear
+    "person", "man", "woman", "child", "face", "hand", "dress", "hat", "glasses", "shoes",
+    # animals
+    "cat", "dog", "lion", "tiger", "panda", "fox", "bear", "koala", "rabbit", "pig", "cow", "horse", "sheep",
+    "elephant", "frog", "monkey", "penguin", "owl", "bird", "fish", "octopus", "crab", "butterfly",
+    # food and plants
+    "pizza", "hamburger", "doughnut", "apple", "banana", "strawberry", "watermelon", "carrot", "lemon",
+    "pineapple", "cherries", "mushroom", "cake", "bread", "rose", "sunflower", "cactus", "tree", "flower",
+    # things and places
+    "car", "bus", "train", "bicycle", "airplane", "boat", "rocket", "house", "castle", "church", "street",
+    "city", "mountain", "beach", "forest", "sky", "chair", "table", "lamp", "book", "clock", "bottle",
+    "cup", "guitar", "crown", "skull", "robot", "ghost", "umbrella", "pumpkin", "snowman", "parachute",
+    # kinds and styles of picture
+    "photo", "painting", "drawing", "sketch", "cartoon", "sculpture", "watercolor", "oil painting",
+    "portrait", "landscape", "in the style of van gogh", "in the style of monet", "in the style of picasso",
+    "in the style of rembrandt", "in the style of hokusai", "in the style of twemoji",
+    "in the style of noto", "in the style of blob", "in the style of fluent",
+    # colours
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black",
+)  # fmt: skip
+
+
+def common_concepts(concepts: Sequence[Concept]) -> list[str]:
+    """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
+    erased = {word for concept in concepts for word in concept.name.casefold().split()}
+    erased -= {"a", "an", "the", "in", "of", "style", "on", "background"}
+    return ["", *(name for name in COMMON if not erased & set(name.casefold().split()))]

@@ -1,0 +1,63 @@
+"""Train the embedded model from the npm packages, stage by stage; run it again to resume.
+
+    python tools/train_toy.py --work build/toy            # every stage that is not done yet
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import toy_text  # noqa: E402
+import toy_unet  # noqa: E402
+import toy_vae  # noqa: E402
+from toy_data import sprites  # noqa: E402
+from toy_run import Run  # noqa: E402
+
+JOINT, DECODER, TEXT, UNET = 900, 3000, 600, 5000  # steps
+STAGES = ("vae", "text", "unet", "judge", "export")
+
+
+def drawings(work: Path) -> torch.Tensor:
+    cache = work / "sprites.pt"
+    if not cache.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        torch.save(sprites(work / "emoji").half(), cache)
+    return torch.load(cache, weights_only=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("build/toy"))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)
+    run = Run(args.work, args.work / "training-log.jsonl", args.seed)
+    pictures = drawings(args.work)
+    if "vae" in args.stages:
+        toy_vae.train(run, pictures, JOINT, DECODER)
+    if "text" in args.stages:
+        toy_text.train(run, toy_text.Wordings(), TEXT)
+    if "unet" in args.stages:
+        train_unet(run, pictures)
+
+
+def train_unet(run: Run, pictures: torch.Tensor) -> None:
+    vae = toy_vae.frozen(run)
+    words = toy_text.Wordings()
+    encoder = toy_text.train(run, words, TEXT)
+    cache = run.folder / "latents.pt"
+    if not cache.exists():
+        torch.save(toy_unet.latents(vae, pictures, run.seed), cache)
+    examples = toy_unet.Examples(torch.load(cache, weights_only=True), words)
+    toy_unet.train(run, examples, toy_text.contexts(encoder, words), vae, UNET, run.folder)
+
+
+if __name__ == "__main__":
+    main()
