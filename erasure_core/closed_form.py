@@ -114,8 +114,8 @@ def edit_step(
 def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regularization: float) -> Tensor:
     """The context ``[rows, d]`` that best regenerates ``context`` through the edited weights (RECE, arXiv 2407.12383).
 
-    ``gram`` is ``sum_l W_l^T W_l`` of the original weights, ``current_map`` the ``A`` of the edit so far, both ``[d, d]``.
-    Minimises ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Returns float64.
+    ``gram`` is ``sum_l W_l^T W_l`` of the original weights, ``current_map`` the ``A`` of the edit so far, both
+    ``[d, d]``. Minimises ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Returns float64.
     """
     _check_coefficients(regularization=regularization)
     (context,), gram, edit = [stacked([context])], gram.double(), current_map.double()

@@ -113,9 +113,7 @@ class Erasure:
     def _compressed_together(self, tolerance: float, max_rank: int | None):
         """All layers at once: the best shared ``down`` for the changes stacked on one another."""
         names = list(self.deltas)
-        stack = LowRank(
-            torch.cat([self.deltas[name].up.double() for name in names]), self.context_map.down.double()
-        )
+        stack = LowRank(torch.cat([self.deltas[name].up.double() for name in names]), self.context_map.down.double())
         best = stack.recompressed(tolerance, max_rank)
         turn = stack.down @ best.down.T
         down = best.down.to(self.context_map.down.dtype)
@@ -180,7 +178,9 @@ def _scaled(delta: Delta, strength: float) -> Delta:
 def _sum(name: str, one: Delta, other: Delta) -> Delta:
     shapes = [tuple(delta.dense().shape) if isinstance(delta, Dense) else _shape(delta) for delta in (one, other)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"these erasures are for different models: {name} is {shapes[0]} in one, {shapes[1]} in the other")
+        raise ValueError(
+            f"these erasures are for different models: {name} is {shapes[0]} in one, {shapes[1]} in the other"
+        )
     if isinstance(one, LowRank) and isinstance(other, LowRank):
         return LowRank(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down]))
     return Dense(one.dense() + other.dense())

@@ -70,7 +70,8 @@ def load(path: str | Path) -> Erasure:
         raise ErasureFileError(f"{path.name} is not a readable safetensors file: {error}") from error
     if KEY not in metadata:
         raise ErasureFileError(
-            f"{path.name} was not written by this pack (no '{KEY}' in its header); if it is a LoRA, load it with a LoRA loader"
+            f"{path.name} was not written by this pack (no '{KEY}' in its header); "
+            "if it is a LoRA, load it with a LoRA loader"
         )
     try:
         header = json.loads(metadata[KEY])

@@ -79,6 +79,13 @@ class Run:
     def load(self, stage: str) -> dict:
         return self._read(self.folder / f"{stage}.pt")
 
+    def begun(self, stage: str) -> bool:
+        return (self.folder / f"{stage}.running.pt").exists()
+
+    def average(self, stage: str) -> dict:
+        """The averaged weights of a stage that has not ended."""
+        return self._read(self.folder / f"{stage}.running.pt")["ema"]
+
     def log(self, **values) -> None:
         row = {"stage": self.stage, "seconds": round(self.seconds), **values}
         row = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}

@@ -69,7 +69,15 @@ class Examples:
 
 
 @torch.no_grad()
-def sample(unet, vae, context: torch.Tensor, empty: torch.Tensor, steps: int = 15, guidance: float = 3.0, seed: int = 0):
+def sample(
+    unet,
+    vae,
+    context: torch.Tensor,
+    empty: torch.Tensor,
+    steps: int = 15,
+    guidance: float = 3.0,
+    seed: int = 0,
+):
     """Pictures ``[n, 3, 64, 64]`` in 0 to 1 by DDIM."""
     scheduler = DDIMScheduler(**SCHEDULE)
     scheduler.set_timesteps(steps)

@@ -82,7 +82,12 @@ def train(run: Run, drawings: torch.Tensor, joint: int, decoder_only: int) -> Au
         loss.backward()
         optimiser.step(0.6 * step / joint, clip=1.0)
         if step % 100 == 0:
-            run.log(step=step, loss=float(loss.detach()), psnr=psnr(vae, drawings), latent_std=float(z.detach().std()))
+            run.log(
+                step=step,
+                loss=float(loss.detach()),
+                psnr=psnr(vae, drawings),
+                latent_std=float(z.detach().std()),
+            )
     if run.finish("vae-joint", vae):
         normalise(vae, drawings)
         run.save("vae-joint", vae)
@@ -105,5 +110,10 @@ def train(run: Run, drawings: torch.Tensor, joint: int, decoder_only: int) -> Au
 def frozen(run: Run) -> AutoencoderTiny:
     """What there is so far: the finished autoencoder, else the one whose decoder still learns."""
     vae = new_vae()
-    vae.load_state_dict(run.load("vae" if run.done("vae") else "vae-joint"))
+    if run.done("vae"):
+        vae.load_state_dict(run.load("vae"))
+    elif run.begun("vae"):
+        vae.load_state_dict(run.average("vae"))
+    else:
+        vae.load_state_dict(run.load("vae-joint"))
     return vae.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """Train the embedded model from the npm packages, stage by stage; run it again to resume.
 
-    python tools/train_toy.py --work build/toy            # every stage that is not done yet
+python tools/train_toy.py --work build/toy            # every stage that is not done yet
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import toy_export  # noqa: E402
+import toy_judge  # noqa: E402
 import toy_text  # noqa: E402
 import toy_unet  # noqa: E402
 import toy_vae  # noqa: E402
 from toy_data import sprites  # noqa: E402
 from toy_run import Run  # noqa: E402
 
-JOINT, DECODER, TEXT, UNET = 900, 3000, 600, 5000  # steps
+JOINT, DECODER, TEXT, UNET, JUDGE = 900, 2500, 600, 3000, 1500  # steps
 STAGES = ("vae", "text", "unet", "judge", "export")
 
 
@@ -46,6 +48,10 @@ def main() -> None:
         toy_text.train(run, toy_text.Wordings(), TEXT)
     if "unet" in args.stages:
         train_unet(run, pictures)
+    if "judge" in args.stages:
+        toy_judge.train(run, pictures, toy_vae.frozen(run), JUDGE)
+    if "export" in args.stages:
+        export(run)
 
 
 def train_unet(run: Run, pictures: torch.Tensor) -> None:
@@ -57,6 +63,16 @@ def train_unet(run: Run, pictures: torch.Tensor) -> None:
         torch.save(toy_unet.latents(vae, pictures, run.seed), cache)
     examples = toy_unet.Examples(torch.load(cache, weights_only=True), words)
     toy_unet.train(run, examples, toy_text.contexts(encoder, words), vae, UNET, run.folder)
+
+
+def export(run: Run) -> None:
+    """What there is so far, the average of the UNet's weights where it still learns, into the package."""
+    words = toy_text.Wordings()
+    encoder = toy_text.train(run, words, TEXT)
+    unet, judge = toy_unet.new_unet(), toy_judge.Judge()
+    unet.load_state_dict(run.load("unet") if run.done("unet") else run.average("unet"))
+    judge.load_state_dict(run.load("judge"))
+    toy_export.export(encoder, words.token_ids, unet, toy_vae.frozen(run), judge)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ class DiffusersModel:
         ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]
         if len(ids) > self.tokens:
             raise ValueError(
-                f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, the text encoder takes {self.tokens - 2}; shorten it"
+                f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, "
+                f"the text encoder takes {self.tokens - 2}; shorten it"
             )
         return list(ids)
 

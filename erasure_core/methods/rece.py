@@ -196,6 +196,4 @@ def _encode(
     if context.device.type == "mps":
         context = context.cpu()
     context = context.double()
-    return {
-        prompt: (context[index], encoded.last_content[index]) for index, prompt in enumerate(prompts)
-    }
+    return {prompt: (context[index], encoded.last_content[index]) for index, prompt in enumerate(prompts)}

@@ -73,7 +73,4 @@ def all_captions() -> list[Caption]:
 def sample_captions(count: int, seed: int) -> list[Caption]:
     """``count`` complete captions drawn without regard to one another."""
     draw = random.Random(seed)
-    return [
-        Caption(draw.choice(OBJECTS), draw.choice(STYLES), draw.choice(tuple(COLOURS)))
-        for _ in range(count)
-    ]
+    return [Caption(draw.choice(OBJECTS), draw.choice(STYLES), draw.choice(tuple(COLOURS))) for _ in range(count)]

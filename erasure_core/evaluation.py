@@ -1,0 +1,180 @@
+"""What an erasure does to the embedded model, in numbers: UA, IRA, CRA and colour, by its judge.
+
+An object, a style or a colour is erased. UA is the share of pictures prompted with it that are no longer recognised as
+it; the rest is counted on pictures of the others of its kind: IRA the share recognised as the one asked for,
+CRA the accuracy on the other kind (styles when an object was erased, else objects), colour that of the background.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .concepts import Concept
+from .erasure import Erasure
+from .model import Callback, TextToImageModel
+from .sampling import generate
+from .toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
+from .toy.judge import Judge, Verdict
+
+NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
+CROSS = {"object": "style", "style": "object", "colour": "object"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A concept as the embedded model knows it: ``kind`` is object, style or colour, ``name`` one of that kind."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was asked for, the pictures ``[n, 3, h, w]`` in 0 to 1, and what the judge sees in them."""
+
+    captions: tuple[Caption, ...]
+    images: Tensor
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares from 0 to 1; see the module. ``erased`` and ``others`` count the pictures behind them."""
+
+    subject: Subject
+    ua: float
+    ira: float
+    cra: float
+    colour: float
+    erased: int
+    others: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of ``images`` in which the judge names what was asked for, from 0 to 1."""
+
+    object: float
+    style: float
+    colour: float
+    images: int
+
+
+def subject_of(concept: Concept | str) -> Subject:
+    """The kind and name of a concept. Raises ``ValueError`` for one that the embedded model does not draw."""
+    asked = str(concept.name if isinstance(concept, Concept) else concept).strip()
+    name = asked.casefold().removeprefix("in the style of ").removesuffix(" style").removesuffix(" background")
+    name = {other: known for known, other in SYNONYMS.items()}.get(name, name)
+    for kind, names in NAMES.items():
+        if name in names:
+            return Subject(kind, name)
+    known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
+    raise ValueError(f"the embedded model does not draw '{asked}', so its erasure cannot be judged. It draws {known}")
+
+
+def captions_for(subject: Subject, erased: int, others: int, seed: int) -> list[Caption]:
+    """``erased`` captions that name the subject, then ``others`` that name the others of its kind, evenly."""
+    rest = tuple(name for name in NAMES[subject.kind] if name != subject.name)
+    draw = random.Random(seed)
+    return [
+        *_deal({**NAMES, subject.kind: (subject.name,)}, erased, draw),
+        *_deal({**NAMES, subject.kind: rest}, others, draw),
+    ]
+
+
+def draw(
+    model: TextToImageModel,
+    judge: Judge,
+    captions: Sequence[Caption],
+    *,
+    seed: int = 0,
+    steps: int = 15,
+    guidance: float = 3.0,
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> Gallery:
+    """Generate a picture a caption and judge it. The same ``seed`` gives the same starting noise."""
+    if not captions:
+        raise ValueError("there is no caption to draw; ask for at least one picture")
+    images = generate(
+        model,
+        [str(caption) for caption in captions],
+        [seed * 1_000_003 + index for index in range(len(captions))],
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        callback=callback,
+    )
+    return Gallery(tuple(captions), images, judge.judge(images))
+
+
+def score(gallery: Gallery, subject: Subject) -> Scores:
+    """Split the pictures by whether their caption names ``subject``, and count."""
+    named = [getattr(caption, subject.kind) == subject.name for caption in gallery.captions]
+    erased = [index for index, is_named in enumerate(named) if is_named]
+    others = [index for index, is_named in enumerate(named) if not is_named]
+    return Scores(
+        subject,
+        ua=1 - _accuracy(gallery, subject.kind, erased),
+        ira=_accuracy(gallery, subject.kind, others),
+        cra=_accuracy(gallery, CROSS[subject.kind], others),
+        colour=_accuracy(gallery, "colour", others),
+        erased=len(erased),
+        others=len(others),
+    )
+
+
+def evaluate_erasure(
+    model: TextToImageModel,
+    judge: Judge,
+    concept: Concept | str,
+    erasure: Erasure | None = None,
+    *,
+    erased: int = 24,
+    others: int = 64,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> tuple[Scores, Gallery]:
+    """Scores for ``concept`` with ``erasure`` applied, or of the model as it is, and the pictures behind them."""
+    subject = subject_of(concept)
+    captions = captions_for(subject, erased, others, seed)
+    with erasure.applied_to(model) if erasure else nullcontext():
+        gallery = draw(model, judge, captions, seed=seed, callback=callback)
+    return score(gallery, subject), gallery
+
+
+def evaluate_model(
+    model: TextToImageModel,
+    judge: Judge,
+    *,
+    images: int = 192,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Accuracy:
+    """How often the judge names what complete captions asked for."""
+    gallery = draw(model, judge, _deal(NAMES, images, random.Random(seed)), seed=seed, callback=callback)
+    every = range(images)
+    return Accuracy(*(_accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), images=images)
+
+
+def _deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:
+    """``count`` captions in which each name of a kind comes as often as the others, give or take one."""
+    columns = []
+    for kind in ("object", "style", "colour"):
+        deck: list[str] = []
+        while len(deck) < count:
+            deck += draw.sample(names[kind], len(names[kind]))
+        columns.append(deck[:count])
+    return [Caption(*row) for row in zip(*columns, strict=True)]
+
+
+def _accuracy(gallery: Gallery, kind: str, places: Sequence[int]) -> float:
+    """The share of ``places`` where the judge names the ``kind`` that the caption did; NaN for none."""
+    seen = getattr(gallery.verdict, f"{kind}s")
+    right = sum(seen[place] == getattr(gallery.captions[place], kind) for place in places)
+    return right / len(places) if places else float("nan")

@@ -1,0 +1,116 @@
+"""Labelled contact sheets: the same prompts and seeds in rows under one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+MARGIN, GAP = 16, 6
+PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+TITLE, TEXT = 20, 14  # pixels
+LINE = TEXT + 4
+
+
+@dataclass(frozen=True)
+class Section:
+    """A block of a sheet. ``rows`` are labels with images ``[n, 3, h, w]`` in 0 to 1, ``captions`` stand over the
+    columns, ``groups`` over runs of columns: a heading and how many columns it spans."""
+
+    title: str
+    captions: Sequence[str]
+    rows: Sequence[tuple[str, Tensor]]
+    groups: Sequence[tuple[str, int]] = ()
+
+
+def contact_sheet(sections: Sequence[Section], *, scale: int = 2) -> Image.Image:
+    """All sections under one another, pictures enlarged ``scale`` times."""
+    pages = [_page(section, scale) for section in sections]
+    width = max(page.width for page in pages) + 2 * MARGIN
+    height = sum(page.height + MARGIN for page in pages) + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
+    top = MARGIN
+    for page in pages:
+        sheet.paste(page, (MARGIN, top))
+        top += page.height + MARGIN
+    return sheet
+
+
+def save_whole(sheet: Image.Image, path: str | Path) -> Path:
+    """Write a PNG through a temporary name, so that ``path`` is never half a picture."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        sheet.save(partial, format="PNG", optimize=True)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def to_image(image: Tensor, scale: int = 1) -> Image.Image:
+    """A picture ``[3, h, w]`` in 0 to 1 for Pillow, enlarged ``scale`` times."""
+    pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
+
+
+def _page(section: Section, scale: int) -> Image.Image:
+    columns = len(section.captions)
+    for label, images in section.rows:
+        if len(images) != columns:
+            raise ValueError(f"row '{label}' has {len(images)} pictures for {columns} captions")
+    cell_height, cell_width = (size * scale for size in section.rows[0][1].shape[-2:])
+    font, large = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=TITLE)
+    left = max(round(font.getlength(label)) for label, _ in section.rows) + 2 * GAP
+    wrapped = [_wrapped(caption, font, cell_width) for caption in section.captions]
+    heading = LINE if section.groups else 0
+    top = TITLE + 2 * GAP + heading + LINE * max(map(len, wrapped)) + GAP
+    places = _places(left, cell_width, columns, section.groups)
+    height = top + len(section.rows) * (cell_height + GAP)
+    width = max(places[-1] + cell_width, round(large.getlength(section.title)) + GAP)
+    page = Image.new("RGB", (width, height), PAPER)
+    pen = ImageDraw.Draw(page)
+    pen.text((0, 0), section.title, INK, large)
+    at = 0
+    for text, span in section.groups:
+        pen.text((places[at], TITLE + 2 * GAP), text, FAINT, font)
+        at += span
+    for x, lines in zip(places, wrapped, strict=True):
+        for number, line in enumerate(lines):
+            pen.text((x, TITLE + 2 * GAP + heading + LINE * number), line, INK, font)
+    for number, (label, images) in enumerate(section.rows):
+        y = top + number * (cell_height + GAP)
+        pen.text((0, y + (cell_height - TEXT) // 2), label, INK, font)
+        for x, image in zip(places, images, strict=True):
+            page.paste(to_image(image, scale), (x, y))
+    return page
+
+
+def _places(left: int, width: int, columns: int, groups: Sequence[tuple[str, int]]) -> list[int]:
+    """The left edge of each column; groups stand a margin apart."""
+    starts, at = set(), 0
+    for _, span in groups[:-1]:
+        at += span
+        starts.add(at)
+    places, x = [], left
+    for column in range(columns):
+        x += MARGIN if column in starts else 0
+        places.append(x)
+        x += width + GAP
+    return places
+
+
+def _wrapped(text: str, font, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
