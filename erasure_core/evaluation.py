@@ -1,8 +1,9 @@
 """What an erasure does to the embedded model, in numbers: UA, IRA, CRA and colour, by its judge.
 
-An object, a style or a colour is erased. UA is the share of pictures prompted with it that are no longer recognised as
-it; the rest is counted on pictures of the others of its kind: IRA the share recognised as the one asked for,
-CRA the accuracy on the other kind (styles when an object was erased, else objects), colour that of the background.
+An object, a style or a colour is erased. UA is the share of pictures prompted with it that are no longer
+recognised as it; the rest is counted on pictures of the others of its kind: IRA the share recognised as the one
+asked for, CRA the accuracy on the other kind (styles when an object was erased, else objects), colour that of the
+background.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CROSS = {"object": "style", "style": "object", "colour": "object"}
 
 @dataclass(frozen=True)
 class Subject:
-    """A concept as the embedded model knows it: ``kind`` is object, style or colour, ``name`` one of that kind."""
+    """A concept as the embedded model knows it: ``kind`` is object, style or colour."""
 
     kind: str
     name: str

@@ -53,7 +53,7 @@ def ddim(
     guidance: float,
     advance: Advance | None = None,
 ) -> Tensor:
-    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``, without new noise.
+    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``; adds no noise.
 
     ``empty`` ``[1, tokens, d]`` is what guidance leads away from. ``advance`` is called after each step.
     """
@@ -97,7 +97,7 @@ def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float) -
 
 
 def timesteps(trained: int, steps: int) -> list[int]:
-    """Evenly spaced from high to low, ending at 1 ("leading" with an offset of 1, as Stable Diffusion is sampled)."""
+    """Evenly spaced from high to low, ending at 1: "leading" with an offset of 1, as in Stable Diffusion."""
     stride = trained // steps
     return [index * stride + 1 for index in reversed(range(steps))]
 

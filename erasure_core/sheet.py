@@ -18,8 +18,8 @@ LINE = TEXT + 4
 
 @dataclass(frozen=True)
 class Section:
-    """A block of a sheet. ``rows`` are labels with images ``[n, 3, h, w]`` in 0 to 1, ``captions`` stand over the
-    columns, ``groups`` over runs of columns: a heading and how many columns it spans."""
+    """A block of a sheet. ``rows`` are labels with images ``[n, 3, h, w]`` in 0 to 1, ``captions`` stand over
+    the columns, ``groups`` over runs of columns: a heading and how many columns it spans."""
 
     title: str
     captions: Sequence[str]
