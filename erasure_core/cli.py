@@ -1,0 +1,192 @@
+"""The command line. Whatever a user can get wrong ends as one sentence on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .concepts import Concept, as_concepts, parse_concepts
+from .erasure import Erasure, __version__
+from .methods.registry import METHODS
+from .progress import Progress
+from .table import percent, table
+from .vocabulary import common_concepts
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        args.command(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'", file=sys.stderr)
+        return USER_ERROR
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def demo(args: argparse.Namespace) -> None:
+    """Three erasures on the embedded model, as pictures and numbers."""
+    from .demo import demo
+
+    print("Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.")
+    print(f"\n{demo(args.out, args.seed)}\nPictures: {args.out / 'demo.png'}")
+
+
+def erase(args: argparse.Namespace) -> None:
+    """Compute an erasure and write it as a LoRA file."""
+    concepts = _concepts(args)
+    settings = _settings(args)
+    preserve = list(args.preserve) + ([] if args.no_common else common_concepts(concepts))
+    if args.out.suffix != ".safetensors":
+        raise ValueError(f"an erasure is saved as .safetensors, got '{args.out.name}'")
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} is already there; choose another name or pass --overwrite")
+    model = _model(args.model)
+    with Progress(args.method) as bar:
+        erasure = METHODS[args.method].run(model, concepts, preserve=preserve, callback=bar, **settings)
+    path = erasure.save(args.out, overwrite=args.overwrite)
+    size = path.stat().st_size / 1e6
+    print(f"{path}: erases {', '.join(map(str, concepts))}; rank {erasure.rank}, {size:.1f} MB")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Measure the embedded model, or what an erasure does to it."""
+    if bool(args.erasure) != bool(args.concept):
+        raise ValueError("--erasure and --concept belong together: the file, and which of its concepts to judge")
+    if args.images < 1:
+        raise ValueError(f"--images must be at least 1, got {args.images}")
+    print(_erasure_report(args) if args.erasure else _model_report(args))
+
+
+def _model_report(args: argparse.Namespace) -> str:
+    from .evaluation import evaluate_model
+    from .toy import Judge
+
+    model = _model(args.model)
+    with Progress("evaluate") as bar:
+        found = evaluate_model(model, Judge.load(), images=args.images, seed=args.seed, callback=bar)
+    shares = (percent(share) for share in (found.object, found.style, found.colour))
+    rows = [["generated", *shares, str(found.images)]]
+    return table(("recognised, %", "object", "style", "colour", "pictures"), rows)
+
+
+def _erasure_report(args: argparse.Namespace) -> str:
+    from .evaluation import evaluate_erasure, subject_of
+    from .toy import Judge
+
+    erasure = Erasure.load(args.erasure)
+    subject = subject_of(args.concept)
+    model, judge = _model(args.model), Judge.load()
+    erased = max(1, args.images // 4)
+    rows = []
+    for state, change in (("before", None), ("after", erasure)):
+        with Progress(state) as bar:
+            scores, _ = evaluate_erasure(
+                model, judge, subject.name, change, erased=erased, others=max(1, args.images - erased),
+                seed=args.seed, callback=bar,
+            )  # fmt: skip
+        shares = (scores.ua, scores.ira, scores.cra, scores.colour)
+        rows.append([f"{subject.name}, {state}", *map(percent, shares), f"{scores.erased} + {scores.others}"])
+    return table(("concept, %", "UA", "IRA", "CRA", "colour", "pictures"), rows)
+
+
+def _model(name: str):
+    """``toy``, or a path."""
+    with Progress("load", patience=0) as bar:
+        bar(0, 1, name)
+        if name == "toy":
+            from .toy import load_toy
+
+            return load_toy()
+        from .adapters.checkpoints import load_checkpoint
+
+        return load_checkpoint(name)
+
+
+def _concepts(args: argparse.Namespace) -> list[Concept]:
+    if args.concepts is not None:
+        return parse_concepts(args.concepts.read_bytes())
+    return as_concepts(args.concept)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The preset's, with what was given on the command line in its place."""
+    settings = dict(vars(METHODS[args.method].presets[args.preset]))
+    for name in _setting_types():
+        given = getattr(args, name)
+        if given is None:
+            continue
+        if name not in settings:
+            raise ValueError(
+                f"{args.method} has no setting {_option(name)}; it has {', '.join(map(_option, settings))}"
+            )
+        settings[name] = given
+    return settings
+
+
+def _setting_types() -> dict[str, type]:
+    """Every setting of every method by name."""
+    presets = [preset for method in METHODS.values() for preset in method.presets.values()]
+    return {name: type(value) for preset in presets for name, value in vars(preset).items()}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m erasure_core", description="Erase concepts from text-to-image models in closed form."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for add in (_add_demo, _add_erase, _add_evaluate):
+        add(commands)
+    return parser
+
+
+def _add_demo(commands) -> None:
+    command = commands.add_parser("demo", help=demo.__doc__)
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png and demo.md")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(command=demo)
+
+
+def _add_erase(commands) -> None:
+    command = commands.add_parser("erase", help=erase.__doc__)
+    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint .safetensors")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
+    what.add_argument("--concepts", type=Path, metavar="FILE", help="one concept a line, # for comments")
+    summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
+    command.add_argument("--method", choices=list(METHODS), default="rece", help=summaries)
+    presets = sorted({name for method in METHODS.values() for name in method.presets})
+    command.add_argument("--preset", choices=presets, default="object", help="settings to start from")
+    for name, kind in _setting_types().items():
+        command.add_argument(_option(name), type=kind, help="in place of the preset's")
+    command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
+    command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
+    command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
+    command.set_defaults(command=erase)
+
+
+def _add_evaluate(commands) -> None:
+    command = commands.add_parser("evaluate", help=evaluate.__doc__)
+    command.add_argument("--model", choices=["toy"], default="toy", help="only the embedded model has a judge")
+    command.add_argument("--erasure", type=Path, metavar="FILE", help="what erase wrote")
+    command.add_argument("--concept", help="which concept to judge: an object, a style or a colour")
+    command.add_argument("--images", type=int, default=192, help="pictures to draw, in each state")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(command=evaluate)
