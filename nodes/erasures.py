@@ -1,0 +1,111 @@
+"""The nodes that apply, combine, save and load erasures."""
+
+from comfy_api.latest import io, ui
+
+from ..erasure_core import Erasure as CoreErasure
+from . import host
+from .sockets import CATEGORY, Erasure
+
+
+def _strength(name: str, tooltip: str):
+    return io.Float.Input(name, default=1.0, min=-10.0, max=10.0, step=0.05, tooltip=tooltip)
+
+
+class ErasureApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureApply",
+            display_name="Apply Erasure",
+            category=CATEGORY,
+            description="Applies an erasure to a model, on top of the LoRAs and erasures that it has.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to change; a copy is changed, never the original."),
+                io.Clip.Input("clip", tooltip="Its text encoder, changed only by erasures that were made there."),
+                Erasure.Input("erasure", tooltip="What to apply: from a method's node or from Load Erasure."),
+                _strength("strength_model", "How much of its change of the model is applied; 1 is all."),
+                _strength("strength_clip", "How much of its change of the text encoder is applied; 1 is all."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="A copy of the model with the erasure."),
+                io.Clip.Output(display_name="CLIP", tooltip="A copy of the text encoder with the erasure."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
+        host.warn_if_foreign(model, erasure)
+        return io.NodeOutput(*host.apply_erasure(model, clip, erasure, strength_model, strength_clip))
+
+
+class ErasureCombine(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureCombine",
+            display_name="Combine Erasures",
+            category=CATEGORY,
+            description="Adds two erasures to one. To erase one concept on top of another, chain the methods' nodes "
+            "instead: the second then sees what the first did.",
+            inputs=[
+                Erasure.Input("a", tooltip="The first erasure."),
+                Erasure.Input("b", tooltip="The second erasure, for the same kind of model."),
+                _strength("strength_a", "How much of the first is taken."),
+                _strength("strength_b", "How much of the second is taken."),
+            ],
+            outputs=[Erasure.Output(display_name="ERASURE", tooltip="Both changes at once.")],
+        )
+
+    @classmethod
+    def execute(cls, a, b, strength_a, strength_b) -> io.NodeOutput:
+        return io.NodeOutput(a.scaled(strength_a) + b.scaled(strength_b))
+
+
+class ErasureSave(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureSave",
+            display_name="Save Erasure",
+            category=CATEGORY,
+            description="Saves an erasure as a LoRA file below output/loras: the stock Load LoRA lists it, and so do "
+            "other programs that read LoRAs.",
+            is_output_node=True,
+            inputs=[
+                Erasure.Input("erasure", tooltip="What to save."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="erasure/erasure",
+                    tooltip="Folder and start of the file's name below output/loras. A number is added: nothing is "
+                    "overwritten. %year%, %month% and %day% stand for the date.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="Where the file is.")],
+        )
+
+    @classmethod
+    def execute(cls, erasure, filename_prefix) -> io.NodeOutput:
+        path = str(host.save_as_lora(erasure, filename_prefix))
+        return io.NodeOutput(path, ui=ui.PreviewText(path))
+
+
+class ErasureLoad(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureLoad",
+            display_name="Load Erasure",
+            category=CATEGORY,
+            description="Loads a file that Save Erasure or the command line wrote. LoRAs of other origin belong into "
+            "Load LoRA.",
+            inputs=[
+                io.Combo.Input(
+                    "file", options=host.lora_files(), tooltip="A file of the loras folders, of output/loras too."
+                ),
+            ],
+            outputs=[Erasure.Output(display_name="ERASURE", tooltip="The erasure, to apply or combine.")],
+        )
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        return io.NodeOutput(CoreErasure.load(host.lora_path(file)))

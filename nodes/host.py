@@ -1,0 +1,256 @@
+"""All that the pack knows about ComfyUI's models, patches, folders and progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import comfy.lora
+import comfy.model_base
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import comfy.weight_adapter
+import folder_paths
+import torch
+from torch import Tensor
+
+from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
+from ..erasure_core.erasure import Delta
+from ..erasure_core.kohya import stem
+from ..erasure_core.model import Callback, LazyWeights, fingerprint
+
+log = logging.getLogger(__name__)
+
+FAMILIES = "the families that work are SD 1.x and SD 2.x"
+ENCODERS = {"l", "h"}
+UNET = "diffusion_model."
+BATCH = 32
+
+
+class ComfyModel:
+    """A MODEL and its CLIP as the ``TextToImageModel`` that closed forms need; both are only read.
+
+    What upstream LoRAs and erasures did to them is seen. Raises ``UnsupportedModelError`` for families that do
+    not work.
+    """
+
+    def __init__(self, model, clip):
+        self.model = model
+        self.clip = clip
+        self.device: torch.device = model.load_device
+        self._keys = unet_keys(model)
+        self._encoder = _encoder_of(clip)
+
+    @property
+    def prediction_type(self) -> str:
+        sampling = self.model.get_model_object("model_sampling")
+        return "v_prediction" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "epsilon"
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return 1 / (self.model.get_model_object("model_sampling").sigmas.double().square() + 1)
+
+    @cached_property
+    def context_dim(self) -> int:
+        return self.encode_prompts([""]).context.shape[-1]
+
+    @cached_property
+    def tokens(self) -> int:
+        return len(self._tokens_of(""))
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """As "CLIP Text Encode" does, but brackets are text: they set no weights."""
+        rows = [self._tokens_of(prompt) for prompt in prompts]
+        contexts = []
+        for start in range(0, len(rows), BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            part = [[token[:2] for token in row] for row in rows[start : start + BATCH]]
+            context = self.clip.encode_from_tokens({self._encoder: part})
+            contexts.append(context.reshape(len(part), -1, context.shape[-1]).float())
+        return EncodedPrompts(torch.cat(contexts), tuple(_last_content(row) for row in rows))
+
+    def cross_attention_weights(self) -> Mapping[str, Tensor]:
+        return attention_weights(self.model, self._keys)
+
+    def _tokens_of(self, prompt: str) -> list[tuple]:
+        """``(token, weight, word)`` for every place of the window."""
+        windows = self.clip.tokenize(prompt, return_word_ids=True, disable_weights=True)[self._encoder]
+        if len(windows) > 1:
+            room = len(windows[0]) - 2
+            raise ValueError(f"'{prompt[:60]}...' is longer than the {room} tokens that CLIP takes; shorten it")
+        return windows[0]
+
+
+def unet_keys(model) -> dict[str, str]:
+    """The UNet's weights: diffusers' names to ComfyUI's. Raises ``UnsupportedModelError`` for other families."""
+    inner = getattr(model, "model", None)
+    config = getattr(getattr(inner, "model_config", None), "unet_config", None) or {}
+    named = comfy.utils.unet_to_diffusers(config) if isinstance(config.get("channel_mult"), (list, tuple)) else {}
+    present = set(model.model_state_dict(UNET)) if named else set()
+    keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
+    others = (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner)
+    unfit = isinstance(inner, others) or config.get("use_temporal_attention")
+    if unfit or not any(name.endswith("attn2.to_k.weight") for name in keys):
+        kind = type(inner).__name__
+        raise UnsupportedModelError(f"MODEL is of the kind {kind}, which erasing does not support; {FAMILIES}")
+    return keys
+
+
+def attention_weights(model, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
+    """Cross-attention keys and values in float32, by diffusers' names, merged with the patches or without."""
+    entries = model.get_key_patches(UNET)
+    readers = {}
+    for name, key in keys.items():
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            entry = entries[key] if patched else entries[key][:1]
+            readers[name] = lambda entry=entry, key=key: _merged(entry, key, model.load_device)
+    return LazyWeights(readers)
+
+
+def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, strength_clip: float = 1.0):
+    """Clones of MODEL and CLIP with the changes added as patches; CLIP may be None if it need not change.
+
+    Raises ``ValueError`` when the erasure was made for another kind of model.
+    """
+    unet = {name: delta for name, delta in erasure.deltas.items() if name.startswith("unet.")}
+    text = {name: delta for name, delta in erasure.deltas.items() if name not in unet}
+    if text and clip is None:
+        raise ValueError("CLIP is missing, and this erasure changes the text encoder")
+    new_model = _with_patches(model, model, unet_keys(model), unet, strength_model, "MODEL")
+    if not text:
+        return new_model, clip and clip.clone()
+    keys = _text_keys(clip, text)
+    return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, "CLIP")
+
+
+def warn_if_foreign(model, erasure: Erasure) -> None:
+    """Log a warning when nothing of the erasure was computed on this model, as it is or without its patches."""
+    keys = unet_keys(model)
+    known = set()
+    try:
+        for patched in (False, True):
+            known.add(fingerprint(attention_weights(model, keys, patched=patched)))
+    except UnsupportedModelError:
+        return
+    made_on = {origin.fingerprint for origin in erasure.origins}
+    if made_on and not made_on & known:
+        log.warning(
+            "The erasure of %s was computed on other weights than this MODEL's; it may erase less or harm more.",
+            ", ".join(f"'{concept}'" for concept in erasure.concepts),
+        )
+
+
+def progress() -> Callback:
+    """A callback that shows a node's progress and raises when the user cancels."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int, what: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report
+
+
+def save_as_lora(erasure: Erasure, prefix: str) -> Path:
+    """Write to a new file below ``output/loras``, numbered as "Save Image" numbers."""
+    root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), "loras")
+    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
+    if not os.path.basename(prefix).strip(". "):
+        raise ValueError(f"filename_prefix '{prefix}' names no file; write for example 'erasure/no-van-gogh'")
+    if os.path.commonpath((root, folder)) != root:
+        raise ValueError(f"filename_prefix '{prefix}' leads out of {root}; saving elsewhere is not allowed")
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+        return erasure.save(Path(folder) / f"{name}_{counter:05}_.safetensors")
+    except OSError as error:
+        raise ValueError(f"filename_prefix '{prefix}': nothing could be written to {folder}: {error}") from error
+
+
+def lora_files() -> list[str]:
+    """The safetensors files of ComfyUI's loras folders."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(".safetensors")]
+
+
+def lora_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise("loras", name)
+
+
+def _encoder_of(clip) -> str:
+    """The name by which CLIP's only text encoder takes its tokens."""
+    if clip is None:
+        raise UnsupportedModelError(
+            "CLIP is missing: the checkpoint has no text encoder; load one with 'Load CLIP' and connect it"
+        )
+    encoders = set(clip.tokenize(""))
+    if len(encoders) != 1 or not encoders <= ENCODERS:
+        names = " and ".join(sorted(encoders))
+        raise UnsupportedModelError(f"CLIP is not one CLIP text encoder but {names}; {FAMILIES}")
+    return encoders.pop()
+
+
+def _last_content(row: Iterable[tuple]) -> int:
+    """The index of the last token of a word; 0, the start token, when there is none."""
+    return max((index for index, token in enumerate(row) if token[2]), default=0)
+
+
+def _merged(entry: Sequence, key: str, device: torch.device) -> Tensor:
+    """A weight with its patches, from ``get_key_patches``, in float32 and never the model's own tensor."""
+    (weight, convert), *patches = entry
+    if not weight.is_floating_point():
+        raise UnsupportedModelError(
+            f"MODEL is quantised ({key} is stored as {str(weight.dtype).removeprefix('torch.')}, as in GGUF or NF4) "
+            "and its weights cannot be read; load it in fp32, fp16, bf16 or fp8"
+        )
+    copy = comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True)
+    return comfy.lora.calculate_weight(patches, convert(copy, inplace=True), key)
+
+
+def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:
+    """ComfyUI's names for weights of the text encoder, by way of the names that LoRA files use."""
+    known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    keys = {}
+    for name in names:
+        if stem(name) in known:
+            keys[name] = known[stem(name)].removesuffix("weight") + name.rpartition(".")[2]
+    return keys
+
+
+def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, Delta], strength: float, what: str):
+    """A clone of a MODEL or CLIP that has the changes."""
+    weights = patcher.model_state_dict()
+    patches = {}
+    for name, delta in deltas.items():
+        key = keys.get(name)
+        if key not in weights:
+            raise ValueError(
+                f"the erasure changes {name}, which {what} does not have; it was made for another kind of model"
+            )
+        if _shape(delta) != tuple(weights[key].shape):
+            raise ValueError(
+                f"the erasure was made for another kind of model: it changes {name} as {_shape(delta)}, "
+                f"in {what} that is {tuple(weights[key].shape)}"
+            )
+        patches[key] = _patch(delta)
+    if any("float8" in str(weights[key].dtype) for key in patches):
+        log.warning("%s is stored in fp8: ComfyUI rounds changed weights at random, so the erasure is not exact.", what)
+    clone = owner.clone()
+    left = set(patches) - set(clone.add_patches(patches, strength))
+    if left:
+        raise UnsupportedModelError(f"ComfyUI did not take the change of {sorted(left)[0]} in {what}")
+    return clone
+
+
+def _shape(delta: Delta) -> tuple[int, ...]:
+    if isinstance(delta, LowRank):
+        return delta.up.shape[0], delta.down.shape[1]
+    return tuple(delta.change.shape)
+
+
+def _patch(delta: Delta):
+    if isinstance(delta, LowRank):
+        return comfy.weight_adapter.LoRAAdapter(set(), (delta.up, delta.down, None, None, None, None))
+    return "diff", (delta.change,)

@@ -1,0 +1,29 @@
+"""The node that loads the embedded model."""
+
+from comfy_api.latest import io
+
+from .host_toy import load_toy
+from .sockets import CATEGORY
+
+
+class ErasureLoadToy(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureLoadToy",
+            display_name="Load Toy Model (Erasure)",
+            category=CATEGORY,
+            description="Loads the small text-to-image model that comes with this pack: emoji in four drawing styles, "
+            "64 x 64 pixels, on a CPU in seconds. Prompt it like 'a cat in the style of noto on a blue background'.",
+            outputs=[
+                io.Model.Output(
+                    display_name="MODEL", tooltip="The diffusion model, for KSampler and other stock nodes."
+                ),
+                io.Clip.Output(display_name="CLIP", tooltip="Its text encoder."),
+                io.Vae.Output(display_name="VAE", tooltip="Its autoencoder."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls):
+        return io.NodeOutput(*load_toy())
