@@ -1,0 +1,106 @@
+"""A ``TextToImageModel`` of a few thousand numbers, and strategies for the closed form."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from erasure_core import EncodedPrompts
+
+LAYERS = {
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": 12,
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v.weight": 12,
+    "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight": 20,
+    "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight": 20,
+}
+
+
+class FakeModel:
+    """Words have fixed embeddings that later tokens remember; the "UNet" pulls latents towards what is attended to."""
+
+    def __init__(self, seed: int = 0, width: int = 24, tokens: int = 8, prediction_type: str = "epsilon"):
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = {name: torch.randn(out, width, generator=generator) for name, out in LAYERS.items()}
+        self.device = torch.device("cpu")
+        self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
+        self.alphas_cumprod = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        rows = [prompt.split() for prompt in prompts]
+        for prompt, words in zip(prompts, rows, strict=True):
+            if len(words) > self.tokens - 2:
+                raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
+        context = torch.stack([self._context(words) for words in rows])
+        return EncodedPrompts(context, tuple(len(words) for words in rows))
+
+    def _context(self, words: Sequence[str]) -> Tensor:
+        padded = ["<start>", *words] + ["<end>"] * (self.tokens - 1 - len(words))
+        heard = torch.stack([self._embedding(word) for word in padded]).cumsum(0)
+        places = torch.stack([self._embedding(f"<{place}>") for place in range(self.tokens)])
+        return torch.tanh(heard / 2 + places / 4)
+
+    def _embedding(self, word: str) -> Tensor:
+        return torch.randn(self.context_dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+
+    def cross_attention_weights(self) -> Mapping[str, Tensor]:
+        return dict(self.weights)
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        keys = [context @ weight.T for weight in self.weights.values()]
+        pull = torch.stack([key.mean((1, 2)) for key in keys]).sum(0)
+        return 0.5 * latents + 0.1 * pull[:, None, None, None] + timesteps[:, None, None, None] / 1000
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return torch.cat([images, images[:, :1]], 1)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        return latents[:, :3].sigmoid()
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        return 4, 4, 4
+
+    @contextmanager
+    def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
+        unknown = set(deltas) - set(self.weights)
+        if unknown:
+            raise ValueError(f"the model has no weight {sorted(unknown)[0]}")
+        originals = self.weights
+        self.weights = {name: weight + deltas.get(name, 0) for name, weight in originals.items()}
+        try:
+            yield
+        finally:
+            self.weights = originals
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """A hash of every bit of the weights."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        found.update(name.encode() + weights[name].numpy().tobytes())
+    return found.hexdigest()
+
+
+@st.composite
+def systems(draw) -> dict:
+    """Contexts and coefficients for ``edit_map``: ``concepts``, ``targets``, ``preserved`` and ``scales``."""
+    width = draw(st.integers(3, 9))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+
+    def rows(count: int) -> Tensor:
+        return torch.randn(count, width, generator=generator, dtype=torch.float64)
+
+    counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    coefficient = st.floats(0.01, 10)
+    return {
+        "concepts": [rows(count) for count in counts],
+        "targets": [rows(count) for count in counts],
+        "preserved": [rows(count) for count in draw(st.lists(st.integers(1, 4), max_size=3))],
+        "scales": {name: draw(coefficient) for name in ("erase_scale", "preserve_scale", "ridge")},
+        "weights": [rows(out) for out in draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))],
+    }
