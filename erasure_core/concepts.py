@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ARROW = "->"
-LOOKALIKE_ARROWS = re.compile(r"(=>|-->|→|⇒|⟶|>>|\|)")
+LOOKALIKE_ARROWS = re.compile(r"=>|-->|->>|[–—]>|→|⇒|⟶|>>|\|")
 
 
 class ConceptError(ValueError):
@@ -66,10 +66,11 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     parsed = [_parse_line(one, None) if isinstance(one, str) else one for one in concepts]
     if not parsed:
         raise ConceptError("concepts is empty: name at least one concept to erase")
-    names = [concept.name.casefold() for concept in parsed]
+    seen: set[str] = set()
     for concept in parsed:
-        if names.count(concept.name.casefold()) > 1:
+        if concept.name.casefold() in seen:
             raise ConceptError(f"'{concept.name}' is listed twice")
+        seen.add(concept.name.casefold())
     return parsed
 
 
@@ -92,7 +93,7 @@ def _parse_line(line: str, number: int | None) -> Concept:
     name, *rest = line.split(ARROW)
     if len(rest) > 1:
         raise ConceptError(f"{where} has more than one '{ARROW}'; write 'concept {ARROW} what to draw instead'")
-    stray = LOOKALIKE_ARROWS.search(line.replace(ARROW, " "))
+    stray = LOOKALIKE_ARROWS.search(line)
     if stray:
         raise ConceptError(f"{where} has the unknown separator '{stray[0]}'; write '{ARROW}'")
     if not name.strip():

@@ -1,0 +1,196 @@
+"""Erasures as values: scaling, adding, compressing, applying, carrying over."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pure.fakes import LAYERS, FakeModel, digest
+
+from erasure_core import Concept, Dense, Erasure, LowRank, Origin, rece, uce
+
+ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
+FIRST = next(iter(LAYERS))
+
+
+@pytest.fixture(scope="module")
+def erasure() -> Erasure:
+    return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
+
+
+def dense(erasure: Erasure) -> dict[str, torch.Tensor]:
+    return {name: delta.dense() for name, delta in erasure.deltas.items()}
+
+
+def same(one: dict, other: dict, tolerance: float = 1e-5) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=tolerance, atol=tolerance)
+
+
+def mixed() -> Erasure:
+    """A dense change of a matrix of rank 2, a bias, a convolution and a low-rank change; no context map."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    deltas = {
+        "text_encoder.layer.weight": Dense(noise(16, 2) @ noise(2, 16)),
+        "text_encoder.layer.bias": Dense(noise(16)),
+        "unet.conv_in.weight": Dense(noise(4, 4, 3, 3)),
+        "unet.out.weight": LowRank(noise(10, 3), noise(3, 8)),
+    }
+    return Erasure(deltas, (ORIGIN,))
+
+
+@settings(max_examples=20)
+@given(st.floats(-2, 2))
+def test_scaling(strength: float) -> None:
+    for erasure in (mixed(), rece(FakeModel(), "cat")):
+        expected = {name: strength * change for name, change in dense(erasure).items()}
+        same(dense(erasure.scaled(strength)), expected)
+        if erasure.context_map:
+            found = erasure.scaled(strength).context_map.dense()
+            torch.testing.assert_close(found, strength * erasure.context_map.dense())
+
+
+def test_adding(erasure: Erasure) -> None:
+    other = uce(FakeModel(), "red fish")
+    both = erasure + other
+    same(dense(both), {name: change + dense(other)[name] for name, change in dense(erasure).items()})
+    assert both.concepts == (Concept("cat", "dog"), Concept("red fish"))
+    assert both.origins == erasure.origins + other.origins
+    torch.testing.assert_close(both.context_map.dense(), erasure.context_map.dense() + other.context_map.dense())
+
+
+def test_adding_where_only_one_changes_a_weight(erasure: Erasure) -> None:
+    both = erasure + mixed()
+    assert both.context_map is None
+    same(dense(both), {**dense(erasure), **dense(mixed())})
+
+
+def test_adding_low_rank_to_dense() -> None:
+    one = Erasure({FIRST: LowRank(torch.ones(3, 1), torch.ones(1, 2))}, (ORIGIN,))
+    other = Erasure({FIRST: Dense(torch.ones(3, 2))}, (ORIGIN,))
+    assert torch.equal((one + other).deltas[FIRST].dense(), torch.full((3, 2), 2.0))
+
+
+def test_adding_erasures_of_different_models(erasure: Erasure) -> None:
+    with pytest.raises(ValueError, match=r"different models: .* is \(12, 24\) in one, \(12, 20\) in the other"):
+        erasure + uce(FakeModel(width=20), "cat")
+    with pytest.raises(TypeError):
+        erasure + 1
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 24), st.floats(0, 0.9))
+def test_compression_keeps_its_word(max_rank: int, tolerance: float) -> None:
+    erasure = rece(FakeModel(), "cat -> dog\nbird", loops=1)
+    small = erasure.compressed(max_rank=max_rank, tolerance=tolerance)
+    whole, left = dense(erasure), dense(small)
+    lost = sum(float((left[name] - whole[name]).square().sum()) for name in whole)
+    error = (lost / sum(float(change.square().sum()) for change in whole.values())) ** 0.5
+    assert small.error == pytest.approx(error, rel=1e-3, abs=1e-6)
+    assert small.rank <= max_rank
+    if small.rank < min(max_rank, erasure.rank):
+        assert error <= tolerance + 1e-6
+    assert len({id(delta.down) for delta in small.deltas.values()}) == 1
+    assert small.context_map.down is small.deltas[FIRST].down
+
+
+def test_compression_is_the_best_of_its_rank(erasure: Erasure) -> None:
+    stacked = torch.cat(list(dense(erasure).values())).double()
+    tail = torch.linalg.svdvals(stacked)[3:]
+    assert erasure.compressed(max_rank=3).error == pytest.approx(float(tail.norm() / stacked.norm()), rel=1e-3)
+
+
+def test_compression_without_a_context_map() -> None:
+    small = mixed().compressed(tolerance=1e-6)
+    assert small.deltas["text_encoder.layer.weight"].rank == 2
+    assert isinstance(small.deltas["text_encoder.layer.bias"], Dense)
+    assert isinstance(small.deltas["unet.conv_in.weight"], Dense)
+    same(dense(small), dense(mixed()))
+
+
+def test_compression_that_would_not_shrink_keeps_a_dense_change() -> None:
+    erasure = Erasure({FIRST: Dense(torch.eye(6))}, (ORIGIN,))
+    assert isinstance(erasure.compressed(tolerance=1e-6).deltas[FIRST], Dense)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [({"max_rank": 0}, "max_rank"), ({"tolerance": 1.0}, "tolerance"), ({"tolerance": -0.1}, "tolerance")],
+)
+def test_limits_that_cannot_be_used(erasure: Erasure, limits: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        erasure.compressed(**limits)
+
+
+def test_applying_and_restoring(erasure: Erasure) -> None:
+    model = FakeModel()
+    before, originals = digest(model.weights), dict(model.weights)
+    with erasure.applied_to(model) as same_model:
+        assert same_model is model
+        for name, change in dense(erasure).items():
+            torch.testing.assert_close(model.weights[name], originals[name] + change)
+    assert digest(model.weights) == before
+    assert all(model.weights[name] is originals[name] for name in originals)
+
+
+def test_restoring_after_an_exception(erasure: Erasure) -> None:
+    model = FakeModel()
+    before, originals = digest(model.weights), dict(model.weights)
+    with pytest.raises(KeyboardInterrupt), erasure.applied_to(model):
+        raise KeyboardInterrupt
+    assert digest(model.weights) == before
+    assert all(model.weights[name] is originals[name] for name in originals)
+
+
+def test_erasures_nest(erasure: Erasure) -> None:
+    model = FakeModel()
+    before = digest(model.weights)
+    with erasure.applied_to(model):
+        second = uce(model, "red fish")
+        inside = digest(model.weights)
+        with second.applied_to(model):
+            assert digest(model.weights) != inside
+        assert digest(model.weights) == inside
+    assert digest(model.weights) == before
+    assert second.origins[0].fingerprint != erasure.origins[0].fingerprint
+
+
+def test_an_erasure_cannot_be_changed(erasure: Erasure) -> None:
+    with pytest.raises(FrozenInstanceError):
+        erasure.error = 1.0
+    with pytest.raises(TypeError):
+        erasure.deltas[FIRST] = None
+
+
+def test_rebasing_is_computing_on_the_other_model() -> None:
+    """Exact for one step, whose map does not depend on the weights."""
+    other = FakeModel(seed=5)
+    carried = uce(FakeModel(), "cat -> dog").rebased_on(other)
+    computed = uce(other, "cat -> dog")
+    same(dense(carried), dense(computed))
+    assert carried.origins == computed.origins
+
+
+def test_rebasing_loops_on_a_model_with_the_same_gram_matrix() -> None:
+    """A rotation of each layer's output leaves what the loop sees as it was."""
+    model, other = FakeModel(), FakeModel()
+    for name, weight in model.weights.items():
+        square = torch.randn(len(weight), len(weight), generator=torch.Generator().manual_seed(9))
+        other.weights[name] = torch.linalg.qr(square)[0] @ weight
+    carried = rece(model, "cat -> dog", loops=2).rebased_on(other)
+    same(dense(carried), dense(rece(other, "cat -> dog", loops=2)), 1e-3)
+
+
+def test_what_cannot_be_rebased() -> None:
+    with pytest.raises(ValueError, match="made by test keeps no context map"):
+        mixed().rebased_on(FakeModel())
+    with pytest.raises(ValueError, match="contexts 24 wide, the model reads 20"):
+        uce(FakeModel(), "cat").rebased_on(FakeModel(width=20))

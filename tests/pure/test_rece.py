@@ -1,0 +1,183 @@
+"""RECE and UCE on a model of a few thousand numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pure.fakes import LAYERS, FakeModel, digest
+
+from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
+from erasure_core.closed_form import SingularSystemError, aligned_rows
+from erasure_core.methods.registry import METHODS
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+def change(erasure, name: str = next(iter(LAYERS))) -> torch.Tensor:
+    return erasure.deltas[name].dense()
+
+
+def values(model: FakeModel, prompt: str, name: str = next(iter(LAYERS))) -> torch.Tensor:
+    return model.encode_prompts([prompt]).context[0] @ model.weights[name].T
+
+
+def test_the_fake_is_a_model(model: FakeModel) -> None:
+    assert isinstance(model, TextToImageModel)
+
+
+def test_uce_is_the_published_minimiser(model: FakeModel) -> None:
+    found = uce(model, "cat -> dog", preserve=["bird"])
+    encoded = model.encode_prompts(["cat", "dog", "bird"])
+    concept, target = aligned_rows(*encoded.context[:2], *encoded.last_content[:2])
+    edit = edit_map([concept], [target], [encoded.context[2]], erase_scale=1, preserve_scale=0.1, ridge=0.1)
+    for name, weight in model.weights.items():
+        torch.testing.assert_close(weight + change(found, name), (weight.double() @ edit).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_named_to_preserve_means_the_empty_prompt(model: FakeModel) -> None:
+    assert torch.equal(change(uce(model, "cat")), change(uce(model, "cat", preserve=[""])))
+
+
+def test_a_concept_gets_its_targets_keys_and_values(model: FakeModel) -> None:
+    before, wanted, kept = values(model, "cat"), values(model, "dog"), values(model, "bird")
+    with uce(model, "cat -> dog", preserve=["bird"], erase_scale=1e3, preserve_scale=1e3, ridge=1e-3).applied_to(model):
+        torch.testing.assert_close(values(model, "cat")[1:], wanted[1:], rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(values(model, "bird"), kept, rtol=1e-2, atol=1e-2)
+    assert torch.equal(values(model, "cat"), before)
+
+
+def test_a_loop_erases_more(model: FakeModel) -> None:
+    """What is left of the concept, seen by the context that best brings it back, shrinks with each loop."""
+    from erasure_core.closed_form import derived_context, gram_matrix
+
+    context = model.encode_prompts(["cat"]).context[0].double()
+    weights = [weight.double() for weight in model.weights.values()]
+    gram = gram_matrix(weights)
+    left = []
+    for loops in range(4):
+        erasure = rece(model, "cat -> dog", loops=loops, regularization=0.1)
+        edit = torch.eye(model.context_dim, dtype=torch.float64) + erasure.context_map.dense().double()
+        best = derived_context(context, gram, edit, regularization=0.1)
+        left.append(sum(float((w @ edit @ best.T - w @ context.T).norm()) for w in weights))
+    assert left == sorted(left) and left[-1] > 1.2 * left[0]
+
+
+def test_the_order_of_concepts_does_not_matter(model: FakeModel) -> None:
+    one = rece(model, "cat -> dog\nbird\nred fish -> fish", loops=2)
+    other = rece(model, "red fish -> fish\ncat -> dog\nbird", loops=2)
+    torch.testing.assert_close(change(one), change(other), rtol=1e-4, atol=1e-5)
+
+
+def test_many_concepts_have_at_most_the_rank_of_the_context(model: FakeModel) -> None:
+    erasure = rece(model, [f"thing{number}" for number in range(40)], loops=1)
+    assert 0 < erasure.rank <= model.context_dim
+    assert len(erasure.concepts) == 40
+
+
+def test_one_down_is_shared(model: FakeModel) -> None:
+    erasure = rece(model, "cat", loops=2)
+    assert len({id(delta.down) for delta in erasure.deltas.values()}) == 1
+
+
+def test_what_made_it(model: FakeModel) -> None:
+    (origin,) = rece(model, "cat -> dog", loops=2, preserve=["bird", " bird"], ridge=0.5).origins
+    assert origin.method == "rece" and origin.concepts == (Concept("cat", "dog"),)
+    assert origin.settings == {
+        "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
+        "preserve": ["bird"],
+    }  # fmt: skip
+    assert origin.fingerprint != rece(FakeModel(seed=1), "cat").origins[0].fingerprint
+    assert uce(model, "cat").origins[0].method == "uce"
+
+
+def test_no_loops_is_uce(model: FakeModel) -> None:
+    assert torch.equal(change(rece(model, "cat", loops=0)), change(uce(model, "cat")))
+
+
+def test_the_model_is_only_read(model: FakeModel) -> None:
+    before = digest(model.weights)
+    rece(model, "cat -> dog", loops=2)
+    assert digest(model.weights) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loops": -1}, "loops must be a whole number of at least 0, got -1"),
+        ({"loops": 1.5}, "loops must be a whole number"),
+        ({"loops": True}, "loops must be a whole number"),
+        ({"regularization": 0}, "regularization must be a finite number above 0"),
+        ({"regularization": float("nan")}, "regularization must be"),
+        ({"erase_scale": -1}, "erase_scale must be a finite number above 0, got -1"),
+        ({"erase_scale": 0}, "erase_scale must be"),
+        ({"preserve_scale": float("inf")}, "preserve_scale must be"),
+        ({"ridge": 0}, "ridge must be"),
+        ({"ridge": -0.1}, "ridge must be"),
+        ({"preserve": ["Cat"]}, "preserve lists 'Cat', which is to be erased"),
+    ],
+)
+def test_settings_that_cannot_be_used(model: FakeModel, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rece(model, "cat", **settings)
+
+
+def test_a_singular_system_names_the_remedy(model: FakeModel) -> None:
+    with pytest.raises(SingularSystemError, match="raise ridge"):
+        rece(model, "cat", ridge=1e-300)
+
+
+def test_a_prompt_beyond_the_window_is_quoted(model: FakeModel) -> None:
+    with pytest.raises(ValueError, match="a b c d e f g"):
+        rece(model, "a b c d e f g")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_damaged_weights_are_named(model: FakeModel, bad: float) -> None:
+    name = list(LAYERS)[2]
+    model.weights[name][3, 4] = bad
+    with pytest.raises(UnsupportedModelError, match=f"{name} holds NaN or infinite"):
+        rece(model, "cat")
+
+
+def test_a_damaged_text_encoder(model: FakeModel) -> None:
+    model._embedding = lambda word: torch.full((model.context_dim,), float("nan"))
+    with pytest.raises(ValueError, match="context holds NaN"):
+        rece(model, "cat")
+
+
+def test_clip_and_model_of_different_widths(model: FakeModel) -> None:
+    model.weights = {name: weight[:, :20] for name, weight in model.weights.items()}
+    with pytest.raises(UnsupportedModelError, match="20 wide but CLIP gives 24"):
+        rece(model, "cat")
+
+
+def test_a_model_without_text_cross_attention(model: FakeModel) -> None:
+    model.weights = {}
+    with pytest.raises(UnsupportedModelError, match=r"no text cross-attention.*SD 1\.x"):
+        rece(model, "cat")
+
+
+def test_progress_counts_up_and_can_cancel(model: FakeModel) -> None:
+    seen = []
+    rece(model, "cat", loops=2, callback=lambda *report: seen.append(report))
+    counts = [done for done, _, _ in seen]
+    assert counts == sorted(counts) and counts[-1] == seen[-1][1] and all(what for *_, what in seen)
+
+    def cancel(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    before = digest(model.weights)
+    with pytest.raises(KeyboardInterrupt):
+        rece(model, "cat", callback=cancel)
+    assert digest(model.weights) == before
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_runs_at_every_preset(name: str, model: FakeModel) -> None:
+    method = METHODS[name]
+    assert method.summary and set(method.presets) == {"object", "style", "explicit"}
+    for preset in method.presets.values():
+        assert method.run(model, "cat", **vars(preset)).deltas.keys() == LAYERS.keys()
