@@ -1,0 +1,241 @@
+"""The ComfyUI adapter: what it sees, what it changes, and what it refuses."""
+
+import logging
+from types import SimpleNamespace
+
+import comfy.lora
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import pytest
+import torch
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
+from pack.nodes import host, host_toy
+from pack.nodes.erasures import ErasureApply, ErasureCombine
+from pack.nodes.rece import ErasureRECE
+
+KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+NODE = {
+    "concepts": "cat -> dog", "preserve": "lion\n", "preserve_common": False, "preset": "object", "loops": 1,
+    "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1, "strength": 1.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return host_toy.load_toy()
+
+
+@pytest.fixture
+def toy(loaded):
+    """MODEL and CLIP; that nothing changed their weights or added patches is checked after every test."""
+    model, clip, _ = loaded
+    patchers = (model, clip.patcher)
+    before = [{key: weight.clone() for key, weight in originals(patcher)} for patcher in patchers]
+    yield model, clip
+    for patcher, tensors in zip(patchers, before, strict=True):
+        assert all(torch.equal(tensors[key], weight) for key, weight in originals(patcher))
+        assert not patcher.patches
+
+
+def originals(patcher):
+    """The weights without patches; while a patched clone is in memory, ComfyUI keeps them in a backup."""
+    return [(key, entry[0][0]) for key, entry in patcher.get_key_patches().items()]
+
+
+def merged(model, clip):
+    return dict(host.ComfyModel(model, clip).cross_attention_weights())
+
+
+def made(deltas):
+    return Erasure(deltas, (Origin("test", (Concept("cat"),), {}, "0" * 16),))
+
+
+def altered(change):
+    """Another toy MODEL, whose inner model goes through ``change``."""
+    model = host_toy._model()
+    change(model.model)
+    return model
+
+
+def to_k(inner):
+    return inner.diffusion_model.input_blocks[1][1].transformer_blocks[0].attn2.to_k
+
+
+def test_upstream_patches_are_seen(toy):
+    model, clip = toy
+    up, down = torch.randn(96, 3), torch.randn(3, 192)
+    patched, _ = host.apply_erasure(model, clip, made({KEY: LowRank(up, down)}), 0.5)
+    torch.testing.assert_close(merged(patched, clip)[KEY], merged(model, clip)[KEY] + 0.5 * up @ down)
+    twice, _ = host.apply_erasure(patched, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    torch.testing.assert_close(merged(twice, clip)[KEY], merged(patched, clip)[KEY] + 1)
+    assert rece(host.ComfyModel(model, clip), "cat").origins[0].fingerprint != (
+        rece(host.ComfyModel(patched, clip), "cat").origins[0].fingerprint
+    )
+
+
+def test_merged_weights_are_copies(toy):
+    model, clip = toy
+    merged(model, clip)[KEY].zero_()
+    assert merged(model, clip)[KEY].any()
+
+
+def test_clip_skip_is_seen(toy):
+    model, clip = toy
+    skipped = clip.clone()
+    skipped.clip_layer(-2)
+    whole, early = (host.ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, skipped))
+    assert not torch.allclose(whole, early)
+
+
+def test_patched_text_encoder_is_seen(toy):
+    model, clip = toy
+    deltas = {f"{TEXT}.weight": Dense(torch.ones(384, 192)), f"{TEXT}.bias": Dense(torch.ones(384))}
+    _, changed = host.apply_erasure(model, clip, made(deltas), strength_clip=0.25)
+    entries = changed.patcher.get_key_patches("clip_l.transformer.text_model.encoder.layers.0.mlp.fc1")
+    for key, ((weight, _), *patches) in entries.items():
+        merged_weight = comfy.lora.calculate_weight(patches, weight.clone(), key)
+        torch.testing.assert_close(merged_weight, weight + 0.25)
+    assert len(entries) == 2
+    contexts = [host.ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, changed, clip)]
+    assert not torch.allclose(contexts[0], contexts[1])
+    assert torch.equal(contexts[0], contexts[2])
+
+
+def test_node_gives_what_apply_gives(toy):
+    model, clip = toy
+    direct, _, erasure = ErasureRECE.execute(model, clip, **NODE | {"strength": 0.7}).result
+    applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
+    one, other = merged(direct, clip), merged(applied, clip)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    whole = rece(host.ComfyModel(model, clip), "cat -> dog", preserve=["lion"])
+    torch.testing.assert_close(erasure.deltas[KEY].dense(), 0.7 * whole.deltas[KEY].dense())
+
+
+def test_custom_settings_reach_the_method(toy):
+    model, clip = toy
+    custom = {"preset": "custom", "loops": 2, "regularization": 0.5, "ridge": 0.2}
+    erasure = ErasureRECE.execute(model, clip, **NODE | custom).result[2]
+    settings = erasure.origins[0].settings
+    assert (settings["loops"], settings["regularization"], settings["ridge"]) == (2, 0.5, 0.2)
+    assert settings["preserve"] == ["lion"]
+
+
+def test_common_concepts_are_preserved_on_request(toy):
+    model, clip = toy
+    erasure = ErasureRECE.execute(model, clip, **NODE | {"preserve_common": True}).result[2]
+    preserved = erasure.origins[0].settings["preserve"]
+    assert {"", "pizza", "lion"} <= set(preserved)
+    assert "cat" not in preserved and len(set(preserved)) == len(preserved)
+
+
+def test_combine(toy):
+    one, other = made({KEY: Dense(torch.ones(96, 192))}), made({KEY: Dense(torch.ones(96, 192))})
+    (both,) = ErasureCombine.execute(one, other, 1.0, 2.0).result
+    assert torch.equal(both.deltas[KEY].dense(), torch.full((96, 192), 3.0))
+
+
+def test_a_foreign_erasure_is_warned_about(toy, caplog):
+    model, clip = toy
+    own = rece(host.ComfyModel(model, clip), "cat")
+    on_top, _ = host.apply_erasure(model, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    for known in (model, on_top):
+        ErasureApply.execute(known, clip, own, 1.0, 1.0)
+    assert not caplog.records
+    ErasureApply.execute(model, clip, made(own.deltas), 1.0, 1.0)
+    assert "'cat' was computed on other weights" in caplog.text
+
+
+def test_fp8_is_warned_about(toy, caplog):
+    _, clip = toy
+    rounded = altered(lambda inner: to_k(inner).to(torch.float8_e4m3fn))
+    seen = host.ComfyModel(rounded, clip)
+    assert seen.cross_attention_weights()[KEY].dtype == torch.float32
+    host.apply_erasure(rounded, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "fp8" in caplog.text
+
+
+def test_a_quantised_model_is_refused(toy):
+    _, clip = toy
+
+    def quantise(inner):
+        to_k(inner).weight = torch.nn.Parameter(torch.zeros(96, 192, dtype=torch.uint8), requires_grad=False)
+
+    with pytest.raises(UnsupportedModelError, match=r"MODEL is quantised .*to_k.weight is stored as uint8"):
+        rece(host.ComfyModel(altered(quantise), clip), "cat")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(toy, value):
+    model, clip = toy
+    broken, _ = host.apply_erasure(model, clip, made({KEY: Dense(torch.full((96, 192), value))}))
+    with pytest.raises(UnsupportedModelError, match=r"attn2.to_k.weight holds NaN or infinite"):
+        rece(host.ComfyModel(broken, clip), "cat")
+    _, broken = host.apply_erasure(model, clip, made({f"{TEXT}.weight": Dense(torch.full((384, 192), value))}))
+    with pytest.raises(ValueError, match=r"NaN or infinite values; the text encoder"):
+        rece(host.ComfyModel(model, broken), "cat")
+
+
+def test_clip_missing(toy):
+    model, _ = toy
+    with pytest.raises(UnsupportedModelError, match=r"CLIP is missing"):
+        host.ComfyModel(model, None)
+    with pytest.raises(ValueError, match=r"CLIP is missing"):
+        host.apply_erasure(model, None, made({f"{TEXT}.weight": Dense(torch.ones(384, 192))}))
+    assert host.apply_erasure(model, None, made({KEY: Dense(torch.ones(96, 192))}))[1] is None
+
+
+def test_two_encoders_are_refused(toy):
+    clip = SimpleNamespace(tokenize=lambda text: {"g": [], "l": []})
+    with pytest.raises(UnsupportedModelError, match=r"CLIP is not one .* but g and l; .*SD 1.x and SD 2.x"):
+        host.ComfyModel(toy[0], clip)
+
+
+def test_other_families_are_refused(toy):
+    model, clip = toy
+    settings = comfy.supported_models.SDXL(
+        host_toy._unet_config() | {"adm_in_channels": 8, "num_classes": "sequential", "num_heads": 4}
+    )
+    settings.unet_config |= {"num_heads": 4, "num_head_channels": -1}
+    others = [comfy.model_base.SDXL(settings), torch.nn.Linear(2, 2)]
+    for other in others:
+        patcher = comfy.model_patcher.ModelPatcher(other, model.load_device, model.offload_device)
+        kind = type(other).__name__
+        with pytest.raises(UnsupportedModelError, match=rf"MODEL is of the kind {kind},.*SD 1.x and SD 2.x"):
+            host.ComfyModel(patcher, clip)
+
+
+def test_clip_and_model_of_different_widths(toy, monkeypatch):
+    model, _ = toy
+    monkeypatch.setitem(host_toy.config.TEXT, "hidden_size", 64)
+    monkeypatch.setattr(comfy.sd.CLIP, "load_sd", lambda self, tensors: ([], []))
+    narrow = host_toy._clip()
+    for parameter in narrow.cond_stage_model.parameters():
+        parameter.data.zero_()
+    with pytest.raises(UnsupportedModelError, match=r"192 wide but CLIP gives 64: CLIP and MODEL do not belong"):
+        rece(host.ComfyModel(model, narrow), "cat")
+
+
+def test_an_erasure_for_another_kind_of_model(toy):
+    model, clip = toy
+    with pytest.raises(ValueError, match=r"another kind of model: it changes .* \(320, 768\), in MODEL .*\(96, 192\)"):
+        host.apply_erasure(model, clip, made({KEY: LowRank(torch.ones(320, 1), torch.ones(1, 768))}))
+    for name in (KEY.replace("down_blocks.0", "down_blocks.7"), "text_encoder_2.text_model.final.weight"):
+        with pytest.raises(ValueError, match=r"changes .*, which (MODEL|CLIP) does not have"):
+            host.apply_erasure(model, clip, made({name: Dense(torch.ones(96, 192))}))
+
+
+def test_a_prompt_that_is_too_long(toy):
+    with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
+        rece(host.ComfyModel(*toy), "cat " * 76)
+    rece(host.ComfyModel(*toy), "cat " * 75, loops=0)
+
+
+def test_cancelling(toy):
+    model, clip = toy
+    comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        ErasureRECE.execute(model, clip, **NODE)

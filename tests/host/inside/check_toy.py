@@ -1,0 +1,80 @@
+"""The embedded model is the same in ComfyUI's classes as in diffusers' and transformers'."""
+
+import pytest
+import torch
+from pack.erasure_core import rece
+from pack.erasure_core.toy import load_toy
+from pack.nodes import host, host_toy
+
+PROMPTS = ["a cat in the style of noto on a blue background", "", " ", "van gogh", "(cat:1.4)", "dog\\)"]
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return host_toy.load_toy()
+
+
+@pytest.fixture(scope="module")
+def seen(toy):
+    return host.ComfyModel(toy[0], toy[1])
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return load_toy()
+
+
+def close(one, other, atol=1e-4):
+    torch.testing.assert_close(one, other, rtol=0, atol=atol)
+
+
+def test_contexts(seen, reference):
+    prompts = PROMPTS[:-1]
+    ours, theirs = seen.encode_prompts(prompts), reference.encode_prompts(prompts)
+    close(ours.context, theirs.context)
+    assert ours.last_content == theirs.last_content
+    assert (seen.tokens, seen.context_dim) == (reference.tokens, reference.context_dim)
+
+
+def test_many_prompts_at_once_are_encoded_as_each_alone(seen):
+    prompts = [f"{count} cats" for count in range(40)]
+    alone = [seen.encode_prompts([prompt]).context for prompt in prompts]
+    close(seen.encode_prompts(prompts).context, torch.cat(alone), atol=1e-5)
+
+
+def test_unet_and_schedule(toy, seen, reference):
+    latents, times = torch.randn(2, 16, 8, 8), torch.tensor([10, 700])
+    context = reference.encode_prompts(PROMPTS[:2]).context
+    close(
+        toy[0].model.diffusion_model(latents, times, context=context),
+        reference.predict_noise(latents, times, context).detach(),
+    )
+    close(seen.alphas_cumprod, reference.alphas_cumprod)
+    assert seen.prediction_type == reference.prediction_type == "v_prediction"
+
+
+def test_vae(toy, reference):
+    latents, pictures = torch.randn(2, 16, 8, 8), torch.rand(2, 3, 64, 64)
+    close(toy[2].decode(latents).movedim(-1, 1), reference.decode_latents(latents))
+    close(toy[2].encode(pictures.movedim(1, -1)), reference.encode_images(pictures))
+
+
+def test_weights_and_names(seen, reference):
+    ours, theirs = seen.cross_attention_weights(), reference.cross_attention_weights()
+    assert set(ours) == set(theirs)
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name])
+
+
+def test_the_same_erasure(seen, reference):
+    ours, theirs = (rece(model, "cat -> dog", preserve=["lion"]) for model in (seen, reference))
+    assert ours.origins[0].fingerprint == theirs.origins[0].fingerprint
+    for name, delta in ours.deltas.items():
+        close(delta.dense(), theirs.deltas[name].dense())
+
+
+def test_weights_can_be_trained_after_loading_in_inference_mode():
+    with torch.inference_mode():
+        model, clip, vae = host_toy.load_toy()
+    for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
+        assert not any(parameter.is_inference() for parameter in module.parameters())

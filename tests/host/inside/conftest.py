@@ -1,0 +1,29 @@
+"""Tests that ``test_inside.py`` runs where ComfyUI is on the path; the pack is ``pack`` there."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def load_comfy() -> None:
+    """ComfyUI reads its command line when it is imported."""
+    import comfy.options
+
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401
+
+    sys.argv = arguments
+
+
+def load_pack() -> None:
+    """As ComfyUI loads a folder of custom_nodes."""
+    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    sys.modules["pack"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["pack"])
+
+
+load_comfy()
+load_pack()

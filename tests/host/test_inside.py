@@ -1,0 +1,35 @@
+"""Runs the tests of ``inside/`` in a process of their own, where ComfyUI's modules can be imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comfy_server import server_environment
+
+INSIDE = Path(__file__).with_name("inside")
+
+
+def run_inside(comfy_path: Path, *arguments: str, **variables: str) -> None:
+    """Run pytest on a file of ``inside/``; a failure there is a failure here, with its output."""
+    environment = server_environment() | variables
+    environment["PYTHONPATH"] = os.pathsep.join([str(comfy_path), environment["PYTHONPATH"]])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    command += ["-c", os.devnull, "--rootdir", str(INSIDE), "--confcutdir", str(INSIDE)]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=comfy_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        pytest.fail(done.stdout, False)
+
+
+def test_toy_and_adapter(comfy_path: Path) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_toy.py"), str(INSIDE / "check_adapter.py"))
