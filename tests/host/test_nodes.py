@@ -1,0 +1,198 @@
+"""The nodes in a running ComfyUI: what they promise, what their files do elsewhere, and how they refuse."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import graphs
+import numpy as np
+import pytest
+import torch
+from comfy_server import PACK, ComfyServer, PromptError
+from safetensors.torch import load_file, save_file
+
+NODES = ("ErasureRECE", "ErasureApply", "ErasureCombine", "ErasureSave", "ErasureLoad", "ErasureLoadToy")
+RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
+
+
+@pytest.fixture
+def prompt() -> dict[str, Any]:
+    """Erasing an object, two pictures in four steps."""
+    prompt = graphs.api("erase-an-object")
+    prompt["5"]["inputs"]["batch_size"] = 2
+    for sampler in ("7", "10"):
+        prompt[sampler]["inputs"]["steps"] = 4
+    return prompt
+
+
+def with_sampler(prompt: dict[str, Any], model: list, clip: list | None = None) -> None:
+    """Let the pictures called "After" come from another MODEL, and CLIP."""
+    prompt["10"]["inputs"]["model"] = model
+    if clip:
+        prompt["20"] = deepcopy(prompt["3"])
+        prompt["20"]["inputs"]["clip"] = clip
+        prompt["10"]["inputs"]["positive"] = ["20", 0]
+
+
+def pixels(server: ComfyServer, entry: dict[str, Any], node: str) -> np.ndarray:
+    return np.stack([np.asarray(picture.convert("RGB"), np.int16) for picture in server.images(entry, node)])
+
+
+def refused(server: ComfyServer, prompt: dict[str, Any]) -> str:
+    with pytest.raises(PromptError) as error:
+        server.queue(prompt)
+    return str(error.value)
+
+
+def saved_files(server: ComfyServer) -> list[str]:
+    loras = server.directory / "output" / "loras"
+    return sorted(str(path.relative_to(loras)) for path in loras.rglob("*") if path.is_file())
+
+
+def save(server: ComfyServer, prompt: dict[str, Any], prefix: str) -> Path:
+    """Queue the prompt with a Save Erasure node and return the file."""
+    saving = deepcopy(prompt)
+    saving["30"] = {"class_type": "ErasureSave", "inputs": {"erasure": [RECE, 2], "filename_prefix": prefix}}
+    return Path(server.queue(saving)["outputs"]["30"]["text"][0])
+
+
+def test_every_socket_explains_itself(server: ComfyServer) -> None:
+    known = server.object_info()
+    for name in NODES:
+        node = known[name]
+        assert node["category"] == "Erasure" and node["description"] and node["display_name"] != name
+        for kind in ("required", "optional"):
+            for socket, (_, *options) in node["input"].get(kind, {}).items():
+                assert options and options[0].get("tooltip"), f"{name}.{socket}"
+        if node["output"]:
+            assert len(node["output_tooltips"]) == len(node["output"]) and all(node["output_tooltips"]), name
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_page(server: ComfyServer, name: str) -> None:
+    page = server._request(f"/extensions/{PACK}/docs/{name}.md").decode()
+    node = server.object_info()[name]
+    assert page.startswith(f"# {node['display_name']}\n")
+    for socket, (of_type, *_) in node["input"].get("required", {}).items():
+        if isinstance(of_type, list) or of_type in graphs.WIDGETS:
+            assert f"**{socket}**" in page or socket == "file", socket
+
+
+def test_the_original_model_is_left_alone(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    untouched = deepcopy(prompt)
+    for node in (RECE, "10", DECODED_AFTER, AFTER):
+        del untouched[node]
+    server.free()
+    fresh = pixels(server, server.queue(untouched), BEFORE)
+    server.free()
+    entry = server.queue(prompt)
+    before, after = (pixels(server, entry, node) for node in (BEFORE, AFTER))
+    untouched["7"]["inputs"]["seed"] = 2
+    server.queue(untouched)
+    untouched["7"]["inputs"]["seed"] = 1
+    again = pixels(server, server.queue(untouched), BEFORE)
+    assert np.array_equal(fresh, before) and np.array_equal(fresh, again)
+    assert not np.array_equal(before, after)
+
+
+def test_the_file_does_elsewhere_what_the_node_does(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    direct = pixels(server, server.queue(prompt), AFTER)
+    path = save(server, prompt, "erasure/no-cat")
+    assert path.parent == server.directory / "output" / "loras" / "erasure"
+    name = str(path.relative_to(server.directory / "output" / "loras"))
+    stock = {"lora_name": name, "strength_model": 1.0, "strength_clip": 1.0, "model": ["2", 0], "clip": ["2", 1]}
+    own = {"erasure": ["41", 0], "strength_model": 1.0, "strength_clip": 1.0, "model": ["2", 0], "clip": ["2", 1]}
+    loaders = {
+        "LoraLoader": {"40": {"class_type": "LoraLoader", "inputs": stock}},
+        "ErasureApply": {
+            "41": {"class_type": "ErasureLoad", "inputs": {"file": name}},
+            "40": {"class_type": "ErasureApply", "inputs": own},
+        },
+    }
+    printed = len(server.log())
+    for loader, nodes in loaders.items():
+        assert name in str(server.object_info()["LoraLoader"]["input"]["required"]["lora_name"])
+        loaded = prompt | nodes
+        with_sampler(loaded, ["40", 0], ["40", 1])
+        difference = np.abs(pixels(server, server.queue(loaded), AFTER) - direct)
+        assert difference.max() <= 1, loader
+    log = server.log()[printed:]
+    for complaint in ("lora key not loaded", "other weights", "ERROR", "WARNING"):
+        assert complaint not in log, log
+
+
+def test_nothing_is_overwritten(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    first = save(server, prompt, "twice")
+    content = first.read_bytes()
+    prompt[RECE]["inputs"]["concepts"] = "dog"
+    second = save(server, prompt, "twice")
+    assert (first.name, second.name) == ("twice_00001_.safetensors", "twice_00002_.safetensors")
+    assert first.read_bytes() == content != second.read_bytes()
+
+
+def test_strength_zero_changes_nothing_and_combining_adds(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    prompt["50"] = {
+        "class_type": "ErasureCombine",
+        "inputs": {"a": [RECE, 2], "b": [RECE, 2], "strength_a": 0.75, "strength_b": 0.25},
+    }
+    strengths = {"erasure": ["50", 0], "model": ["2", 0], "clip": ["2", 1], "strength_clip": 1.0}
+    prompt["51"] = {"class_type": "ErasureApply", "inputs": strengths | {"strength_model": 0.0}}
+    server.free()
+    entry = server.queue(prompt)
+    before, direct = (pixels(server, entry, node) for node in (BEFORE, AFTER))
+    with_sampler(prompt, ["51", 0])
+    assert np.array_equal(pixels(server, server.queue(prompt), AFTER), before)
+    prompt["51"]["inputs"]["strength_model"] = 1.0
+    assert np.abs(pixels(server, server.queue(prompt), AFTER) - direct).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"concepts": "cat\ndog => lion"}, "line 2 of concepts, 'dog => lion'"),
+        ({"concepts": "cat -> cat"}, "line 1 of concepts, 'cat -> cat'"),
+        ({"concepts": " \n\n"}, "concepts is empty"),
+        ({"concepts": "cat " * 80}, "longer than the 75 tokens that CLIP takes"),
+        ({"preserve": "lion\ncat"}, "preserve lists 'cat', which is to be erased"),
+        ({"preset": "custom", "ridge": 0.0}, "ridge"),
+        ({"preset": "custom", "erase_scale": -1.0}, "erase_scale"),
+        ({"loops": -1}, "loops"),
+    ],
+)
+def test_bad_input(server: ComfyServer, prompt: dict[str, Any], inputs: dict[str, Any], sentence: str) -> None:
+    prompt[RECE]["inputs"] |= inputs
+    assert sentence in refused(server, prompt)
+
+
+@pytest.mark.parametrize("prefix", ["../escaped", "/tmp/escaped", "a/../../../escaped", "", "folder/", "taken/erasure"])
+def test_bad_folders(server: ComfyServer, prompt: dict[str, Any], prefix: str) -> None:
+    loras = server.directory / "output" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    (loras / "taken").write_text("a file where a folder is asked for")
+    files = saved_files(server)
+    prompt["30"] = {"class_type": "ErasureSave", "inputs": {"erasure": [RECE, 2], "filename_prefix": prefix}}
+    assert f"filename_prefix '{prefix}'" in refused(server, prompt)
+    assert saved_files(server) == files
+    assert not list(server.directory.rglob("escaped*"))
+
+
+def test_bad_files(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    good = save(server, prompt, "good")
+    folder = server.directory / "models" / "loras"
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    save_file({f"{stem}.lora_up.weight": torch.ones(96, 1)}, folder / "foreign.safetensors")
+    (folder / "cut.safetensors").write_bytes(good.read_bytes()[:2000])
+    tensors = load_file(good)
+    prompt["41"] = {"class_type": "ErasureLoad", "inputs": {"file": "foreign.safetensors"}}
+    prompt["31"] = {"class_type": "ErasureSave", "inputs": {"erasure": ["41", 0], "filename_prefix": "again"}}
+    assert "foreign.safetensors was not written by this pack" in refused(server, prompt)
+    prompt["41"]["inputs"]["file"] = "cut.safetensors"
+    assert "cut.safetensors is not a readable safetensors file" in refused(server, prompt)
+    prompt["41"]["inputs"]["file"] = "absent.safetensors"
+    assert "absent.safetensors" in refused(server, prompt)
+    save_file(tensors, folder / "bare.safetensors")
+    prompt["41"]["inputs"]["file"] = "bare.safetensors"
+    assert "bare.safetensors was not written by this pack" in refused(server, prompt)
+    assert not any("again" in name for name in saved_files(server))

@@ -1,0 +1,72 @@
+"""The workflows, as a user runs them on the embedded model: pictures are judged."""
+
+from __future__ import annotations
+
+import json
+
+import graphs
+import numpy as np
+import pytest
+import torch
+from comfy_server import PACK, ComfyServer
+from PIL import Image
+
+from erasure_core.toy import Judge, Verdict
+
+BEFORE, AFTER = "9", "12"
+pytestmark = pytest.mark.toy
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+def seen(judge: Judge, pictures: list[Image.Image]) -> Verdict:
+    arrays = np.stack([np.asarray(picture.convert("RGB"), np.float32) / 255 for picture in pictures])
+    return judge.judge(torch.from_numpy(arrays).movedim(-1, 1))
+
+
+def test_erase_an_object(server: ComfyServer, judge: Judge) -> None:
+    entry = server.queue(graphs.api("erase-an-object"))
+    before, after = (seen(judge, server.images(entry, node)) for node in (BEFORE, AFTER))
+    assert before.objects.count("cat") >= 6, before
+    assert after.objects.count("cat") <= 2, after
+    assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
+
+
+def test_erase_a_style(server: ComfyServer, judge: Judge) -> None:
+    entry = server.queue(graphs.api("erase-a-style"))
+    before, after = (seen(judge, server.images(entry, node)) for node in (BEFORE, AFTER))
+    assert before.styles.count("noto") >= 6, before
+    assert after.styles.count("noto") <= 2, after
+    assert after.objects.count("cat") >= 6, after
+    assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
+
+
+@pytest.mark.parametrize("name", graphs.NAMES)
+def test_ui_and_api_are_one_graph(server: ComfyServer, name: str) -> None:
+    prompt = graphs.as_api(graphs.ui(name), server.object_info())
+    assert prompt == graphs.without_titles(graphs.api(name))
+
+
+@pytest.mark.parametrize("name", graphs.NAMES)
+def test_ui_format(server: ComfyServer, name: str) -> None:
+    graph, known = graphs.ui(name), server.object_info()
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert graph["version"] == 0.4
+    assert graph["last_node_id"] == max(nodes) and len(nodes) == len(graph["nodes"])
+    assert any(node["type"] in graphs.NOTES and node["widgets_values"][0] for node in nodes.values())
+    for link, source, slot, target, socket, of_type in graph["links"]:
+        output, given = nodes[source]["outputs"][slot], nodes[target]["inputs"][socket]
+        assert link in output["links"] and given["link"] == link
+        assert known[nodes[source]["type"]]["output"][slot] == output["type"] == given["type"] == of_type
+    linked = sum(len(output["links"] or ()) for node in nodes.values() for output in node["outputs"])
+    assert linked == len(graph["links"]) == graph["last_link_id"]
+
+
+def test_the_template_browser_lists_them(server: ComfyServer) -> None:
+    assert set(json.loads(server._request("/api/workflow_templates"))[PACK]) >= set(graphs.NAMES)
+    for name in graphs.NAMES:
+        served = json.loads(server._request(f"/api/workflow_templates/{PACK}/{name}.json"))
+        assert served == graphs.ui(name)
