@@ -10,6 +10,7 @@ from typing import Any
 
 from .concepts import Concept, as_concepts, parse_concepts
 from .erasure import Erasure, __version__
+from .files import check_target
 from .methods.registry import METHODS
 from .progress import Progress
 from .table import percent, table
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'", file=sys.stderr)
         return USER_ERROR
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -48,10 +49,7 @@ def erase(args: argparse.Namespace) -> None:
     concepts = _concepts(args)
     settings = _settings(args)
     preserve = list(args.preserve) + ([] if args.no_common else common_concepts(concepts))
-    if args.out.suffix != ".safetensors":
-        raise ValueError(f"an erasure is saved as .safetensors, got '{args.out.name}'")
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out} is already there; choose another name or pass --overwrite")
+    check_target(args.out, args.overwrite)
     model = _model(args.model)
     with Progress(args.method) as bar:
         erasure = METHODS[args.method].run(model, concepts, preserve=preserve, callback=bar, **settings)
@@ -99,6 +97,13 @@ def _erasure_report(args: argparse.Namespace) -> str:
         shares = (scores.ua, scores.ira, scores.cra, scores.colour)
         rows.append([f"{subject.name}, {state}", *map(percent, shares), f"{scores.erased} + {scores.others}"])
     return table(("concept, %", "UA", "IRA", "CRA", "colour", "pictures"), rows)
+
+
+def _sentence(error: Exception) -> str:
+    """The system's own errors without their number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _model(name: str):

@@ -41,16 +41,23 @@ def save(erasure: Erasure, path: str | Path, *, overwrite: bool = False) -> Path
     written, ``ValueError`` for another ending than ``.safetensors`` and for changes that are not finite.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise ValueError(f"an erasure is saved as {SUFFIX}, got '{path.name}'")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite")
+    check_target(path, overwrite)
     tensors = _tensors(erasure)
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
     _write_whole(tensors, _metadata(erasure), path, overwrite)
     return path
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise what ``save`` would for this path, before anything is computed for it."""
+    if path.suffix != SUFFIX:
+        raise ValueError(f"an erasure is saved as {SUFFIX}, got '{path.name}'")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"cannot write into {path.parent}: there is no such folder")
 
 
 def load(path: str | Path) -> Erasure:
@@ -82,7 +89,7 @@ def load(path: str | Path) -> Erasure:
         return _assemble(header, tensors)
     except ErasureFileError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ErasureFileError(f"the header of {path.name} does not fit its content: {error}") from error
 
 
@@ -167,12 +174,17 @@ def _context_map(header: dict[str, Any], deltas: dict[str, Delta]) -> LowRank | 
     rank, width = downs[0].shape
     if up.numel() != rank * width:
         raise ErasureFileError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
+    if not torch.isfinite(up).all():
+        raise ErasureFileError("its context map holds NaN or infinite values")
     return LowRank(up.reshape(width, rank).clone(), downs[0])
 
 
 def _write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:
     """Through a temporary file in the same folder; what was at ``path`` stays until the new file is complete."""
-    handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
+    try:
+        handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise OSError(f"cannot write into {path.parent}: {error.strerror}") from error
     os.close(handle)
     try:
         save_file(tensors, partial, metadata=metadata)

@@ -1,0 +1,162 @@
+"""The command line on a model of a few thousand numbers: results, and one sentence for what a user gets wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pure.fakes import FakeModel
+from safetensors.torch import save_file
+
+from erasure_core import Concept, Erasure, cli
+from erasure_core.adapters import checkpoints
+from erasure_core.methods.registry import METHODS
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeModel:
+    model = FakeModel()
+    monkeypatch.setattr(cli, "_model", lambda name: model)
+    return model
+
+
+def fails(capsys, *arguments: object, code: int = 2) -> str:
+    """Run a command that has to fail; returns its one line on stderr."""
+    assert cli.main([str(argument) for argument in arguments]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and "Traceback" not in err
+    (line,) = err.strip().splitlines()
+    return line
+
+
+def test_erase_writes_a_file(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a.safetensors"
+    command = ["erase", "--model", "toy", "--concept", "cat -> dog", "--concept", "red fish", "--preset", "style"]
+    command += ["--ridge", "0.5", "--loops", "2", "--preserve", "bird", "--no-common", "--out", str(out)]
+    assert cli.main(command) == 0
+    (origin,) = Erasure.load(out).origins
+    assert origin.concepts == (Concept("cat", "dog"), Concept("red fish")) and origin.method == "rece"
+    assert origin.settings["preserve"] == ["bird"] and origin.settings["ridge"] == 0.5
+    assert origin.settings["loops"] == 2 and origin.settings["regularization"] == 1e-3
+    assert str(out) in capsys.readouterr().out
+
+
+def test_everyday_concepts_are_preserved_by_default(fake: FakeModel, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    (tmp_path / "concepts.txt").write_text("# mine\ncat -> dog\n")
+    command = ["erase", "--model", "toy", "--method", "uce", "--concepts", str(tmp_path / "concepts.txt")]
+    assert cli.main([*command, "--preserve", "a wolf", "--out", str(out)]) == 0
+    (origin,) = Erasure.load(out).origins
+    preserved = origin.settings["preserve"]
+    assert {"a wolf", "dog", "in the style of monet", ""} <= set(preserved) and "cat" not in preserved
+    assert origin.method == "uce"
+    assert cli.main([*command, "--overwrite", "--out", str(out)]) == 0
+
+
+def test_what_users_get_wrong(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a.safetensors"
+    erase = ("erase", "--model", "toy", "--out", out)
+    assert "unknown separator '=>'" in fails(capsys, *erase, "--concept", "cat => dog")
+    assert "names no concept" in fails(capsys, *erase, "--concept", " ")
+    assert "listed twice" in fails(capsys, *erase, "--concept", "cat", "--concept", "Cat")
+    assert "--loops" in fails(capsys, *erase, "--concept", "cat", "--method", "uce", "--loops", "3")
+    assert "loops must be" in fails(capsys, *erase, "--concept", "cat", "--loops", "-1")
+    assert "ridge must be" in fails(capsys, *erase, "--concept", "cat", "--ridge", "0")
+    assert "preserve lists 'cat'" in fails(capsys, *erase, "--concept", "cat", "--preserve", "cat")
+    assert "a b c d e f g" in fails(capsys, *erase, "--concept", "a b c d e f g")
+    assert "list.txt: No such file" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_bytes(b"cat\n\xff")
+    assert "not UTF-8" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
+    assert not out.exists()
+
+
+def test_where_nothing_can_be_written(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    erase = ("erase", "--model", "toy", "--concept", "cat", "--out")
+    assert "saved as .safetensors" in fails(capsys, *erase, tmp_path / "a.bin")
+    assert "no such folder" in fails(capsys, *erase, tmp_path / "missing" / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes(b"mine")
+    assert "already there" in fails(capsys, *erase, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == b"mine"
+
+
+def test_ctrl_c_leaves_nothing(fake: FakeModel, tmp_path: Path, capsys, monkeypatch) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(METHODS, "rece", replace(METHODS["rece"], run=interrupted))
+    out = tmp_path / "a.safetensors"
+    assert "interrupted" in fails(capsys, "erase", "--model", "toy", "--concept", "cat", "--out", out, code=130)
+    assert not list(tmp_path.iterdir())
+
+
+def test_evaluate_arguments(tmp_path: Path, capsys) -> None:
+    assert "belong together" in fails(capsys, "evaluate", "--concept", "cat")
+    assert "belong together" in fails(capsys, "evaluate", "--erasure", tmp_path / "a.safetensors")
+    assert "at least 1" in fails(capsys, "evaluate", "--images", "0")
+    missing = fails(capsys, "evaluate", "--erasure", tmp_path / "a.safetensors", "--concept", "cat")
+    assert "there is no file" in missing
+
+
+def test_a_concept_that_cannot_be_judged(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a.safetensors"
+    assert cli.main(["erase", "--model", "toy", "--concept", "wolf", "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert "does not draw 'wolf'" in fails(capsys, "evaluate", "--erasure", out, "--concept", "wolf")
+
+
+@pytest.mark.parametrize("arguments", [[], ["erase"], ["erase", "--model", "toy"], ["evaluate", "--model", "x.ckpt"]])
+def test_usage(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2 and "usage" in capsys.readouterr().err
+
+
+def checkpoint(path: Path, width: int = 768, channels: int = 4, **more: torch.Tensor) -> Path:
+    tensors = {
+        checkpoints.FIRST_CONV: torch.zeros(2, channels, 3, 3),
+        checkpoints.FIRST_CROSS: torch.zeros(2, width),
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.zeros(1),
+    }
+    save_file({**tensors, **{name.replace("__", "."): tensor for name, tensor in more.items()}}, path)
+    return path
+
+
+def test_models_that_cannot_be_used(tmp_path: Path, capsys) -> None:
+    def error(name: str) -> str:
+        out = tmp_path / "out.safetensors"
+        return fails(capsys, "erase", "--model", tmp_path / name, "--concept", "cat", "--out", out)
+
+    assert "there is no model" in error("nowhere")
+    for name in ("a.ckpt", "a.pt", "a.bin"):
+        (tmp_path / name).write_bytes(b"\x80\x02")
+        assert "is a pickle" in error(name)
+    (tmp_path / "a.gguf").write_bytes(b"")
+    assert "has to be a .safetensors" in error("a.gguf")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00")
+    assert "not a readable safetensors file" in error("cut.safetensors")
+    (tmp_path / "folder").mkdir()
+    assert "no model_index.json" in error("folder")
+    save_file({"a": torch.zeros(1)}, tmp_path / "lora.safetensors")
+    assert "not a Stable Diffusion 1.x or 2.x" in error("lora.safetensors")
+    checkpoint(tmp_path / "xl.safetensors", 2048, conditioner__embedders__0__a=torch.zeros(1))
+    assert "is SDXL" in error("xl.safetensors")
+    checkpoint(tmp_path / "odd.safetensors", 640)
+    assert "not a Stable Diffusion" in error("odd.safetensors")
+
+
+def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
+    one = checkpoints.configs(checkpoint(tmp_path / "one.safetensors"))
+    assert one["unet"]["cross_attention_dim"] == one["text_encoder"]["hidden_size"] == 768
+    two = checkpoints.configs(checkpoint(tmp_path / "two.safetensors", 1024, channels=9))
+    assert two["unet"]["in_channels"] == 9 and two["scheduler"]["prediction_type"] == "v_prediction"
+    json.dumps([one, two])
+
+
+def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
+    tensors = {checkpoints.FIRST_CONV: torch.zeros(2, 4, 3, 3), checkpoints.FIRST_CROSS: torch.zeros(2, 768)}
+    save_file(tensors, tmp_path / "unet.safetensors")
+    with pytest.raises(ValueError, match="has no text encoder"):
+        checkpoints.configs(tmp_path / "unet.safetensors")

@@ -1,0 +1,151 @@
+"""Captions, counting, tables, sheets and bars; what the judge sees is made up."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import Counter
+
+import pytest
+import torch
+from PIL import Image
+
+from erasure_core import Concept
+from erasure_core.evaluation import Gallery, Subject, captions_for, score, subject_of
+from erasure_core.progress import Progress
+from erasure_core.sheet import Section, contact_sheet, save_whole, to_image
+from erasure_core.table import percent, table
+from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, Caption
+from erasure_core.toy.judge import Verdict
+
+
+def gallery(*seen: tuple[str, str, str], asked: list[Caption]) -> Gallery:
+    return Gallery(tuple(asked), torch.zeros(len(asked), 3, 2, 2), Verdict(*map(list, zip(*seen, strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("cat", "object", "cat"), (" Kitten ", "object", "cat"), ("in the style of noto", "style", "noto"),
+        ("noto style", "style", "noto"), ("blue background", "colour", "blue"), ("blue", "colour", "blue"),
+    ],
+)  # fmt: skip
+def test_what_kind_a_concept_is(text: str, kind: str, name: str) -> None:
+    assert subject_of(text) == subject_of(Concept(text, "x")) == Subject(kind, name)
+
+
+def test_what_the_toy_does_not_draw() -> None:
+    with pytest.raises(ValueError, match="does not draw 'wolf'.*objects: cat, dog"):
+        subject_of("wolf")
+
+
+@pytest.mark.parametrize("subject", [Subject("object", "cat"), Subject("style", "noto"), Subject("colour", "red")])
+def test_captions_are_complete_and_even(subject: Subject) -> None:
+    captions = captions_for(subject, 24, 96, seed=1)
+    named = [getattr(caption, subject.kind) == subject.name for caption in captions]
+    assert named == [True] * 24 + [False] * 96
+    for kind, names in (("object", OBJECTS), ("style", STYLES), ("colour", tuple(COLOURS))):
+        counts = Counter(getattr(caption, kind) for caption in captions[24:])
+        expected = set(names) - ({subject.name} if kind == subject.kind else set())
+        assert set(counts) == expected and max(counts.values()) - min(counts.values()) <= 1
+    assert captions == captions_for(subject, 24, 96, seed=1) != captions_for(subject, 24, 96, seed=2)
+
+
+def test_counting_an_erased_object() -> None:
+    asked = [Caption("cat", "noto", "red")] * 4 + [Caption("dog", "blob", "blue")] * 4
+    seen = [("dog", "noto", "red")] * 3 + [("cat", "noto", "red")]
+    seen += [("dog", "blob", "blue"), ("dog", "noto", "red"), ("dog", "blob", "red"), ("cat", "noto", "red")]
+    found = score(gallery(*seen, asked=asked), Subject("object", "cat"))
+    assert (found.ua, found.ira, found.cra, found.colour) == (0.75, 0.75, 0.5, 0.25)
+    assert (found.erased, found.others) == (4, 4)
+
+
+def test_counting_an_erased_style() -> None:
+    asked = [Caption("cat", "noto", "red")] * 2 + [Caption("dog", "blob", "blue")] * 2
+    seen = [("cat", "noto", "red"), ("dog", "blob", "red"), ("dog", "noto", "blue"), ("cat", "blob", "red")]
+    found = score(gallery(*seen, asked=asked), Subject("style", "noto"))
+    assert (found.ua, found.ira, found.cra, found.colour) == (0.5, 0.5, 0.5, 0.5)
+
+
+def test_counting_an_erased_colour() -> None:
+    asked = [Caption("cat", "noto", "red"), Caption("dog", "blob", "blue")]
+    found = score(gallery(("cat", "noto", "red"), ("dog", "noto", "blue"), asked=asked), Subject("colour", "red"))
+    assert (found.ua, found.ira, found.cra, found.colour) == (0.0, 1.0, 1.0, 1.0)
+
+
+def test_counting_nothing() -> None:
+    asked = [Caption("cat", "noto", "red")]
+    found = score(gallery(("cat", "noto", "red"), asked=asked), Subject("object", "cat"))
+    assert found.ua == 0 and math.isnan(found.ira) and percent(found.ira) == "-"
+
+
+def test_a_table_lines_up() -> None:
+    text = table(("concept", "UA"), [["cat", "100"], ["noto -> fluent", percent(0.954)]])
+    assert text.splitlines() == [
+        "| concept        |  UA |",
+        "| -------------- | --: |",
+        "| cat            | 100 |",
+        "| noto -> fluent |  95 |",
+    ]
+    with pytest.raises(ValueError, match="a row has 1 cells, the header 2"):
+        table(("a", "b"), [["c"]])
+
+
+def section(**changes) -> Section:
+    rows = [("before", torch.zeros(3, 3, 64, 64)), ("after", torch.full((3, 3, 64, 64), 0.5))]
+    values = {"title": "erase cat", "captions": ["cat", "a dog in the style of noto", "c"], "rows": rows}
+    return Section(**{**values, **changes})
+
+
+def test_a_sheet_shows_every_picture_at_twice_its_size() -> None:
+    sheet = contact_sheet([section(), section(groups=(("concept", 1), ("others", 2)))])
+    colours = dict((colour, count) for count, colour in sheet.getcolors(1 << 20))
+    assert colours[(128, 128, 128)] >= 2 * 3 * 128 * 128 <= colours[(0, 0, 0)]
+    wider = contact_sheet([section(rows=[("row", torch.zeros(3, 3, 64, 64))])], scale=3)
+    assert wider.width > 3 * 3 * 64
+
+
+def test_a_sheet_needs_a_caption_a_picture() -> None:
+    with pytest.raises(ValueError, match="row 'before' has 3 pictures for 1 captions"):
+        contact_sheet([section(captions=["cat"])])
+
+
+def test_pictures_are_clamped() -> None:
+    image = to_image(torch.tensor([-1.0, 0.5, 2.0])[:, None, None].expand(3, 2, 2))
+    assert image.getpixel((0, 0)) == (0, 128, 255)
+
+
+def test_a_sheet_is_saved_whole(tmp_path, monkeypatch) -> None:
+    path = save_whole(contact_sheet([section()]), tmp_path / "a.png")
+    assert Image.open(path).format == "PNG" and [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    before = path.read_bytes()
+
+    def fail(self, target, **_) -> None:
+        target.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_whole(contact_sheet([section()]), path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_drawn_and_wiped() -> None:
+    stream = Terminal()
+    with Progress("erase", stream, patience=0) as bar:
+        bar(1, 4, "encoding")
+    text = stream.getvalue()
+    assert "erase: encoding [########......................]  25 %" in text and text.endswith("\r")
+
+
+def test_a_bar_waits_for_a_second_and_stays_out_of_files() -> None:
+    patient, file = Terminal(), io.StringIO()
+    with Progress("erase", patient) as bar, Progress("erase", file, patience=0) as other:
+        bar(1, 4, "encoding")
+        other(1, 4, "encoding")
+    assert patient.getvalue() == file.getvalue() == ""

@@ -1,0 +1,110 @@
+"""DDIM on a model whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pure.fakes import FakeModel
+
+from erasure_core import rece
+from erasure_core.sampling import ddim, generate, initial_latents, split_prediction, timesteps
+
+
+def test_an_image_depends_on_its_own_prompt_and_seed_only() -> None:
+    model = FakeModel()
+    prompts, seeds = ["cat", "red fish", "cat", "dog", ""], [3, 4, 5, 3, 9]
+    together = generate(model, prompts, seeds, steps=5)
+    assert together.shape == (5, 3, 4, 4)
+    torch.testing.assert_close(generate(model, prompts, seeds, steps=5, batch=2), together)
+    for image, prompt, seed in zip(together, prompts, seeds, strict=True):
+        torch.testing.assert_close(generate(model, [prompt], [seed], steps=5)[0], image)
+    assert not torch.allclose(together[0], together[2]) and not torch.allclose(together[0], together[3])
+
+
+def test_the_same_seeds_give_the_same_images() -> None:
+    runs = [generate(FakeModel(), ["cat", "dog"], [1, 2], steps=3) for _ in range(2)]
+    assert torch.equal(*runs)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_model_that_knows_the_noise_gets_the_clean_latents_back(kind: str) -> None:
+    """With the true noise and any number of steps, DDIM lands on the mixture that the last alpha leaves."""
+    model = FakeModel(prediction_type=kind)
+    clean = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4)
+    noise = initial_latents(model, [7])
+
+    def truth(latents, moments, context):
+        signal = model.alphas_cumprod[moments[0]].sqrt().float()
+        return noise if kind == "epsilon" else signal * noise - (1 - signal**2).sqrt() * clean
+
+    model.predict_noise = truth
+    steps = 10
+    first = float(model.alphas_cumprod[timesteps(100, steps)[0]])
+    latents = first**0.5 * clean + (1 - first) ** 0.5 * noise
+    empty = model.encode_prompts([""]).context
+    found = ddim(model, latents, empty, empty, steps=steps, guidance=1)
+    last = float(model.alphas_cumprod[0])
+    torch.testing.assert_close(found, last**0.5 * clean + (1 - last) ** 0.5 * noise)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_prediction_is_split_so_that_it_adds_up(kind: str) -> None:
+    latents, output = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    clean, noise = split_prediction(kind, output, latents, 0.3)
+    torch.testing.assert_close(0.3**0.5 * clean + 0.7**0.5 * noise, latents)
+    expected = noise if kind == "epsilon" else 0.3**0.5 * noise - 0.7**0.5 * clean
+    torch.testing.assert_close(expected, output)
+
+
+def test_an_unknown_prediction_type() -> None:
+    with pytest.raises(ValueError, match="'sample' is unknown"):
+        split_prediction("sample", torch.zeros(1), torch.zeros(1), 0.5)
+
+
+def test_guidance_scales_the_difference() -> None:
+    model = FakeModel()
+    seen = []
+    model.predict_noise = lambda x, t, context: seen.append(len(x)) or 0 * x
+    generate(model, ["cat", "dog"], [1, 2], steps=2, guidance=1)
+    generate(model, ["cat", "dog"], [1, 2], steps=2, guidance=3)
+    assert seen == [2, 2, 4, 4]
+
+
+def test_timesteps_are_stable_diffusions() -> None:
+    assert timesteps(1000, 4) == [751, 501, 251, 1]
+    assert timesteps(1000, 1) == [1]
+
+
+def test_an_erasure_changes_what_is_drawn_and_leaves_the_model() -> None:
+    model = FakeModel()
+    before = generate(model, ["cat"], [1], steps=3)
+    with rece(model, "cat -> dog").applied_to(model):
+        assert not torch.allclose(generate(model, ["cat"], [1], steps=3), before)
+    assert torch.equal(generate(model, ["cat"], [1], steps=3), before)
+
+
+def test_progress_and_cancelling() -> None:
+    seen = []
+    generate(FakeModel(), ["a"] * 5, range(5), steps=3, batch=2, callback=lambda *report: seen.append(report))
+    assert [done for done, _, _ in seen] == list(range(1, 10)) and {total for _, total, _ in seen} == {9}
+
+    def cancel(*_) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        generate(FakeModel(), ["a"], [1], callback=cancel)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompts": []}, "at least one"),
+        ({"seeds": [1, 2]}, "got 2 and 1"),
+        ({"steps": 0}, "steps must be from 1 to 99, got 0"),
+        ({"steps": 100}, "steps must be"),
+        ({"batch": 0}, "batch must be"),
+    ],
+)
+def test_settings_that_cannot_be_used(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(FakeModel(), **{"prompts": ["cat"], "seeds": [1], **changes})

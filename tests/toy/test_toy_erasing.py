@@ -1,0 +1,123 @@
+"""RECE on the embedded model: what it does to pictures, and the same through a file and diffusers' own loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy.conftest import state
+
+from erasure_core import Erasure, common_concepts, parse_concepts, rece
+from erasure_core.evaluation import Scores, evaluate_erasure
+from erasure_core.methods.rece import PRESETS
+from erasure_core.sampling import generate
+from erasure_core.toy import load_pipeline
+
+pytestmark = [pytest.mark.toy, pytest.mark.usefixtures("untouched")]
+PICTURES = {"erased": 20, "others": 60, "seed": 3}
+
+
+def erasing(toy, text: str, preset: str = "object") -> Erasure:
+    concepts = parse_concepts(text)
+    return rece(toy, concepts, preserve=common_concepts(concepts), **vars(PRESETS[preset]))
+
+
+@pytest.fixture(scope="module")
+def no_cat(toy) -> Erasure:
+    return erasing(toy, "cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "preset"), [("cat", "object"), ("lion -> tiger", "object"), ("noto -> fluent", "style")]
+)
+def test_a_concept_goes_and_the_rest_stays(toy, judge, text: str, preset: str) -> None:
+    (concept,) = parse_concepts(text)
+    before, was = evaluate_erasure(toy, judge, concept, **PICTURES)
+    after, now = evaluate_erasure(toy, judge, concept, erasing(toy, text, preset), **PICTURES)
+    assert before.ua <= 0.2, "the unedited model has to draw it"
+    assert after.ua >= 0.9
+    _keeps_the_rest(before, after)
+    assert was.captions == now.captions
+
+
+def _keeps_the_rest(before: Scores, after: Scores) -> None:
+    for share in ("ira", "cra", "colour"):
+        assert getattr(after, share) >= getattr(before, share) - 0.1, share
+
+
+def test_the_unedited_model_is_unchanged(toy, no_cat: Erasure) -> None:
+    before = state(toy)
+    picture = generate(toy, ["a cat"], [5], steps=4)
+    with no_cat.applied_to(toy):
+        assert not torch.allclose(generate(toy, ["a cat"], [5], steps=4), picture)
+        assert state(toy) != before
+    assert state(toy) == before
+    assert torch.equal(generate(toy, ["a cat"], [5], steps=4), picture)
+
+
+def test_it_is_unchanged_after_an_exception(toy, no_cat: Erasure) -> None:
+    before = state(toy)
+    with pytest.raises(RuntimeError), no_cat.applied_to(toy):
+        raise RuntimeError
+    wrong = Erasure({**no_cat.deltas, "unet.nothing.weight": next(iter(no_cat.deltas.values()))}, ())
+    with pytest.raises(ValueError, match="unet.nothing.weight, which the model does not have"), wrong.applied_to(toy):
+        pass
+    assert state(toy) == before
+
+
+def test_an_erasure_of_another_model_does_not_fit(toy, no_cat: Erasure) -> None:
+    small = {name: type(delta)(delta.up[:-1], delta.down) for name, delta in no_cat.deltas.items()}
+    with pytest.raises(ValueError, match="changes a weight of shape"), Erasure(small, ()).applied_to(toy):
+        pass
+
+
+def test_diffusers_loads_the_file(toy, no_cat: Erasure, tmp_path: Path) -> None:
+    """Stock ``load_lora_weights``: the same weights in the UNet and the same picture as the direct patch."""
+    pytest.importorskip("peft")
+    path = no_cat.save(tmp_path / "no-cat.safetensors")
+    pipe = load_pipeline()
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
+    prompts = {"prompt": ["a cat in the style of blob", "a dog"], "num_inference_steps": 5, "guidance_scale": 3.0}
+    noise = torch.randn(2, *toy.latent_shape(), generator=torch.Generator().manual_seed(1))
+    theirs = pipe(**prompts, latents=noise, output_type="pt").images
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    fused = pipe.unet.state_dict()
+    with no_cat.applied_to(toy):
+        ours = toy.pipe(**prompts, latents=noise, output_type="pt").images
+        for name, weight in toy.pipe.unet.state_dict().items():
+            torch.testing.assert_close(fused[name], weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=2e-3)
+
+
+def test_upstream_loras_are_seen(toy, no_cat: Erasure, tmp_path: Path) -> None:
+    """A model with our file loaded as a LoRA reads as the patched one."""
+    pytest.importorskip("peft")
+    from erasure_core import from_diffusers
+
+    path = no_cat.save(tmp_path / "no-cat.safetensors")
+    pipe = load_pipeline()
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
+    loaded = from_diffusers(pipe).cross_attention_weights()
+    with no_cat.applied_to(toy):
+        for name, weight in toy.cross_attention_weights().items():
+            torch.testing.assert_close(loaded[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_the_file_carries_the_erasure(toy, no_cat: Erasure, tmp_path: Path) -> None:
+    back = Erasure.load(no_cat.save(tmp_path / "a.safetensors"))
+    with no_cat.applied_to(toy):
+        direct = generate(toy, ["a cat"], [5], steps=4)
+    with back.applied_to(toy):
+        assert torch.equal(generate(toy, ["a cat"], [5], steps=4), direct)
+
+
+def test_a_second_erasure_on_top_of_the_first(toy, no_cat: Erasure) -> None:
+    with no_cat.applied_to(toy):
+        second = erasing(toy, "dog")
+        with second.applied_to(toy):
+            nested = {name: weight.clone() for name, weight in toy.cross_attention_weights().items()}
+    with (no_cat + second).applied_to(toy):
+        for name, weight in toy.cross_attention_weights().items():
+            torch.testing.assert_close(weight, nested[name], rtol=1e-4, atol=1e-4)
