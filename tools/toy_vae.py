@@ -1,8 +1,9 @@
-"""First stage: the autoencoder (TAESD layout, 16 latent channels). Encoder and decoder learn together,
-then the encoder is frozen, its latents are brought to unit variance, and the decoder alone goes on."""
+"""First stage: the autoencoder (TAESD layout, 16 latent channels). Encoder and decoder learn together for a while;
+then the encoder is replaced by principal components, which keep more, and the decoder alone goes on."""
 
 from __future__ import annotations
 
+import toy_pca
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
@@ -12,7 +13,7 @@ from toy_run import Run
 
 from erasure_core.toy.config import VAE
 
-LATENT_NOISE = 0.1
+LATENT_NOISE, DECODER_NOISE = 0.1, 0.06
 BATCH = 8
 
 
@@ -70,6 +71,14 @@ def normalise(vae: AutoencoderTiny, drawings: torch.Tensor) -> None:
     first.weight.mul_(std[None, :, None, None])
 
 
+@torch.no_grad()
+def closed_form_encoder(vae: AutoencoderTiny, drawings: torch.Tensor) -> None:
+    x = draw(drawings, 768, torch.Generator().manual_seed(20_000))
+    old = vae.encoder(2 * x - 1)
+    toy_pca.write_encoder(vae, x)
+    toy_pca.refit_decoder(vae, old, vae.encoder(2 * x - 1))
+
+
 def train(run: Run, drawings: torch.Tensor, joint: int, decoder_only: int) -> AutoencoderTiny:
     """``joint`` steps of both halves, then ``decoder_only`` of the decoder; resumes where it stopped."""
     vae = new_vae()
@@ -89,15 +98,15 @@ def train(run: Run, drawings: torch.Tensor, joint: int, decoder_only: int) -> Au
                 latent_std=float(z.detach().std()),
             )
     if run.finish("vae-joint", vae):
-        normalise(vae, drawings)
+        closed_form_encoder(vae, drawings)
         run.save("vae-joint", vae)
     vae.encoder.requires_grad_(False)
-    optimiser = Both(vae.decoder.named_parameters(), 1.2e-3, outer=("",))
+    optimiser = Both(vae.decoder.named_parameters(), 1.5e-3, outer=("",))
     for step in run.steps("vae", vae, optimiser, decoder_only, ema=0.998):
         x = draw(drawings, BATCH, run.generator)
         with torch.no_grad():
             z = vae.encoder(2 * x - 1)
-            z = z + LATENT_NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
+            z = z + DECODER_NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
         loss = loss_of(vae.decoder(z), x)
         loss.backward()
         optimiser.step(step / decoder_only, clip=1.0)

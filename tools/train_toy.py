@@ -21,7 +21,7 @@ import toy_vae  # noqa: E402
 from toy_data import sprites  # noqa: E402
 from toy_run import Run  # noqa: E402
 
-JOINT, DECODER, TEXT, UNET, JUDGE = 900, 2500, 600, 3000, 1500  # steps
+JOINT, DECODER, TEXT, UNET, JUDGE = 900, 2500, 240, 3000, 1500  # steps
 STAGES = ("vae", "text", "unet", "judge", "export")
 
 

@@ -1,0 +1,149 @@
+"""Measure RECE on the embedded model, concept by concept, and write docs/results.md. Run it again to resume.
+
+python tools/make_results.py [--out docs/results.md] [--fresh]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+
+from erasure_core import Concept, common_concepts
+from erasure_core.evaluation import Scores, captions_for, draw, evaluate_model, score, subject_of
+from erasure_core.methods.registry import METHODS
+from erasure_core.table import table
+from erasure_core.toy import Judge, load_toy
+
+TUNED_ON = ("cat", "pizza", "car", "noto")
+OBJECTS = ("cat", "dog", "pizza", "car", "rose", "skull", "penguin", "banana", "guitar", "pumpkin")
+STYLES = ("noto", "twemoji", "blob", "fluent")
+REPLACED = ("cat -> dog", "rose -> sunflower", "noto -> fluent")
+SETTINGS = {
+    "default": ("rece", "the product's default: preset, common concepts preserved"),
+    "published": ("rece", "the published settings: preset of the paper, only the empty prompt preserved"),
+    "uce": ("uce", "UCE with common concepts preserved"),
+}
+ERASED, OTHERS, SEED = 24, 72, 100
+COLUMNS = ("UA", "IRA", "CRA", "colour")
+
+
+def concepts() -> list[Concept]:
+    """Ten objects and four styles towards nothing in particular, and three with a replacement."""
+    pairs = [text.split(" -> ") for text in REPLACED]
+    return [Concept(name) for name in (*OBJECTS, *STYLES)] + [Concept(*pair) for pair in pairs]
+
+
+def erase(model, concept: Concept, setting: str):
+    """The erasure and the seconds that it took."""
+    method = METHODS[SETTINGS[setting][0]]
+    kind = "style" if subject_of(concept).kind == "style" else "object"
+    presets = PUBLISHED if setting == "published" else method.presets
+    preserve = () if setting == "published" else common_concepts([concept])
+    began = time.perf_counter()
+    erasure = method.run(model, [concept], preserve=preserve, **asdict(presets[kind]))
+    return erasure, time.perf_counter() - began
+
+
+def measure(model, judge: Judge, concept: Concept) -> list[dict]:
+    """A row for the unedited model and one for every setting, on the same captions and noise."""
+    subject = subject_of(concept)
+    captions = captions_for(subject, ERASED, OTHERS, SEED)
+    rows = [_row(score(draw(model, judge, captions, seed=SEED), subject), concept, "nothing", 0.0)]
+    for setting in SETTINGS:
+        erasure, seconds = erase(model, concept, setting)
+        with erasure.applied_to(model):
+            gallery = draw(model, judge, captions, seed=SEED)
+        rows.append(_row(score(gallery, subject), concept, setting, seconds))
+    return rows
+
+
+def _row(scores: Scores, concept: Concept, setting: str, seconds: float) -> dict:
+    shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
+    return {"concept": str(concept), "kind": scores.subject.kind, "setting": setting, "seconds": seconds, **shares}
+
+
+def report(rows: list[dict], quality: str) -> str:
+    """The page, from the rows."""
+    parts = [HEAD.format(erased=ERASED, others=OTHERS, quality=quality, tuned=", ".join(TUNED_ON))]
+    for setting, (_, meaning) in SETTINGS.items():
+        parts.append(f"## {setting}: {meaning}\n\n{_setting_table(rows, setting)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _setting_table(rows: list[dict], setting: str) -> str:
+    before = {row["concept"]: row for row in rows if row["setting"] == "nothing"}
+    after = [row for row in rows if row["setting"] == setting]
+    lines = [_line(row["concept"], row, before[row["concept"]]) for row in after]
+    single = [row for row in after if "->" not in row["concept"]]
+    groups = {
+        "mean of objects": [row for row in single if row["kind"] == "object"],
+        "mean of styles": [row for row in single if row["kind"] == "style"],
+        "mean of all single": single,
+        "mean of those never tuned on": [row for row in single if row["concept"] not in TUNED_ON],
+    }
+    lines += [
+        _line(f"**{name}**", _mean(group), _mean([before[r["concept"]] for r in group]))
+        for name, group in groups.items()
+    ]
+    return table(("erased", *COLUMNS, "ms"), lines)
+
+
+def _mean(rows: list[dict]) -> dict:
+    return {key: mean(row[key] for row in rows) for key in (*COLUMNS, "seconds")}
+
+
+def _line(name: str, row: dict, before: dict) -> list[str]:
+    cells = [f"{100 * row['UA']:.0f}"]
+    cells += [f"{100 * row[key]:.0f} ({100 * (row[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
+    return [name, *cells, f"{1000 * row['seconds']:.0f}"]
+
+
+HEAD = """# What RECE does to the embedded model
+
+Every number on this page comes from `make results` (`tools/make_results.py`), by the judge that ships with the model.
+Percent; in brackets the change against the unedited model on the same captions and the same noise. {erased} pictures of what
+is erased and {others} of the others of its kind for each row.
+
+- **UA**: pictures of the erased concept that are no longer recognised as it.
+- **IRA**: pictures of the other objects (styles, when a style was erased) recognised as what was asked for.
+- **CRA**: accuracy on the other kind: styles when an object was erased, objects when a style was.
+- **colour**: background colours that are right.
+
+{quality}
+
+Settings were tuned on {tuned} only; the other concepts were not looked at for that."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--rows", type=Path, default=Path("build/results.jsonl"))
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    args = parser.parse_args()
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    if args.fresh:
+        args.rows.unlink(missing_ok=True)
+    model, judge = load_toy(), Judge.load()
+    rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
+    for concept in concepts():
+        if any(row["concept"] == str(concept) for row in rows):
+            continue
+        new = measure(model, judge, concept)
+        rows += new
+        with args.rows.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in new)
+        print(_setting_table(new, "default").splitlines()[2] if "->" in str(concept) else new[1], flush=True)
+    found = evaluate_model(model, judge, images=384, seed=SEED)
+    quality = (
+        f"Unedited, on {found.images} fresh captions: object {100 * found.object:.1f} %, "
+        f"style {100 * found.style:.1f} %, colour {100 * found.colour:.1f} %."
+    )
+    args.out.write_text(report(rows, quality), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
