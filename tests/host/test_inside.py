@@ -13,10 +13,15 @@ from comfy_server import server_environment
 INSIDE = Path(__file__).with_name("inside")
 
 
+def inside_environment(comfy_path: Path) -> dict[str, str]:
+    """An environment in which ComfyUI's modules can be imported."""
+    environment = server_environment()
+    return environment | {"PYTHONPATH": os.pathsep.join([str(comfy_path), environment["PYTHONPATH"]])}
+
+
 def run_inside(comfy_path: Path, *arguments: str, **variables: str) -> None:
     """Run pytest on a file of ``inside/``; a failure there is a failure here, with its output."""
-    environment = server_environment() | variables
-    environment["PYTHONPATH"] = os.pathsep.join([str(comfy_path), environment["PYTHONPATH"]])
+    environment = inside_environment(comfy_path) | variables
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     command += ["-c", os.devnull, "--rootdir", str(INSIDE), "--confcutdir", str(INSIDE)]
     done = subprocess.run(
