@@ -1,4 +1,4 @@
-"""The embedded model: loads, encodes as Stable Diffusion does, samples as diffusers does, draws what it is asked for."""
+"""The embedded model: loads, encodes as Stable Diffusion does, samples as diffusers does, draws what is asked for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_it_is_small() -> None:
 def test_prompts_end_where_the_tokenizer_says(toy) -> None:
     encoded = toy.encode_prompts(["", "cat", "a cat in the style of noto on a blue background"])
     assert encoded.context.shape == (3, 77, toy.context_dim)
-    assert encoded.last_content == (0, 1, 11)
+    assert encoded.last_content == (0, 1, 12)
 
 
 def test_a_prompt_beyond_the_window_is_quoted(toy) -> None:
