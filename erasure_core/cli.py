@@ -68,15 +68,20 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def _model_report(args: argparse.Namespace) -> str:
-    from .evaluation import evaluate_model
+    from .evaluation import evaluate_model, evaluate_renders
     from .toy import Judge
 
-    model = _model(args.model)
+    model, judge = _model(args.model), Judge.load()
     with Progress("evaluate") as bar:
-        found = evaluate_model(model, Judge.load(), images=args.images, seed=args.seed, callback=bar)
-    shares = (percent(share) for share in (found.object, found.style, found.colour))
-    rows = [["generated", *shares, str(found.images)]]
-    return table(("recognised, %", "object", "style", "colour", "pictures"), rows)
+        found = evaluate_model(model, judge, images=args.images, seed=args.seed, callback=bar)
+    renders = evaluate_renders(model, judge)
+    kinds = {"generated": found, "real": renders.raw, "real, through the autoencoder": renders.decoded}
+    rows = [
+        [name, *(f"{100 * share:.1f}" for share in (seen.object, seen.style, seen.colour)), str(seen.images)]
+        for name, seen in kinds.items()
+    ]
+    shown = table(("recognised, %", "object", "style", "colour", "pictures"), rows)
+    return f"{shown}\n\nautoencoder: {renders.psnr:.1f} dB PSNR"
 
 
 def _erasure_report(args: argparse.Namespace) -> str:

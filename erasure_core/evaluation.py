@@ -21,6 +21,7 @@ from .model import Callback, TextToImageModel
 from .sampling import generate
 from .toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
 from .toy.judge import Judge, Verdict
+from .toy.renders import load_renders, psnr
 
 NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 CROSS = {"object": "style", "style": "object", "colour": "object"}
@@ -159,8 +160,29 @@ def evaluate_model(
 ) -> Accuracy:
     """How often the judge names what complete captions asked for."""
     gallery = draw(model, judge, _deal(NAMES, images, random.Random(seed)), seed=seed, callback=callback)
-    every = range(images)
-    return Accuracy(*(_accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), images=images)
+    return _overall(gallery)
+
+
+@dataclass(frozen=True)
+class RenderAccuracy:
+    """The judge on real renders as they are and passed through the autoencoder; ``psnr`` of these in dB."""
+
+    raw: Accuracy
+    decoded: Accuracy
+    psnr: float
+
+
+def evaluate_renders(model: TextToImageModel, judge: Judge) -> RenderAccuracy:
+    """How good the judge and the autoencoder are, on renders that neither has seen in this place."""
+    captions, images = load_renders()
+    decoded = model.decode_latents(model.encode_images(images.to(model.device))).cpu()
+    raw, passed = (_overall(Gallery(tuple(captions), shown, judge.judge(shown))) for shown in (images, decoded))
+    return RenderAccuracy(raw, passed, psnr(images, decoded))
+
+
+def _overall(gallery: Gallery) -> Accuracy:
+    every = range(len(gallery.captions))
+    return Accuracy(*(_accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), len(every))
 
 
 def _deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import mean
 
 from erasure_core import Concept, common_concepts
-from erasure_core.evaluation import Scores, captions_for, draw, evaluate_model, score, subject_of
+from erasure_core.evaluation import Scores, captions_for, draw, evaluate_model, evaluate_renders, score, subject_of
+from erasure_core.methods.rece import PUBLISHED
 from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
 from erasure_core.toy import Judge, load_toy
@@ -85,10 +86,8 @@ def _setting_table(rows: list[dict], setting: str) -> str:
         "mean of all single": single,
         "mean of those never tuned on": [row for row in single if row["concept"] not in TUNED_ON],
     }
-    lines += [
-        _line(f"**{name}**", _mean(group), _mean([before[r["concept"]] for r in group]))
-        for name, group in groups.items()
-    ]
+    for name, group in groups.items():
+        lines.append(_line(f"**{name}**", _mean(group), _mean([before[row["concept"]] for row in group])))
     return table(("erased", *COLUMNS, "ms"), lines)
 
 
@@ -137,10 +136,14 @@ def main() -> None:
         with args.rows.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in new)
         print(_setting_table(new, "default").splitlines()[2] if "->" in str(concept) else new[1], flush=True)
-    found = evaluate_model(model, judge, images=384, seed=SEED)
+    found, renders = evaluate_model(model, judge, images=384, seed=SEED), evaluate_renders(model, judge)
     quality = (
         f"Unedited, on {found.images} fresh captions: object {100 * found.object:.1f} %, "
-        f"style {100 * found.style:.1f} %, colour {100 * found.colour:.1f} %."
+        f"style {100 * found.style:.1f} %, colour {100 * found.colour:.1f} %. "
+        f"Of {renders.raw.images} real renders the judge names {100 * renders.raw.object:.1f} / "
+        f"{100 * renders.raw.style:.1f} / {100 * renders.raw.colour:.1f} % rightly, and passed through the autoencoder "
+        f"(PSNR {renders.psnr:.1f} dB) {100 * renders.decoded.object:.1f} / {100 * renders.decoded.style:.1f} / "
+        f"{100 * renders.decoded.colour:.1f} %."
     )
     args.out.write_text(report(rows, quality), encoding="utf-8")
 

@@ -9,7 +9,7 @@ from toy_run import Run
 
 from erasure_core.toy.judge import Judge
 
-BATCH, POOL = 64, 60
+BATCH, POOL, RENEWED = 64, 60, 6
 
 
 def draw(vae, drawings: torch.Tensor, count: int, generator: torch.Generator, through: float):
@@ -34,8 +34,8 @@ def train(run: Run, drawings: torch.Tensor, vae, steps: int) -> Judge:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps + 1)
     pool = [draw(vae, drawings, BATCH, run.generator, through=0.5) for _ in range(POOL)]
     for step in run.steps("judge", judge, optimiser, steps):
-        if step % 3 == 0:
-            pool[step // 3 % POOL] = draw(vae, drawings, BATCH, run.generator, through=0.5)
+        if step % RENEWED == 0:
+            pool[step // RENEWED % POOL] = draw(vae, drawings, BATCH, run.generator, through=0.5)
         images, labels = pool[int(torch.randint(0, POOL, (1,), generator=run.generator))]
         noisy = images + 0.03 * torch.randn_like(images)
         loss = sum(F.cross_entropy(out, label) for out, label in zip(judge(noisy), labels, strict=True))

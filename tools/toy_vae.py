@@ -3,9 +3,9 @@ then the encoder is replaced by principal components, which keep more, and the d
 
 from __future__ import annotations
 
-import toy_pca
 import torch
 import torch.nn.functional as F
+import toy_pca
 from diffusers import AutoencoderTiny
 from toy_data import pictures
 from toy_optim import Both

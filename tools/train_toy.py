@@ -21,7 +21,7 @@ import toy_vae  # noqa: E402
 from toy_data import sprites  # noqa: E402
 from toy_run import Run  # noqa: E402
 
-JOINT, DECODER, TEXT, UNET, JUDGE = 900, 2500, 240, 3000, 1500  # steps
+JOINT, DECODER, TEXT, UNET, JUDGE = 900, 3100, 240, 3300, 900  # steps
 STAGES = ("vae", "text", "unet", "judge", "export")
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     if "judge" in args.stages:
         toy_judge.train(run, pictures, toy_vae.frozen(run), JUDGE)
     if "export" in args.stages:
-        export(run)
+        export(run, pictures)
 
 
 def train_unet(run: Run, pictures: torch.Tensor) -> None:
@@ -65,7 +65,7 @@ def train_unet(run: Run, pictures: torch.Tensor) -> None:
     toy_unet.train(run, examples, toy_text.contexts(encoder, words), vae, UNET, run.folder)
 
 
-def export(run: Run) -> None:
+def export(run: Run, pictures: torch.Tensor) -> None:
     """What there is so far, the average of the UNet's weights where it still learns, into the package."""
     words = toy_text.Wordings()
     encoder = toy_text.train(run, words, TEXT)
@@ -73,6 +73,8 @@ def export(run: Run) -> None:
     unet.load_state_dict(run.load("unet") if run.done("unet") else run.average("unet"))
     judge.load_state_dict(run.load("judge"))
     toy_export.export(encoder, words.token_ids, unet, toy_vae.frozen(run), judge)
+    toy_export.renders(pictures)
+    toy_export.log(run.log_file)
 
 
 if __name__ == "__main__":

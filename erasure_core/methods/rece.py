@@ -66,8 +66,8 @@ def rece(
     ``loops`` times, the context that best regenerates each concept through the edited weights is erased too; 0 is
     plain UCE. ``preserve`` lists prompts whose keys and values should stay, the empty prompt when there are none;
     a prompt that names nothing but an erased concept is an error. ``regularization`` keeps derived contexts
-    small, ``ridge`` keeps the weights near their originals. Raises ``ValueError`` for settings and prompts that cannot be
-    used and ``UnsupportedModelError`` for weights that cannot; the model is only read.
+    small, ``ridge`` keeps the weights near their originals. Raises ``ValueError`` for settings and prompts that cannot
+    be used and ``UnsupportedModelError`` for weights that cannot; the model is only read.
     """
     settings = RecePreset(loops, regularization, erase_scale, preserve_scale, ridge)
     check_settings(settings)
