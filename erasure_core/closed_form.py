@@ -34,9 +34,13 @@ class LowRank:
         return self.up @ self.down
 
     def followed_by(self, step: LowRank) -> LowRank:
-        """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``."""
-        up = step.up + self.up @ (self.down @ step.up)
-        return LowRank(torch.cat([self.up, up], 1), torch.cat([self.down, step.down]))
+        """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``, of rank at most ``in``."""
+        up = torch.cat([self.up, step.up + self.up @ (self.down @ step.up)], 1)
+        down = torch.cat([self.down, step.down])
+        width = down.shape[1]
+        if len(down) <= width:
+            return LowRank(up, down)
+        return LowRank(up @ down, torch.eye(width, dtype=down.dtype, device=down.device))
 
     def recompressed(self, tolerance: float = 0.0, max_rank: int | None = None) -> LowRank:
         """The best approximation with orthonormal ``down``.
@@ -74,7 +78,7 @@ def edit_map(
     step = edit_step(
         concepts,
         targets,
-        preserved,
+        row_gram(preserved),
         erase_scale=erase_scale,
         preserve_scale=preserve_scale,
         ridge=ridge,
@@ -85,30 +89,40 @@ def edit_map(
 def edit_step(
     concepts: Sequence[Tensor],
     targets: Sequence[Tensor],
-    preserved: Sequence[Tensor],
+    kept: Tensor | None,
     *,
     erase_scale: float,
     preserve_scale: float,
     ridge: float,
 ) -> LowRank:
-    """``edit_map`` less the identity, of rank at most the number of concept rows."""
+    """``edit_map`` without the identity, as factors of rank at most the number of concept rows and at most ``d``.
+
+    ``kept`` is the ``row_gram`` of what is preserved.
+    """
     _check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
-    if len(concepts) != len(targets) or not len(concepts):
-        raise ValueError(f"need as many targets as concepts and at least one, got {len(concepts)} and {len(targets)}")
-    for index, (concept, target) in enumerate(zip(concepts, targets, strict=True)):
-        if concept.shape != target.shape:
-            raise ValueError(f"concept {index} is {tuple(concept.shape)} but its target {tuple(target.shape)}")
-    concept_rows, target_rows = stacked(concepts), stacked(targets)
-    dim = concept_rows.shape[1]
-    system = ridge * torch.eye(dim, dtype=torch.float64, device=concept_rows.device)
-    system += erase_scale * concept_rows.T @ concept_rows
-    for rows in preserved:
-        rows = stacked([rows])
-        if rows.shape[1] != dim:
-            raise ValueError(f"preserved rows are {rows.shape[1]} wide, concept rows {dim}")
-        system += preserve_scale * rows.T @ rows
-    down = solve_positive(system, concept_rows.T).T
-    return LowRank(erase_scale * (target_rows - concept_rows).T, down)
+    _check_pairs(concepts, targets)
+    dim = concepts[0].shape[1]
+    system = ridge * torch.eye(dim, dtype=torch.float64, device=concepts[0].device)
+    if kept is not None:
+        if len(kept) != dim:
+            raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {dim}")
+        system += preserve_scale * kept
+    if sum(map(len, concepts)) < dim:
+        rows, target_rows = stacked(concepts), stacked(targets)
+        system += erase_scale * (rows.T @ rows)
+        return LowRank(erase_scale * (target_rows - rows).T, solve_positive(system, rows.T).T)
+    moved = torch.zeros_like(system)
+    for concept, target in zip(concepts, targets, strict=True):
+        rows, target_rows = stacked([concept]), stacked([target])
+        system += erase_scale * (rows.T @ rows)
+        moved += erase_scale * (rows.T @ (target_rows - rows))
+    return LowRank(solve_positive(system, moved).T, torch.eye(dim, dtype=moved.dtype, device=moved.device))
+
+
+def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
+    """``sum R^T R`` in float64, ``[d, d]``, of row matrices ``[rows, d]``; ``None`` of none."""
+    _check_widths(rows)
+    return sum(part.T @ part for part in (stacked([one]) for one in rows)) if rows else None
 
 
 def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regularization: float) -> Tensor:
@@ -117,11 +131,27 @@ def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regul
     ``gram`` is ``sum_l W_l^T W_l`` of the original weights, ``current_map`` the ``A`` of the edit so far, both
     ``[d, d]``. Minimises ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Returns float64.
     """
+    edit = current_map.double()
+    eye = torch.eye(len(edit), dtype=edit.dtype, device=edit.device)
+    return derived_contexts([context], gram, LowRank(edit - eye, eye), regularization=regularization)[0]
+
+
+def derived_contexts(
+    contexts: Sequence[Tensor], gram: Tensor, change: LowRank, *, regularization: float
+) -> list[Tensor]:
+    """``derived_context`` of several, through the map ``I + change``: one factorisation serves all."""
     _check_coefficients(regularization=regularization)
-    (context,), gram, edit = [stacked([context])], gram.double(), current_map.double()
-    pulled = edit.T @ gram
-    system = pulled @ edit + regularization * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return solve_positive((system + system.T) / 2, pulled @ context.T).T
+    up, down, gram = change.up.double(), change.down.double(), gram.double()
+    seen = gram @ up
+    cross = seen.T + (up.T @ seen / 2) @ down
+    cross = down.T @ cross
+    system = gram + cross + cross.T + regularization * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    factor = cholesky(system)
+    derived = []
+    for context in contexts:
+        wanted = gram @ stacked([context]).T
+        derived.append(torch.cholesky_solve(wanted + down.T @ (up.T @ wanted), factor).T)
+    return derived
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
@@ -138,13 +168,18 @@ def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
 
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:
     """Solve a symmetric positive definite system in float64 by Cholesky; never inverts."""
+    return torch.cholesky_solve(right, cholesky(system))
+
+
+def cholesky(system: Tensor) -> Tensor:
+    """The lower factor. Raises ``SingularSystemError`` when the system has no or nearly no unique solution."""
     factor, failed = torch.linalg.cholesky_ex(system)
     diagonal = factor.diagonal()
     if int(failed) or not torch.isfinite(diagonal).all() or diagonal.min() < 1e-8 * diagonal.max():
         raise SingularSystemError(
             "the closed-form system is singular, so the edit is not determined; raise ridge (or regularization)"
         )
-    return torch.cholesky_solve(right, factor)
+    return factor
 
 
 def aligned_rows(concept: Tensor, target: Tensor, concept_end: int, target_end: int) -> tuple[Tensor, Tensor]:
@@ -162,15 +197,28 @@ def aligned_rows(concept: Tensor, target: Tensor, concept_end: int, target_end: 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:
     """Row matrices under one another in float64; raises when one is not a finite matrix."""
+    _check_widths(rows)
+    out = torch.cat([part.to(torch.float64) for part in rows])
+    if not torch.isfinite(out).all():
+        raise ValueError("a context holds NaN or infinite values; the text encoder's weights may be damaged")
+    return out
+
+
+def _check_pairs(concepts: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    if len(concepts) != len(targets) or not len(concepts):
+        raise ValueError(f"need as many targets as concepts and at least one, got {len(concepts)} and {len(targets)}")
+    for index, (concept, target) in enumerate(zip(concepts, targets, strict=True)):
+        if concept.shape != target.shape:
+            raise ValueError(f"concept {index} is {tuple(concept.shape)} but its target {tuple(target.shape)}")
+    _check_widths(concepts)
+
+
+def _check_widths(rows: Sequence[Tensor]) -> None:
     for part in rows:
         if part.ndim != 2:
             raise ValueError(f"expected rows of shape [rows, d], got {tuple(part.shape)}")
     if len({part.shape[1] for part in rows}) > 1:
         raise ValueError(f"rows differ in width: {sorted({part.shape[1] for part in rows})}")
-    out = torch.cat([part.to(torch.float64) for part in rows])
-    if not torch.isfinite(out).all():
-        raise ValueError("a context holds NaN or infinite values; the text encoder's weights may be damaged")
-    return out
 
 
 def _check_coefficients(**values: float) -> None:

@@ -41,7 +41,7 @@ class ComfyModel:
     def __init__(self, model, clip):
         self.model = model
         self.clip = clip
-        self.device: torch.device = model.load_device
+        self.device = _working_device(model)
         self._keys = unet_keys(model)
         self._encoder = _encoder_of(clip)
 
@@ -70,7 +70,7 @@ class ComfyModel:
             comfy.model_management.throw_exception_if_processing_interrupted()
             part = [[token[:2] for token in row] for row in rows[start : start + BATCH]]
             context = self.clip.encode_from_tokens({self._encoder: part})
-            contexts.append(context.reshape(len(part), -1, context.shape[-1]).float())
+            contexts.append(context.reshape(len(part), -1, context.shape[-1]).to("cpu", torch.float32))
         return EncodedPrompts(torch.cat(contexts), tuple(_last_content(row) for row in rows))
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
@@ -89,7 +89,7 @@ def unet_keys(model) -> dict[str, str]:
     """The UNet's weights: diffusers' names to ComfyUI's. Raises ``UnsupportedModelError`` for other families."""
     inner = getattr(model, "model", None)
     config = getattr(getattr(inner, "model_config", None), "unet_config", None) or {}
-    named = comfy.utils.unet_to_diffusers(config) if isinstance(config.get("channel_mult"), (list, tuple)) else {}
+    named = comfy.utils.unet_to_diffusers(config)
     present = set(model.model_state_dict(UNET)) if named else set()
     keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
     others = (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner)
@@ -102,12 +102,12 @@ def unet_keys(model) -> dict[str, str]:
 
 def attention_weights(model, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
     """Cross-attention keys and values in float32, by diffusers' names, merged with the patches or without."""
-    entries = model.get_key_patches(UNET)
+    entries, device = model.get_key_patches(UNET), _working_device(model)
     readers = {}
     for name, key in keys.items():
         if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
             entry = entries[key] if patched else entries[key][:1]
-            readers[name] = lambda entry=entry, key=key: _merged(entry, key, model.load_device)
+            readers[name] = lambda entry=entry, key=key: _merged(entry, key, device)
     return LazyWeights(readers)
 
 
@@ -177,6 +177,11 @@ def lora_files() -> list[str]:
 
 def lora_path(name: str) -> str:
     return folder_paths.get_full_path_or_raise("loras", name)
+
+
+def _working_device(model) -> torch.device:
+    """The model's device, unless it may lack float64."""
+    return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
 
 
 def _encoder_of(clip) -> str:

@@ -87,7 +87,8 @@ def _setting_table(rows: list[dict], setting: str) -> str:
         "mean of those never tuned on": [row for row in single if row["concept"] not in TUNED_ON],
     }
     for name, group in groups.items():
-        lines.append(_line(f"**{name}**", _mean(group), _mean([before[row["concept"]] for row in group])))
+        unedited = [before[row["concept"]] for row in group]
+        lines.append(_line(f"**{name}**", _mean(group), _mean(unedited)))
     return table(("erased", *COLUMNS, "ms"), lines)
 
 
@@ -104,8 +105,8 @@ def _line(name: str, row: dict, before: dict) -> list[str]:
 HEAD = """# What RECE does to the embedded model
 
 Every number on this page comes from `make results` (`tools/make_results.py`), by the judge that ships with the model.
-Percent; in brackets the change against the unedited model on the same captions and the same noise. {erased} pictures of what
-is erased and {others} of the others of its kind for each row.
+Percent; in brackets the change against the unedited model on the same captions and the same noise. {erased} pictures
+of what is erased and {others} of the others of its kind for each row.
 
 - **UA**: pictures of the erased concept that are no longer recognised as it.
 - **IRA**: pictures of the other objects (styles, when a style was erased) recognised as what was asked for.

@@ -7,7 +7,6 @@ and 16 components go on. Residual branches are zero but for one bias each, which
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
@@ -63,14 +62,3 @@ def gather(weight: Tensor, directions: Tensor) -> None:
     for index, (y, x) in enumerate([(1, 1), (1, 2), (2, 1), (2, 2)]):
         weight[:count, :width, y, x] = directions[:, index * width : (index + 1) * width]
 
-
-def refit_decoder(vae: AutoencoderTiny, old: Tensor, new: Tensor) -> None:
-    """Let a decoder that reads ``old`` latents ``[n, c, h, w]`` start on ``new`` ones: the best affine map between."""
-    rows = new.movedim(1, -1).flatten(0, 2)
-    padded = F.pad(rows, (0, 1), value=1.0)
-    solution = torch.linalg.lstsq(padded, old.movedim(1, -1).flatten(0, 2)).solution
-    first = vae.decoder.layers[0]
-    first.bias.data += (first.weight.data.sum((2, 3)) * solution[-1]).sum(1)
-    first.weight.data = torch.einsum("oiyx,ji->ojyx", first.weight.data, solution[:-1]).contiguous(
-        memory_format=torch.channels_last
-    )

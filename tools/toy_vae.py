@@ -1,5 +1,5 @@
-"""First stage: the autoencoder (TAESD layout, 16 latent channels). Encoder and decoder learn together for a while;
-then the encoder is replaced by principal components, which keep more, and the decoder alone goes on."""
+"""First stage: the autoencoder (TAESD layout, 16 latent channels). The encoder is principal components, in closed form;
+only the decoder learns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toy_run import Run
 
 from erasure_core.toy.config import VAE
 
-LATENT_NOISE, DECODER_NOISE = 0.1, 0.06
+DECODER_NOISE = 0.06
 BATCH = 8
 
 
@@ -59,70 +59,39 @@ def psnr(vae: AutoencoderTiny, drawings: torch.Tensor) -> float:
     return float((-10 * torch.log10(((y - x) ** 2).mean((1, 2, 3)))).mean())
 
 
-@torch.no_grad()
-def normalise(vae: AutoencoderTiny, drawings: torch.Tensor) -> None:
-    """Fold zero mean and unit variance of each latent channel into the encoder's last convolution."""
-    z = vae.encoder(2 * draw(drawings, 768, torch.Generator().manual_seed(20_000)) - 1)
-    mean, std = z.mean((0, 2, 3)), z.std((0, 2, 3))
-    last, first = vae.encoder.layers[-1], vae.decoder.layers[0]
-    last.weight.div_(std[:, None, None, None])
-    last.bias.sub_(mean).div_(std)
-    first.bias.add_((first.weight.sum((2, 3)) * mean).sum(1))
-    first.weight.mul_(std[None, :, None, None])
-
-
-@torch.no_grad()
-def closed_form_encoder(vae: AutoencoderTiny, drawings: torch.Tensor) -> None:
-    x = draw(drawings, 768, torch.Generator().manual_seed(20_000))
-    old = vae.encoder(2 * x - 1)
-    toy_pca.write_encoder(vae, x)
-    toy_pca.refit_decoder(vae, old, vae.encoder(2 * x - 1))
-
-
-def train(run: Run, drawings: torch.Tensor, joint: int, decoder_only: int) -> AutoencoderTiny:
-    """``joint`` steps of both halves, then ``decoder_only`` of the decoder; resumes where it stopped."""
-    vae = new_vae()
-    normalise(vae, drawings)
-    optimiser = Both(vae.named_parameters(), 1.5e-3, outer=("",))
-    for step in run.steps("vae-joint", vae, optimiser, joint):
-        x = draw(drawings, BATCH, run.generator)
-        z = vae.encoder(2 * x - 1)
-        loss = loss_of(vae.decoder(z + LATENT_NOISE * torch.randn_like(z)), x)
-        loss.backward()
-        optimiser.step(0.6 * step / joint, clip=1.0)
-        if step % 100 == 0:
-            run.log(
-                step=step,
-                loss=float(loss.detach()),
-                psnr=psnr(vae, drawings),
-                latent_std=float(z.detach().std()),
-            )
-    if run.finish("vae-joint", vae):
-        closed_form_encoder(vae, drawings)
-        run.save("vae-joint", vae)
+def train(run: Run, drawings: torch.Tensor, steps: int) -> AutoencoderTiny:
+    """The encoder at once, in closed form; then ``steps`` of the decoder; resumes where it stopped."""
+    vae = with_encoder(run, drawings)
     vae.encoder.requires_grad_(False)
     optimiser = Both(vae.decoder.named_parameters(), 1.5e-3, outer=("",))
-    for step in run.steps("vae", vae, optimiser, decoder_only, ema=0.998):
+    for step in run.steps("vae", vae, optimiser, steps, ema=0.998):
         x = draw(drawings, BATCH, run.generator)
         with torch.no_grad():
             z = vae.encoder(2 * x - 1)
             z = z + DECODER_NOISE * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z)
         loss = loss_of(vae.decoder(z), x)
         loss.backward()
-        optimiser.step(step / decoder_only, clip=1.0)
+        optimiser.step(step / steps, clip=1.0)
         if step % 100 == 0:
             run.log(step=step, loss=float(loss.detach()), psnr=psnr(run.averaged(vae), drawings))
     run.finish("vae", vae)
     return vae
 
 
-def frozen(run: Run) -> AutoencoderTiny:
-    """What there is so far: the finished autoencoder, else the one whose decoder still learns."""
+def with_encoder(run: Run, drawings: torch.Tensor) -> AutoencoderTiny:
+    """A new autoencoder whose encoder is principal components of the pictures."""
+    torch.manual_seed(run.seed)
     vae = new_vae()
+    with torch.no_grad():
+        toy_pca.write_encoder(vae, draw(drawings, 768, torch.Generator().manual_seed(20_000)))
+    return vae
+
+
+def frozen(run: Run, drawings: torch.Tensor) -> AutoencoderTiny:
+    """What there is so far: the finished autoencoder, else the one whose decoder still learns."""
+    vae = with_encoder(run, drawings)
     if run.done("vae"):
         vae.load_state_dict(run.load("vae"))
     elif run.begun("vae"):
         vae.load_state_dict(run.average("vae"))
-    else:
-        vae.load_state_dict(run.load("vae-joint"))
     return vae.eval().requires_grad_(False)

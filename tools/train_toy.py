@@ -21,7 +21,7 @@ import toy_vae  # noqa: E402
 from toy_data import sprites  # noqa: E402
 from toy_run import Run  # noqa: E402
 
-JOINT, DECODER, TEXT, UNET, JUDGE = 900, 3100, 240, 3300, 900  # steps
+DECODER, TEXT, UNET, JUDGE = 3400, 240, 4200, 900  # steps
 STAGES = ("vae", "text", "unet", "judge", "export")
 
 
@@ -40,22 +40,23 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_flush_denormal(True)
+    torch.manual_seed(args.seed)
     run = Run(args.work, args.work / "training-log.jsonl", args.seed)
     pictures = drawings(args.work)
     if "vae" in args.stages:
-        toy_vae.train(run, pictures, JOINT, DECODER)
+        toy_vae.train(run, pictures, DECODER)
     if "text" in args.stages:
         toy_text.train(run, toy_text.Wordings(), TEXT)
     if "unet" in args.stages:
         train_unet(run, pictures)
     if "judge" in args.stages:
-        toy_judge.train(run, pictures, toy_vae.frozen(run), JUDGE)
+        toy_judge.train(run, pictures, toy_vae.frozen(run, pictures), JUDGE)
     if "export" in args.stages:
         export(run, pictures)
 
 
 def train_unet(run: Run, pictures: torch.Tensor) -> None:
-    vae = toy_vae.frozen(run)
+    vae = toy_vae.frozen(run, pictures)
     words = toy_text.Wordings()
     encoder = toy_text.train(run, words, TEXT)
     cache = run.folder / "latents.pt"
@@ -72,7 +73,7 @@ def export(run: Run, pictures: torch.Tensor) -> None:
     unet, judge = toy_unet.new_unet(), toy_judge.Judge()
     unet.load_state_dict(run.load("unet") if run.done("unet") else run.average("unet"))
     judge.load_state_dict(run.load("judge"))
-    toy_export.export(encoder, words.token_ids, unet, toy_vae.frozen(run), judge)
+    toy_export.export(encoder, words.token_ids, unet, toy_vae.frozen(run, pictures), judge)
     toy_export.renders(pictures)
     toy_export.log(run.log_file)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..closed_form import LowRank, aligned_rows, derived_context, edit_step, gram_matrix
+from ..closed_form import LowRank, aligned_rows, derived_contexts, edit_step, gram_matrix, row_gram
 from ..concepts import Concept, as_concepts
 from ..erasure import Erasure, Origin, deltas_of
 from ..model import Callback, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
@@ -40,11 +40,13 @@ class UcePreset:
     ridge: float = 0.1
 
 
-PRESETS: Mapping[str, RecePreset] = {
+PUBLISHED: Mapping[str, RecePreset] = {
     "object": RecePreset(loops=1, regularization=1e-1),
     "style": RecePreset(loops=1, regularization=1e-3),
     "explicit": RecePreset(loops=3, regularization=1e-1),
 }
+
+PRESETS = PUBLISHED
 
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
@@ -83,9 +85,9 @@ def rece(
     gram, made_on = gather(weights, model.context_dim)
     gram = gram.to(contexts[EMPTY_TARGET][0].device)
     scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
-    kept = [contexts[prompt][0] for prompt in preserve]
 
     report(2, total, "erasing")
+    kept = row_gram([contexts[prompt][0] for prompt in preserve])
     pairs = [
         aligned_rows(contexts[c.name][0], contexts[c.instead or EMPTY_TARGET][0],
                      contexts[c.name][1], contexts[c.instead or EMPTY_TARGET][1])
@@ -93,19 +95,15 @@ def rece(
     ]  # fmt: skip
     change = edit_step([k for k, _ in pairs], [t for _, t in pairs], kept, **scales)
     targets = [contexts[concept.instead or EMPTY_TARGET][0] for concept in concepts]
-    identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    originals = [contexts[concept.name][0] for concept in concepts]
     for loop in range(loops):
         report(2 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
-        current = identity + change.dense()
-        derived = [
-            derived_context(contexts[concept.name][0], gram, current, regularization=regularization)
-            for concept in concepts
-        ]
-        change = change.followed_by(edit_step(derived, targets, kept, **scales)).recompressed(1e-9)
+        derived = derived_contexts(originals, gram, change, regularization=regularization)
+        change = change.followed_by(edit_step(derived, targets, kept, **scales))
+    change = change.recompressed(1e-9)
     report(total - 1, total, "forming the changes")
     method = "rece" if loops else "uce"
     origin = Origin(method, tuple(concepts), {**asdict(settings), "preserve": preserve}, made_on)
-    change = change.recompressed(1e-9)
     context_map = LowRank(change.up.float().cpu(), change.down.float().cpu())
     if not (torch.isfinite(context_map.up).all() and torch.isfinite(context_map.down).all()):
         raise UnsupportedModelError("the edit is not finite; raise ridge or regularization")
@@ -169,7 +167,7 @@ def gather(weights: Mapping[str, Tensor], context_dim: int) -> tuple[Tensor, str
             raise UnsupportedModelError(
                 f"{name} holds NaN or infinite values; the checkpoint or an upstream patch is damaged"
             )
-        gram = gram.to(part.device) + part
+        gram = gram.to(part.device).add_(part)
         digests.append(fingerprint_of(name, weight))
     return gram, combined(digests)
 
@@ -186,7 +184,7 @@ def _check_preserve(concepts: Sequence[Concept], preserve: Sequence[str]) -> lis
 def _encode(
     model: TextToImageModel, concepts: Sequence[Concept], preserve: Sequence[str]
 ) -> dict[str, tuple[Tensor, int]]:
-    """Each distinct prompt's context in float64 and the index of its last content token."""
+    """Each distinct prompt's context and the index of its last content token."""
     prompts = [EMPTY_TARGET, *preserve]
     for concept in concepts:
         prompts += [concept.name, concept.instead or EMPTY_TARGET]
@@ -195,5 +193,4 @@ def _encode(
     context = encoded.context
     if context.device.type == "mps":
         context = context.cpu()
-    context = context.double()
     return {prompt: (context[index], encoded.last_content[index]) for index, prompt in enumerate(prompts)}

@@ -10,7 +10,15 @@ from pure.fakes import systems
 from torch import Tensor
 
 from erasure_core import derived_context, edit_map
-from erasure_core.closed_form import LowRank, SingularSystemError, aligned_rows, edit_step, gram_matrix
+from erasure_core.closed_form import (
+    LowRank,
+    SingularSystemError,
+    aligned_rows,
+    derived_contexts,
+    edit_step,
+    gram_matrix,
+    row_gram,
+)
 
 F64 = torch.float64
 SCALES = {"erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1}
@@ -79,12 +87,12 @@ def test_the_rank_is_at_most_the_rows_edited(system: dict) -> None:
 @quick
 @given(systems())
 def test_low_rank_is_dense(system: dict) -> None:
-    step = edit_step(system["concepts"], system["targets"], system["preserved"], **system["scales"])
+    step = edit_step(system["concepts"], system["targets"], row_gram(system["preserved"]), **system["scales"])
     dense = solved(system) - torch.eye(step.down.shape[1], dtype=F64)
     close(step.dense(), dense)
     small = step.recompressed(1e-12)
     close(small.dense(), dense)
-    assert small.rank <= min(step.rank, len(dense))
+    assert small.rank <= step.rank <= min(len(dense), sum(map(len, system["concepts"])))
     close(small.down @ small.down.T, torch.eye(small.rank, dtype=F64))
 
 
@@ -135,8 +143,8 @@ def test_a_strong_erasure_sends_concepts_to_their_targets() -> None:
 @quick
 @given(systems())
 def test_edits_compose(system: dict) -> None:
-    one = edit_step(system["concepts"], system["targets"], system["preserved"], **system["scales"])
-    other = edit_step(system["targets"], system["concepts"], [], **system["scales"])
+    one = edit_step(system["concepts"], system["targets"], row_gram(system["preserved"]), **system["scales"])
+    other = edit_step(system["targets"], system["concepts"], None, **system["scales"])
     eye = torch.eye(one.down.shape[1], dtype=F64)
     close(eye + one.followed_by(other).dense(), (eye + one.dense()) @ (eye + other.dense()))
 
@@ -149,6 +157,17 @@ def test_a_derived_context_is_the_minimiser(system: dict, regularization: float)
     left = [weight @ edit for weight in weights] + [regularization**0.5 * torch.eye(len(edit), dtype=F64)]
     right = [weight @ context.T for weight in weights] + [torch.zeros(len(edit), len(context), dtype=F64)]
     close(found, torch.linalg.lstsq(torch.cat(left), torch.cat(right), driver="gelsd").solution.T, 1e-7)
+
+
+@quick
+@given(systems())
+def test_contexts_derived_together_are_those_derived_alone(system: dict) -> None:
+    gram = gram_matrix(system["weights"])
+    step = edit_step(system["concepts"], system["targets"], None, **system["scales"])
+    eye = torch.eye(len(gram), dtype=F64)
+    together = derived_contexts(system["concepts"], gram, step, regularization=0.1)
+    for context, derived in zip(system["concepts"], together, strict=True):
+        close(derived, derived_context(context, gram, eye + step.dense(), regularization=0.1), 1e-7)
 
 
 def test_without_an_edit_the_derived_context_is_the_context() -> None:
@@ -190,6 +209,7 @@ ROWS = torch.randn(2, 5, generator=torch.Generator().manual_seed(3), dtype=F64)
         ([ROWS * torch.nan], [ROWS], [], "NaN or infinite"),
         ([ROWS], [ROWS * torch.inf], [], "NaN or infinite"),
         ([ROWS], [ROWS], [ROWS * torch.inf], "NaN or infinite"),
+        ([ROWS], [ROWS], [ROWS, ROWS[:, :4]], "differ in width"),
     ],
 )
 def test_rows_that_cannot_be_used(concepts, targets, preserved, message: str) -> None:
