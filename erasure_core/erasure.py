@@ -42,6 +42,8 @@ class Origin:
     fingerprint: str
     """Of the cross-attention weights that it was computed on."""
     version: str = __version__
+    losses: tuple[float, ...] = ()
+    """One a training step, where the method trains."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:
             origin["settings"],
             origin["fingerprint"],
             origin["version"],
+            tuple(float(loss) for loss in origin.get("losses", ())),
         )
         for origin in header["origins"]
     )

@@ -52,6 +52,15 @@ class TextToImageModel(Protocol):
         Values may be computed on access, one at a time.
         """
 
+    def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        """The weights of ``cross-attention`` (as above), ``attention``, ``unet`` or ``text_encoder``, merged."""
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> TextToImageModel:
+        """The same model as it would be with ``weights`` in the places of its own, differentiable in them.
+
+        Nothing is written: ``encode_prompts`` and ``predict_noise`` of the result use them, those of this one do not.
+        """
+
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         """The UNet's output for latents ``[n, c, h, w]``, read by ``prediction_type``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from .model import Callback, TextToImageModel
 
 Advance = Callable[[], None]
+Visit = Callable[[int, Tensor], object]
 
 
 @torch.no_grad()
@@ -28,19 +29,73 @@ def generate(
 
     ``guidance`` 1 switches guidance off. Raises ``ValueError`` for settings that cannot be used.
     """
+    walks = _walks(model, prompts, seeds, steps, guidance, negative, batch, callback)
+    return torch.cat([model.decode_latents(final).float().cpu() for final, _ in walks])
+
+
+@torch.no_grad()
+def sample_latents(
+    model: TextToImageModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = 15,
+    guidance: float = 3.0,
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> Tensor:
+    """As ``generate``, the clean latents ``[n, c, h, w]`` in place of the images."""
+    walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
+    return torch.cat([final.float().cpu() for final, _ in walks])
+
+
+@torch.no_grad()
+def trajectories(
+    model: TextToImageModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = 15,
+    guidance: float = 3.0,
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every noisy latent that the model is asked about on the way to a picture, ``[n * steps, c, h, w]``, and when."""
+    walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
+    seen = [visit for _, visits in walks for visit in visits]
+    latents = torch.cat([latents.cpu() for _, latents in seen])
+    return latents, torch.cat([torch.full((len(latents),), timestep) for timestep, latents in seen])
+
+
+def _walks(
+    model: TextToImageModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    guidance: float,
+    negative: str,
+    batch: int,
+    callback: Callback | None,
+) -> Iterator[tuple[Tensor, list[tuple[int, Tensor]]]]:
+    """The clean latents of each batch, and the timesteps and latents that it passed."""
     _check(model, prompts, seeds, steps, batch)
     distinct = list(dict.fromkeys([negative, *prompts]))
     contexts = model.encode_prompts(distinct).context
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
     parts = list(zip(rows.split(batch), torch.arange(len(prompts)).split(batch), strict=True))
     progress = _counter(callback, len(parts) * steps)
-    images = []
     for part, places in parts:
-        latents = initial_latents(model, [seeds[place] for place in places.tolist()])
-        context = contexts[part.to(contexts.device)]
-        final = ddim(model, latents, context, contexts[:1], steps=steps, guidance=guidance, advance=progress)
-        images.append(model.decode_latents(final).float().cpu())
-    return torch.cat(images)
+        visits: list[tuple[int, Tensor]] = []
+        final = ddim(
+            model,
+            initial_latents(model, [seeds[place] for place in places.tolist()]),
+            contexts[part.to(contexts.device)],
+            contexts[:1],
+            steps=steps,
+            guidance=guidance,
+            visit=lambda timestep, latents, visits=visits: (visits.append((timestep, latents)), progress()),
+        )
+        yield final, visits
 
 
 def ddim(
@@ -51,11 +106,12 @@ def ddim(
     *,
     steps: int,
     guidance: float,
-    advance: Advance | None = None,
+    visit: Visit | None = None,
 ) -> Tensor:
     """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``; adds no noise.
 
-    ``empty`` ``[1, tokens, d]`` is what guidance leads away from. ``advance`` is called after each step.
+    ``empty`` ``[1, tokens, d]`` is what guidance leads away from. After each step ``visit`` is told its timestep and
+    the latents it began with.
     """
     alphas = model.alphas_cumprod
     stride = len(alphas) // steps
@@ -63,9 +119,9 @@ def ddim(
         output = guided(model, latents, timestep, context, empty, guidance)
         clean, noise = split_prediction(model.prediction_type, output, latents, float(alphas[timestep]))
         ahead = float(alphas[max(timestep - stride, 0)])
+        if visit:
+            visit(timestep, latents)
         latents = ahead**0.5 * clean + (1 - ahead) ** 0.5 * noise
-        if advance:
-            advance()
     return latents
 
 

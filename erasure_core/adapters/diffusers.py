@@ -7,17 +7,20 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ..model import EncodedPrompts, LazyWeights, UnsupportedModelError
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
+NEST = "text_model."
 
 
 class DiffusersModel:
     """See ``TextToImageModel``. The pipeline's own weights are never written: see ``patched``."""
 
-    def __init__(self, pipe):
+    def __init__(self, pipe, stand_ins: Mapping[str, Tensor] | None = None):
         self.pipe = pipe
+        self._stand_ins = dict(stand_ins or {})
         self.prediction_type: str = pipe.scheduler.config.prediction_type
         self.alphas_cumprod: Tensor = pipe.scheduler.alphas_cumprod.double()
         self.context_dim: int = pipe.text_encoder.config.hidden_size
@@ -27,14 +30,14 @@ class DiffusersModel:
     def device(self) -> torch.device:
         return self.pipe.unet.device
 
-    @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], batch: int = 32) -> EncodedPrompts:
         ids = [self._tokens_of(prompt) for prompt in prompts]
         ends = tuple(len(row) - 2 for row in ids)
         pad = self.pipe.tokenizer.pad_token_id
         padded = torch.tensor([row + [pad] * (self.tokens - len(row)) for row in ids])
-        encoder = self.pipe.text_encoder
-        parts = [encoder(part.to(encoder.device))[0] for part in padded.split(batch)]
+        device, ours = self.pipe.text_encoder.device, self._ours("text_encoder")
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
+            parts = [self._call("text_encoder", ours, part.to(device))[0] for part in padded.split(batch)]
         return EncodedPrompts(torch.cat(parts), ends)
 
     def _tokens_of(self, prompt: str) -> list[int]:
@@ -53,8 +56,53 @@ class DiffusersModel:
                 readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
         return LazyWeights(readers)
 
+    def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        if scope == "cross-attention":
+            return self.cross_attention_weights()
+        if scope not in ("attention", "unet", "text_encoder"):
+            raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
+        part = "text_encoder" if scope == "text_encoder" else "unet"
+        self._without_loras()
+        wanted = {f"{part}.{name}": weight for name, weight in getattr(self.pipe, part).named_parameters()}
+        if part == "text_encoder":
+            wanted = {_nested(name): weight for name, weight in wanted.items()}
+        if scope == "attention":
+            wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
+        return LazyWeights({name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()})
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
+        for name in weights:
+            owner, leaf = self._place(name)
+            if getattr(owner, leaf).dtype == torch.float16:
+                raise UnsupportedModelError("training in float16 gives NaN; load the model in float32 or bfloat16")
+        self._without_loras()
+        return DiffusersModel(self.pipe, {**self._stand_ins, **weights})
+
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        return self.pipe.unet(latents, timesteps, encoder_hidden_states=context).sample
+        ours = self._ours("unet")
+        return self._call("unet", ours, latents, timesteps, encoder_hidden_states=context).sample
+
+    def _without_loras(self) -> None:
+        for part in ("unet", "text_encoder"):
+            if any(hasattr(module, "lora_A") for module in getattr(self.pipe, part).modules()):
+                raise UnsupportedModelError(
+                    f"the {part} has LoRAs on it, which cannot be trained through; call pipe.fuse_lora() and then "
+                    "pipe.unload_lora_weights()"
+                )
+
+    def _ours(self, part: str) -> dict[str, Tensor]:
+        """Stand-ins for the weights of a part, by the names that it has for them, as it stores its own."""
+        found = {}
+        for name, tensor in self._stand_ins.items():
+            if name.startswith(part + "."):
+                owner, leaf = self._place(name)
+                weight = getattr(owner, leaf)
+                found[self._path(name)] = tensor.to(weight.device, weight.dtype)
+        return found
+
+    def _call(self, part: str, ours: Mapping[str, Tensor], *arguments, **named):
+        module = getattr(self.pipe, part)
+        return functional_call(module, ours, arguments, named) if ours else module(*arguments, **named)
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -94,8 +142,8 @@ class DiffusersModel:
                 setattr(owner, leaf, weight)
 
     def _place(self, name: str) -> tuple[nn.Module, str]:
-        part, _, path = name.partition(".")
-        module, _, leaf = path.rpartition(".")
+        part = name.partition(".")[0]
+        module, _, leaf = self._path(name).rpartition(".")
         try:
             if part not in PARTS:
                 raise AttributeError(part)
@@ -105,6 +153,13 @@ class DiffusersModel:
         except AttributeError:
             raise ValueError(f"the erasure changes {name}, which the model does not have") from None
         return owner, leaf
+
+    def _path(self, name: str) -> str:
+        """A weight's name within its part: newer transformers have no ``text_model`` in the text encoder's."""
+        part, _, path = name.partition(".")
+        if path.startswith(NEST) and not hasattr(getattr(self.pipe, part, None), "text_model"):
+            return path.removeprefix(NEST)
+        return path
 
 
 def from_diffusers(pipe) -> DiffusersModel:
@@ -120,6 +175,12 @@ def from_diffusers(pipe) -> DiffusersModel:
     if getattr(pipe, "text_encoder_2", None) is not None:
         raise UnsupportedModelError(f"{type(pipe).__name__} has two text encoders, which is not supported yet")
     return DiffusersModel(pipe)
+
+
+def _nested(name: str) -> str:
+    """``text_encoder.text_model.encoder...`` as LoRA files and older transformers have it."""
+    part, _, path = name.partition(".")
+    return name if path.startswith(NEST) else f"{part}.{NEST}{path}"
 
 
 def _merged(module: nn.Module) -> Tensor:

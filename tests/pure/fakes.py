@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +22,22 @@ LAYERS = {
 }
 
 
+def text_layers(width: int) -> dict[str, tuple[int, ...]]:
+    parts = {"self_attn.q_proj.weight": (width, width), "mlp.fc1.weight": (width, width), "mlp.fc1.bias": (width,)}
+    layers = range(2)
+    return {
+        f"text_encoder.text_model.encoder.layers.{i}.{name}": shape for i in layers for name, shape in parts.items()
+    }
+
+
 class FakeModel:
     """Words have fixed embeddings that later tokens remember; the "UNet" pulls latents towards what is attended to."""
 
     def __init__(self, seed: int = 0, width: int = 24, tokens: int = 8, prediction_type: str = "epsilon"):
         generator = torch.Generator().manual_seed(seed)
         self.weights = {name: torch.randn(out, width, generator=generator) for name, out in LAYERS.items()}
+        shared = torch.Generator().manual_seed(77)
+        self.text = {name: torch.randn(*shape, generator=shared) / 20 for name, shape in text_layers(width).items()}
         self.device = torch.device("cpu")
         self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
         self.alphas_cumprod = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
@@ -43,13 +54,27 @@ class FakeModel:
         padded = ["<start>", *words] + ["<end>"] * (self.tokens - 1 - len(words))
         heard = torch.stack([self._embedding(word) for word in padded]).cumsum(0)
         places = torch.stack([self._embedding(f"<{place}>") for place in range(self.tokens)])
-        return torch.tanh(heard / 2 + places / 4)
+        states = torch.tanh(heard / 2 + places / 4)
+        for layer in range(2):
+            part = f"text_encoder.text_model.encoder.layers.{layer}"
+            states = states + states @ self.text[f"{part}.self_attn.q_proj.weight"].T
+            states = states + states @ self.text[f"{part}.mlp.fc1.weight"].T + self.text[f"{part}.mlp.fc1.bias"]
+        return states
 
     def _embedding(self, word: str) -> Tensor:
         return torch.randn(self.context_dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
         return dict(self.weights)
+
+    def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        return dict(self.text if scope == "text_encoder" else self.weights)
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> FakeModel:
+        view = copy.copy(self)
+        view.weights = {name: weights.get(name, weight) for name, weight in self.weights.items()}
+        view.text = {name: weights.get(name, weight) for name, weight in self.text.items()}
+        return view
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         keys = [context @ weight.T for weight in self.weights.values()]

@@ -1,0 +1,206 @@
+"""DoCo: concept domain correction with a concept-preserving gradient (arXiv 2405.15304, AAAI 2025).
+
+Adversarial: a discriminator learns to tell what the frozen model makes of the anchor's prompt from what the edited
+model makes of the concept's; the cross-attention keys and values learn to pass for the anchor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..concepts import Concept, as_concepts
+from ..discriminator import patch_discriminator, preserving
+from ..erasure import Erasure, Origin
+from ..model import Callback, TextToImageModel, fingerprint
+from ..prompts import wordings
+from ..sampling import sample_latents
+from ..training import (
+    Budget,
+    StandIns,
+    TrainingError,
+    denoising_target,
+    descend,
+    gradients,
+    noised,
+    predicted_clean,
+    train,
+)
+
+ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
+
+
+@dataclass(frozen=True)
+class DoCoPreset:
+    """Settings of ``doco``."""
+
+    kind: str
+    steps: int = 2000
+    learning_rate: float = 6e-6
+    discriminator_rate: float = 1e-4
+    batch_size: int = 8
+    warm_up: float = 0.5
+
+
+PUBLISHED: Mapping[str, DoCoPreset] = {
+    "object": DoCoPreset("object"),
+    "style": DoCoPreset("style", discriminator_rate=5e-4),
+}
+PRESETS = PUBLISHED
+
+
+def doco(
+    model: TextToImageModel,
+    concept: Concept | str,
+    anchor: str = "",
+    *,
+    anchor_latents: Tensor | None = None,
+    kind: str = "object",
+    steps: int = 2000,
+    learning_rate: float = 6e-6,
+    discriminator_rate: float = 1e-4,
+    batch_size: int = 8,
+    warm_up: float = 0.5,
+    anchors: int = 32,
+    seconds: float | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Erasure:
+    """Turn ``concept`` into ``anchor``, the harmless class (``parachute -> airplane``).
+
+    ``anchor_latents`` ``[n, c, h, w]`` are clean latents of the anchor; without them the model makes ``anchors``
+    itself. For the first ``warm_up`` of the steps only the discriminator learns. With ``rank`` the changes are
+    low-rank. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the
+    model is only read.
+    """
+    budget = Budget(steps, seconds)
+    settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
+    check_settings(settings)
+    concept = _pair(concept, anchor)
+    generator = torch.Generator().manual_seed(seed)
+    prompts = wordings(kind, concept.instead), wordings(kind, concept.name)
+    encoded = model.encode_prompts([*prompts[0], *prompts[1]]).context.detach()
+    anchor_contexts, target_contexts = encoded.split([len(prompts[0]), len(prompts[1])])
+    if anchor_latents is None:
+        drawn = [prompts[0][index % len(prompts[0])] for index in range(anchors)]
+        anchor_latents = sample_latents(model, drawn, range(seed, seed + anchors), callback=callback)
+        if not torch.isfinite(anchor_latents).all():
+            raise TrainingError(f"what the model draws for '{concept.instead}' holds NaN; nothing was changed")
+    clean_latents = check_latents(anchor_latents, model.latent_shape()).float().cpu()
+
+    stand_ins = StandIns(model.cross_attention_weights(), rank, generator)
+    judge = patch_discriminator(model.latent_shape(), seed).to(model.device)
+    generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
+    judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
+    quiet = round(warm_up * steps)
+
+    def update(step: int) -> Tensor:
+        clean = clean_latents[torch.randint(len(clean_latents), (batch_size,), generator=generator)].to(model.device)
+        timesteps = torch.randint(len(model.alphas_cumprod), (batch_size,), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        which = torch.randint(len(anchor_contexts), (batch_size,), generator=generator).to(encoded.device)
+        moment = Moment(model.prediction_type, clean, noise, timesteps, model.alphas_cumprod[timesteps])
+        edited = model.with_weights(stand_ins.weights())
+        with torch.no_grad():
+            real = moment.predicted(model, anchor_contexts[which])
+        if step < quiet:
+            with torch.no_grad():
+                fake = moment.predicted(edited, target_contexts[which])
+            return _teach(judge, judge_optimiser, real, fake)
+        fake = moment.predicted(edited, target_contexts[which])
+        told = _teach(judge, judge_optimiser, real, fake.detach())
+        unlearned = gradients(adversarial_loss(judge, fake), stand_ins.parameters)
+        again = model.with_weights(stand_ins.weights())
+        kept = gradients(moment.error(again, anchor_contexts[which]), stand_ins.parameters)
+        for parameter, unlearn, preserve in zip(stand_ins.parameters, unlearned, kept, strict=True):
+            parameter.grad = preserving(unlearn, preserve)
+        generator_optimiser.step()
+        return told
+
+    losses = train(update, budget, what="DoCo", callback=callback)
+    made_on = fingerprint(model.cross_attention_weights())
+    made_with = {**asdict(settings), "rank": rank, "seed": seed}
+    return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Clean latents noised to some timesteps, and what a model says of them."""
+
+    kind: str
+    clean: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    alphas: Tensor
+
+    @property
+    def latents(self) -> Tensor:
+        return noised(self.clean, self.noise, self.alphas)
+
+    def output(self, model: TextToImageModel, context: Tensor) -> Tensor:
+        return model.predict_noise(self.latents, self.timesteps.to(self.clean.device), context).float()
+
+    def predicted(self, model: TextToImageModel, context: Tensor) -> Tensor:
+        """The clean latents that the model sees in them."""
+        return predicted_clean(self.kind, self.output(model, context), self.latents, self.alphas)
+
+    def error(self, model: TextToImageModel, context: Tensor) -> Tensor:
+        """The ordinary denoising loss."""
+        target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
+        return F.mse_loss(self.output(model, context), target)
+
+
+def adversarial_loss(judge: torch.nn.Module, fake: Tensor) -> Tensor:
+    """How far the discriminator is from taking ``fake`` for the anchor."""
+    logits = judge(fake)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, ANCHOR))
+
+
+def discriminator_loss(judge: torch.nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Binary cross entropy over both halves."""
+    logits = judge(torch.cat([real, fake]))
+    labels = torch.full_like(logits, ANCHOR)
+    labels[len(real) :] = TARGET
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def _teach(judge: torch.nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
+    loss = discriminator_loss(judge, real, fake)
+    descend(loss, list(judge.parameters()), optimiser)
+    return loss
+
+
+def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
+    """Raise ``ValueError`` unless ``latents`` are finite and have the model's channels."""
+    if latents.ndim != 4 or not len(latents) or latents.shape[1] != shape[0]:
+        raise ValueError(f"anchor_latents must be [n, {shape[0]}, height, width], got {tuple(latents.shape)}")
+    if not torch.isfinite(latents).all():
+        raise ValueError("anchor_latents hold NaN or infinite values")
+    return latents
+
+
+def check_settings(settings: DoCoPreset) -> None:
+    """Raise ``ValueError`` naming the setting, what came and what would be right."""
+    for name in ("learning_rate", "discriminator_rate"):
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number above 0, got {value}")
+    if settings.batch_size < 2:
+        raise ValueError(f"batch_size must be at least 2, got {settings.batch_size}")
+    if not 0 <= settings.warm_up < 1:
+        raise ValueError(f"warm_up must be from 0 to less than 1, got {settings.warm_up}")
+
+
+def _pair(concept: Concept | str, anchor: str) -> Concept:
+    found, *more = as_concepts(concept)
+    if more:
+        raise ValueError("DoCo erases one concept at a time; run it once for each")
+    if not (anchor or found.instead):
+        raise ValueError(f"DoCo needs an anchor: a harmless class that '{found.name}' should turn into")
+    return Concept(found.name, anchor or found.instead)

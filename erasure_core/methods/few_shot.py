@@ -1,0 +1,142 @@
+"""Few-shot unlearning by textual-encoder adaptation (arXiv 2405.07288, BMVC 2024).
+
+The text encoder is trained to RAISE the denoising error of a few pictures under their own prompt. No target is named:
+the concept drifts to what the encoder finds nearest. The loss has no lower bound, so only a few updates are made.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from ..concepts import Concept, as_concepts
+from ..erasure import Erasure, Origin
+from ..model import Callback, TextToImageModel, fingerprint
+from ..training import Budget, StandIns, denoising_target, descend, layers_of, noised, train
+
+TEMPLATES: Mapping[str, tuple[str, ...]] = {
+    "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
+    "style": ("a painting in the style of {}", "in the style of {}", "a picture by {}", "{} style", "art by {}"),
+}
+
+
+@dataclass(frozen=True)
+class FewShotPreset:
+    """Settings of ``few_shot``."""
+
+    kind: str
+    steps: int = 10
+    learning_rate: float = 1e-5
+    batch_size: int = 2
+
+
+PUBLISHED: Mapping[str, FewShotPreset] = {"object": FewShotPreset("object"), "style": FewShotPreset("style")}
+PRESETS = PUBLISHED
+
+
+def few_shot(
+    model: TextToImageModel,
+    concept: Concept | str,
+    images: Tensor | None,
+    *,
+    kind: str = "object",
+    steps: int = 10,
+    learning_rate: float = 1e-5,
+    batch_size: int = 2,
+    seconds: float | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Erasure:
+    """Erase ``concept`` from the text encoder, given about four ``images`` ``[n, 3, h, w]`` of it in 0 to 1.
+
+    ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
+    chooses the prompts. With ``rank`` the changes are low-rank. Raises ``ValueError`` for settings that cannot be used
+    and ``TrainingError`` when the loss explodes; the model is only read.
+    """
+    budget = Budget(steps, seconds)
+    settings = FewShotPreset(kind, steps, learning_rate, batch_size)
+    check_settings(settings)
+    (concept,) = _single(concept)
+    generator = torch.Generator().manual_seed(seed)
+    latents = _latents(model, images, generator)
+    chosen = trained_weights(model.weights_of("text_encoder"))
+    stand_ins = StandIns(chosen, rank, generator)
+    optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
+    templates = TEMPLATES[kind]
+
+    def update(step: int) -> Tensor:
+        clean = next_batch(latents, batch_size, step, generator).to(model.device)
+        prompts = [templates[i] for i in torch.randint(len(templates), (len(clean),), generator=generator).tolist()]
+        timesteps = torch.randint(len(model.alphas_cumprod), (len(clean),), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        edited = model.with_weights(stand_ins.weights())
+        context = edited.encode_prompts([prompt.format(concept.name) for prompt in prompts]).context
+        loss = -denoising_error(model, clean, noise, timesteps, context)
+        descend(loss, stand_ins.parameters, optimiser)
+        return loss
+
+    losses = train(update, budget, what="few-shot", callback=callback)
+    made_on = fingerprint(model.cross_attention_weights())
+    made_with = {**asdict(settings), "rank": rank, "seed": seed, "images": 0 if images is None else len(images)}
+    return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
+
+
+def denoising_error(
+    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
+) -> Tensor:
+    """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
+    alphas = model.alphas_cumprod[timesteps]
+    kind = model.prediction_type
+    output = model.predict_noise(noised(clean, noise, alphas), timesteps.to(clean.device), context)
+    return (output.float() - denoising_target(kind, clean, noise, alphas)).square().mean()
+
+
+def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last."""
+    last = layers_of(weights) - 1
+    pattern = re.compile(rf"\.mlp\.fc[12]\.|\.layers\.{last}\.self_attn\.")
+    return {name: weights[name] for name in weights if pattern.search(name)}
+
+
+def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator) -> Tensor:
+    """Batch ``step`` of passes over ``latents`` in their order, wrapping around; fresh noise where there are none."""
+    if not len(latents):
+        return torch.randn(size, *latents.shape[1:], generator=generator)
+    return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]
+
+
+def check_settings(settings: FewShotPreset) -> None:
+    """Raise ``ValueError`` naming the setting, what came and what would be right."""
+    if settings.kind not in TEMPLATES:
+        raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{settings.kind}'")
+    if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
+        raise ValueError(f"learning_rate must be a finite number above 0, got {settings.learning_rate}")
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+
+
+def _single(concept: Concept | str | Sequence[Concept | str]) -> list[Concept]:
+    concepts = as_concepts(concept)
+    if len(concepts) > 1:
+        raise ValueError(f"few-shot erases one concept at a time, got {len(concepts)}; run it once for each")
+    if concepts[0].instead:
+        raise ValueError(f"few-shot takes no replacement; write '{concepts[0].name}' without '->'")
+    return concepts
+
+
+def _latents(model: TextToImageModel, images: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Latents of the images in a random order; an empty batch when there are no images."""
+    if images is None:
+        return torch.empty(0, *model.latent_shape())
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
+    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        raise ValueError("images must hold finite numbers from 0 to 1")
+    order = torch.randperm(len(images), generator=generator)
+    return model.encode_images(images[order].to(model.device)).float().cpu()

@@ -1,0 +1,17 @@
+"""How a concept is worded when a method trains on prompts that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+WORDINGS: Mapping[str, tuple[str, ...]] = {
+    "object": ("{}", "a {}", "a photo of a {}", "a picture of the {}"),
+    "style": ("{}", "in the style of {}", "a picture in the style of {}", "{} style"),
+}
+
+
+def wordings(kind: str, name: str) -> list[str]:
+    """Prompts that name ``name``. Raises ``ValueError`` for an unknown kind."""
+    if kind not in WORDINGS:
+        raise ValueError(f"kind must be one of {', '.join(WORDINGS)}, got '{kind}'")
+    return [wording.format(name) for wording in WORDINGS[kind]]

@@ -1,0 +1,164 @@
+"""What the learned methods share: stand-ins to train, the loop with its guard and budget, noised latents.
+
+A learned method never writes to the model: it trains copies of weights and calls the model with these in the places
+of its own (``TextToImageModel.with_weights``). So there is nothing to restore after a cancel, an error or a NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .closed_form import LowRank
+from .erasure import Delta, Dense
+from .model import Callback, UnsupportedModelError
+
+EXPLODED = 1e3
+
+
+class TrainingError(RuntimeError):
+    """Training left the numbers that make sense and was stopped; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after ``steps`` updates, or earlier once ``seconds`` have passed (None for no limit)."""
+
+    steps: int
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, got {self.steps!r}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds must be above 0, or None for no limit, got {self.seconds!r}")
+
+
+class StandIns:
+    """Trainable stand-ins for named weights, in float32: whole copies, or low-rank changes on frozen ones.
+
+    With ``rank`` the change of every matrix starts at zero as ``up @ down`` (LoRA, arXiv 2106.09685); weights that are
+    not matrices are trained whole.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], rank: int | None, generator: torch.Generator):
+        if rank is not None and rank < 1:
+            raise ValueError(f"rank must be at least 1, or None for whole weights, got {rank}")
+        self._frozen: dict[str, Tensor] = {}
+        self._whole: dict[str, Tensor] = {}
+        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, weight in weights.items():
+            copy = weight.detach().to(torch.float32, copy=True)
+            if not torch.isfinite(copy).all():
+                raise UnsupportedModelError(f"{name} holds NaN or infinite values; the checkpoint is damaged")
+            self._frozen[name] = copy
+            if rank is None or copy.ndim != 2:
+                self._whole[name] = copy.clone().requires_grad_()
+            else:
+                self._factors[name] = _factors(copy, min(rank, *copy.shape), generator)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [*self._whole.values(), *(factor for pair in self._factors.values() for factor in pair)]
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the model should use, differentiable in ``parameters``."""
+        changed = {name: self._frozen[name] + up @ down for name, (up, down) in self._factors.items()}
+        return {**self._whole, **changed}
+
+    def deltas(self) -> dict[str, Delta]:
+        """The changes so far, on the CPU."""
+        whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
+        low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
+        found = {**whole, **low}
+        return {name: found[name] for name in self._frozen}
+
+
+def train(
+    update: Callable[[int], Tensor], budget: Budget, *, what: str = "training", callback: Callback | None = None
+) -> tuple[float, ...]:
+    """Call ``update(step)``, which makes one update and returns its loss, until the budget ends; returns the losses.
+
+    Raises ``TrainingError`` at a loss that is not finite or a thousand times the first. What ``callback`` raises ends
+    the training within one step and reaches the caller.
+    """
+    losses: list[float] = []
+    began = time.monotonic()
+    with torch.enable_grad():
+        for step in range(budget.steps):
+            if budget.seconds is not None and step and time.monotonic() - began > budget.seconds:
+                break
+            losses.append(float(update(step).detach()))
+            _guard(losses)
+            if callback:
+                callback(step + 1, budget.steps, f"{what}, loss {losses[-1]:.4g}")
+    return tuple(losses)
+
+
+def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """``x_t`` of clean latents ``[n, c, h, w]`` with ``alphas`` ``[n]`` of the signal left."""
+    signal, spread = _roots(alphas, clean)
+    return signal * clean + spread * noise
+
+
+def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """What a perfect model puts out: the noise (``epsilon``) or the velocity (``v_prediction``, arXiv 2202.00512)."""
+    if kind == "epsilon":
+        return noise
+    signal, spread = _roots(alphas, clean)
+    return signal * noise - spread * clean
+
+
+def predicted_clean(kind: str, output: Tensor, latents: Tensor, alphas: Tensor) -> Tensor:
+    """The clean latents that a model's ``output`` at ``latents`` implies."""
+    signal, spread = _roots(alphas, latents)
+    return (latents - spread * output) / signal if kind == "epsilon" else signal * latents - spread * output
+
+
+def layers_of(names: Iterable[str]) -> int:
+    """The number of encoder layers that weights' names tell of."""
+    found = [int(match[1]) for name in names if (match := re.search(r"\.layers\.(\d+)\.", name))]
+    if not found:
+        raise UnsupportedModelError("the text encoder has no layers that can be told by their names")
+    return max(found) + 1
+
+
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of ``loss``; zero for a parameter that it does not depend on."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def descend(loss: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """One update; nothing but ``parameters`` gets a gradient, the model's own weights least of all."""
+    for parameter, gradient in zip(parameters, gradients(loss, parameters), strict=True):
+        parameter.grad = gradient
+    optimiser.step()
+
+
+def _factors(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    down = torch.randn(rank, weight.shape[1], generator=generator) / math.sqrt(weight.shape[1])
+    up = torch.zeros(weight.shape[0], rank, device=weight.device)
+    return up.requires_grad_(), down.to(weight.device).requires_grad_()
+
+
+def _roots(alphas: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    alphas = alphas.to(like.device, torch.float64)[:, None, None, None]
+    return alphas.sqrt().to(like.dtype), (1 - alphas).sqrt().to(like.dtype)
+
+
+def _guard(losses: Sequence[float]) -> None:
+    last, step = losses[-1], len(losses)
+    if not math.isfinite(last):
+        raise TrainingError(f"the loss is {last} at step {step}; nothing was changed. Try a lower learning rate")
+    if abs(last) > EXPLODED * max(1.0, abs(losses[0])):
+        raise TrainingError(
+            f"the loss went from {losses[0]:.3g} to {last:.3g} in {step} steps; nothing was changed. "
+            "Try a lower learning rate"
+        )

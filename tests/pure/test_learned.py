@@ -1,0 +1,306 @@
+"""Few-shot, DoCo and AbO on a model of a few thousand numbers, against the formulas written out anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pure.fakes import FakeModel, digest
+
+from erasure_core import Erasure
+from erasure_core.discriminator import patch_discriminator
+from erasure_core.methods import abo as abo_module
+from erasure_core.methods import doco as doco_module
+from erasure_core.methods.abo import Contexts, abo, abo_loss
+from erasure_core.methods.doco import doco
+from erasure_core.methods.few_shot import TEMPLATES, few_shot, next_batch, trained_weights
+from erasure_core.training import TrainingError
+
+IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
+KINDS = ("epsilon", "v_prediction")
+
+
+def run_few_shot(model: FakeModel, **settings) -> Erasure:
+    return few_shot(model, "cat", IMAGES, **{"learning_rate": 1e-3, "steps": 4, **settings})
+
+
+def run_doco(model: FakeModel, **settings) -> Erasure:
+    settings = {"learning_rate": 1e-3, "steps": 6, "batch_size": 4, "anchors": 4, **settings}
+    return doco(model, "cat -> dog", **settings)
+
+
+def run_abo(model: FakeModel, **settings) -> Erasure:
+    settings = {"steps": 4, "trajectories": 2, "sampling_steps": 3, "batch_size": 4, **settings}
+    return abo(model, "cat -> dog", **settings)
+
+
+METHODS = pytest.mark.parametrize("run", [run_few_shot, run_doco, run_abo])
+
+
+def bits(model: FakeModel) -> tuple[str, str]:
+    return digest(model.weights), digest(model.text)
+
+
+def dense(erasure: Erasure) -> dict[str, torch.Tensor]:
+    return {name: delta.dense() for name, delta in erasure.deltas.items()}
+
+
+@METHODS
+@pytest.mark.parametrize("kind", KINDS)
+def test_something_is_learned_and_the_model_stays(run: Callable, kind: str) -> None:
+    model = FakeModel(prediction_type=kind)
+    before = bits(model)
+    erasure = run(model)
+    assert bits(model) == before
+    assert all(weight.grad is None and not weight.requires_grad for weight in [*model.weights.values()])
+    assert max(float(change.abs().max()) for change in dense(erasure).values()) > 1e-4
+    (origin,) = erasure.origins
+    assert origin.concepts[0].name == "cat" and len(origin.losses) == origin.settings["steps"]
+    assert all(map(math.isfinite, origin.losses))
+
+
+@METHODS
+def test_a_seed_reproduces_bit_for_bit(run: Callable) -> None:
+    one, again, other = (run(FakeModel(), seed=seed) for seed in (3, 3, 4))
+    assert one.origins[0].losses == again.origins[0].losses != other.origins[0].losses
+    assert all(torch.equal(a, b) for a, b in zip(dense(one).values(), dense(again).values(), strict=True))
+
+
+@METHODS
+def test_the_global_generator_is_left_alone(run: Callable) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(FakeModel())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@METHODS
+def test_a_cancel_leaves_everything(run: Callable) -> None:
+    model, steps = FakeModel(), []
+    before = bits(model)
+
+    def cancel(done: int, total: int, what: str) -> None:
+        steps.append(done)
+        if "loss" in what and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, callback=cancel)
+    assert steps[-1] == 2 and bits(model) == before
+
+
+@METHODS
+def test_a_nan_leaves_everything_and_says_so(run: Callable) -> None:
+    model = FakeModel()
+    model.alphas_cumprod = model.alphas_cumprod.clone()
+    model.alphas_cumprod[::2] = math.nan
+    before = bits(model)
+    with pytest.raises(TrainingError, match="nothing was changed"):
+        run(model, steps=30)
+    assert bits(model) == before
+
+
+@METHODS
+def test_it_works_under_no_grad_and_saves(run: Callable, tmp_path) -> None:
+    with torch.no_grad():
+        erasure = run(FakeModel())
+    back = Erasure.load(erasure.save(tmp_path / "a.safetensors"))
+    assert back.origins == erasure.origins or back.origins[0].losses == erasure.origins[0].losses
+    assert all(torch.equal(a, b) for a, b in zip(dense(back).values(), dense(erasure).values(), strict=True))
+
+
+@METHODS
+def test_low_rank(run: Callable) -> None:
+    erasure = run(FakeModel(), rank=2)
+    assert erasure.rank == 2
+    matrices = [delta for delta in erasure.deltas.values() if delta.dense().ndim == 2]
+    assert all(torch.linalg.matrix_rank(delta.dense()) <= 2 for delta in matrices)
+    assert any(delta.dense().abs().max() > 0 for delta in matrices)
+
+
+@METHODS
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be"),
+        ({"learning_rate": -1.0}, "learning_rate must be"),
+        ({"learning_rate": math.nan}, "learning_rate must be"),
+        ({"batch_size": 0}, "batch_size must be"),
+        ({"kind": "colour"}, "kind must be one of object, style, got 'colour'"),
+        ({"seconds": 0.0}, "seconds must be"),
+    ],
+)
+def test_settings_that_make_no_sense(run: Callable, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(FakeModel(), **settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_shot_is_its_formula(kind: str) -> None:
+    """The first updates against a literal re-implementation: Adam with coupled weight decay, minus the error."""
+    model, steps, rate = FakeModel(prediction_type=kind), 3, 1e-3
+    mine = dense(run_few_shot(model, steps=steps, learning_rate=rate, seed=6, batch_size=2))
+
+    draws = torch.Generator().manual_seed(6)
+    latents = model.encode_images(IMAGES[torch.randperm(4, generator=draws)])
+    weights = {name: weight.clone() for name, weight in trained_weights(model.text).items()}
+    moments = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
+    for step in range(steps):
+        clean = latents[[(2 * step) % 4, (2 * step + 1) % 4]]
+        which = torch.randint(len(TEMPLATES["object"]), (2,), generator=draws).tolist()
+        times = torch.randint(100, (2,), generator=draws)
+        noise = torch.randn(clean.shape, generator=draws)
+        a = model.alphas_cumprod[times].float().reshape(2, 1, 1, 1)
+        for weight in weights.values():
+            weight.requires_grad_()
+        prompts = [TEMPLATES["object"][index].format("cat") for index in which]
+        context = model.with_weights(weights).encode_prompts(prompts).context
+        output = model.predict_noise(a.sqrt() * clean + (1 - a).sqrt() * noise, times, context)
+        target = noise if kind == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
+        loss = -((output - target) ** 2).mean()
+        grads = torch.autograd.grad(loss, list(weights.values()))
+        for (name, weight), grad in zip(list(weights.items()), grads, strict=True):
+            grad = grad + 1e-8 * weight.detach()
+            m, v = moments[name]
+            m, v = 0.9 * m + 0.1 * grad, 0.98 * v + 0.02 * grad**2
+            moments[name] = (m, v)
+            m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.98 ** (step + 1))
+            weights[name] = weight.detach() - rate * m_hat / (v_hat.sqrt() + 1e-6)
+    for name, weight in weights.items():
+        torch.testing.assert_close(mine[name], weight - model.text[name], rtol=1e-3, atol=1e-6)
+
+
+def test_few_shot_trains_what_the_paper_says() -> None:
+    names = set(trained_weights(FakeModel().text))
+    stem = "text_encoder.text_model.encoder.layers"
+    assert f"{stem}.1.self_attn.q_proj.weight" in names and f"{stem}.0.self_attn.q_proj.weight" not in names
+    assert {f"{stem}.{i}.mlp.fc1.{kind}" for i in (0, 1) for kind in ("weight", "bias")} < names
+
+
+def test_few_shot_passes_over_its_images_in_turn() -> None:
+    latents = torch.arange(3.0).reshape(3, 1, 1, 1)
+    seen = [next_batch(latents, 2, step, torch.Generator()).flatten().tolist() for step in range(3)]
+    assert seen == [[0, 1], [2, 0], [1, 2]]
+
+
+def test_few_shot_without_images() -> None:
+    erasure = few_shot(FakeModel(), "cat", None, steps=2, learning_rate=1e-3)
+    assert erasure.origins[0].settings["images"] == 0
+    assert max(float(change.abs().max()) for change in dense(erasure).values()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.rand(0, 3, 4, 4), r"images must be \[n, 3, height, width\]"),
+        (torch.rand(4, 4, 3), r"images must be"),
+        (torch.rand(2, 3, 4, 4) * 255, "from 0 to 1"),
+        (torch.full((2, 3, 4, 4), math.nan), "finite"),
+    ],
+)
+def test_images_that_cannot_be_used(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        few_shot(FakeModel(), "cat", images)
+
+
+def test_few_shot_takes_one_concept_without_a_replacement() -> None:
+    with pytest.raises(ValueError, match="one concept at a time"):
+        few_shot(FakeModel(), "cat\ndog", IMAGES)
+    with pytest.raises(ValueError, match="no replacement; write 'cat' without"):
+        few_shot(FakeModel(), "cat -> dog", IMAGES)
+
+
+@pytest.mark.parametrize("alternative", [True, False])
+def test_abo_is_its_formula(alternative: bool) -> None:
+    """By hand on a model whose output is a number: 3 for the empty prompt, and so on."""
+
+    class Scores:
+        def __init__(self, empty: float, concept: float, other: float, kept: float):
+            self.values = torch.tensor([empty, concept, other, kept])
+
+        def predict_noise(self, latents, timesteps, context):
+            return self.values[context[:, 0, 0].long()][:, None, None, None].expand_as(latents)
+
+    def prompt(index: int) -> torch.Tensor:
+        return torch.full((2, 1, 1), float(index))
+
+    contexts = Contexts(prompt(1), prompt(2) if alternative else None, prompt(0), prompt(3))
+    frozen, edited = Scores(3, 10, 5, 7), Scores(2, 8, 99, 6)
+    loss = abo_loss(frozen, edited, torch.zeros(2, 1, 1, 1), torch.zeros(2), contexts, 0.5, 0.25)
+    guidance = (8 - 2) - ((5 - 3) if alternative else 0)
+    assert float(loss) == pytest.approx(guidance**2 + 0.5 * (2 - 3) ** 2 + 0.25 * (6 - 7) ** 2)
+
+
+def test_abo_is_at_its_goal_when_the_two_guide_alike() -> None:
+    model = FakeModel()
+    context = model.encode_prompts(["dog"]).context.expand(2, -1, -1)
+    empty = model.encode_prompts([""]).context.expand(2, -1, -1)
+    latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    loss = abo_loss(model, model, latents, torch.tensor([3, 50]), Contexts(context, context, empty, None), 1.0, 1.0)
+    assert float(loss) == 0
+
+
+def test_abo_states_come_from_both_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    original = abo_module.trajectories
+
+    def record(model, prompts, seeds, **settings):
+        seen["prompts"] = prompts
+        latents, times = original(model, prompts, seeds, **settings)
+        seen["count"] = len(latents)
+        return latents, times
+
+    monkeypatch.setattr(abo_module, "trajectories", record)
+    run_abo(FakeModel(), trajectories=6, sampling_steps=5)
+    assert sum("cat" in prompt for prompt in seen["prompts"]) == 3 and seen["count"] == 30
+
+
+def test_abo_with_a_scope_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="scope must be one of cross-attention, attention, unet, got 'vae'"):
+        run_abo(FakeModel(), scope="vae")
+
+
+def test_doco_needs_an_anchor() -> None:
+    with pytest.raises(ValueError, match="needs an anchor: a harmless class that 'cat' should turn into"):
+        doco(FakeModel(), "cat")
+
+
+def test_doco_waits_for_its_discriminator() -> None:
+    untouched = dense(run_doco(FakeModel(), steps=4, warm_up=0.99))
+    assert all(float(change.abs().max()) == 0 for change in untouched.values())
+
+
+def test_doco_losses_by_hand() -> None:
+    judge = patch_discriminator((4, 4, 4), seed=0)
+    real, fake = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    many = judge(torch.cat([real, fake]))
+    by_hand = (F.softplus(many[:3]).mean() + F.softplus(-many[3:]).mean()) / 2
+    torch.testing.assert_close(doco_module.discriminator_loss(judge, real, fake), by_hand)
+    torch.testing.assert_close(doco_module.adversarial_loss(judge, fake), F.softplus(judge(fake)).mean())
+
+
+def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The discriminator learns from detached pictures; the generator's step does not touch the discriminator."""
+    told, moved = [], []
+    teach, adversarial = doco_module._teach, doco_module.adversarial_loss
+
+    def watched_teach(judge, optimiser, real, fake):
+        told.append((real.requires_grad, fake.requires_grad))
+        return teach(judge, optimiser, real, fake)
+
+    def watched_loss(judge, fake):
+        moved.append(all(parameter.grad is not None for parameter in judge.parameters()))
+        before = [parameter.grad.clone() for parameter in judge.parameters()]
+        loss = adversarial(judge, fake)
+        loss.register_hook(lambda _: None)
+        assert all(torch.equal(a, p.grad) for a, p in zip(before, judge.parameters(), strict=True))
+        return loss
+
+    monkeypatch.setattr(doco_module, "_teach", watched_teach)
+    monkeypatch.setattr(doco_module, "adversarial_loss", watched_loss)
+    run_doco(FakeModel())
+    assert told and not any(a or b for a, b in told) and moved

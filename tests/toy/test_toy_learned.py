@@ -1,0 +1,108 @@
+"""The learned methods through real transformers and diffusers modules."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy.conftest import state
+
+from erasure_core import Erasure, UnsupportedModelError, from_diffusers
+from erasure_core.methods.abo import abo
+from erasure_core.methods.doco import doco
+from erasure_core.methods.few_shot import few_shot, trained_weights
+from erasure_core.sampling import generate
+from erasure_core.toy import load_pipeline
+
+pytestmark = [pytest.mark.toy, pytest.mark.usefixtures("untouched")]
+SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
+
+
+def output(model) -> torch.Tensor:
+    context = model.encode_prompts(["a cat"]).context
+    latents = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
+    return model.predict_noise(latents, torch.tensor([500]), context)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_own_weights_as_stand_ins_change_nothing(toy, scope: str) -> None:
+    torch.testing.assert_close(output(toy.with_weights(toy.weights_of(scope))), output(toy), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_stand_ins_do_what_the_patch_does(toy, scope: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weights = dict(toy.weights_of(scope))
+    deltas = {name: 0.01 * torch.randn(weight.shape, generator=generator) for name, weight in weights.items()}
+    expected = output(toy.with_weights({name: weight + deltas[name] for name, weight in weights.items()}))
+    with toy.patched(deltas):
+        torch.testing.assert_close(output(toy), expected, rtol=0, atol=1e-4)
+    assert not torch.allclose(output(toy), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("scope", ["cross-attention", "text_encoder"])
+def test_gradients_reach_the_stand_ins(toy, scope: str) -> None:
+    """Against a difference of two runs along a random direction."""
+    name, weight = next((n, w) for n, w in toy.weights_of(scope).items() if "attn" in n and w.ndim == 2)
+    leaf = weight.clone().requires_grad_()
+    direction = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+    output(toy.with_weights({name: leaf})).square().sum().backward()
+    with torch.no_grad():
+        high, low = (output(toy.with_weights({name: weight + d * direction})).square().sum() for d in (1e-2, -1e-2))
+    assert float((leaf.grad * direction).sum()) == pytest.approx(float((high - low) / 2e-2), rel=2e-2, abs=1e-3)
+
+
+def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
+    before = state(toy)
+    pictures = generate(toy, ["a cat"] * 2, [1, 2], steps=2)
+    made = [
+        few_shot(toy, "cat", pictures, steps=2),
+        doco(toy, "cat -> dog", steps=2, anchors=2, batch_size=2, learning_rate=1e-4),
+        abo(toy, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2),
+    ]
+    assert state(toy) == before
+    assert all(parameter.grad is None for parameter in toy.pipe.unet.parameters())
+    for erasure in made:
+        with erasure.applied_to(toy):
+            assert not torch.equal(generate(toy, ["a cat"] * 2, [1, 2], steps=2), pictures)
+    assert set(made[0].deltas) == set(trained_weights(toy.weights_of("text_encoder")))
+    assert set(made[1].deltas) == set(made[2].deltas) == set(toy.cross_attention_weights())
+
+
+def test_parameters_that_ask_for_gradients_get_none(toy) -> None:
+    pipe = load_pipeline()
+    pipe.unet.requires_grad_(True)
+    pipe.text_encoder.requires_grad_(True)
+    few_shot(from_diffusers(pipe), "cat", generate(toy, ["a cat"], [1], steps=1), steps=1)
+    parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
+    assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_half_precision_is_refused() -> None:
+    pipe = load_pipeline()
+    pipe.unet.half()
+    model = from_diffusers(pipe)
+    with pytest.raises(UnsupportedModelError, match="float16 gives NaN; load the model in float32 or bfloat16"):
+        model.with_weights(model.cross_attention_weights())
+
+
+def test_loras_must_be_fused_first(toy, tmp_path) -> None:
+    pytest.importorskip("peft")
+    low = abo(toy, "cat", steps=1, trajectories=1, sampling_steps=1, rank=2)
+    path = low.save(tmp_path / "a.safetensors")
+    pipe = load_pipeline()
+    pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
+    with pytest.raises(UnsupportedModelError, match="fuse_lora"):
+        abo(from_diffusers(pipe), "cat", steps=1, trajectories=1, sampling_steps=1)
+
+
+def test_text_encoder_changes_survive_a_file(toy, tmp_path) -> None:
+    erasure = few_shot(toy, "cat", generate(toy, ["a cat"], [1], steps=1), steps=2, learning_rate=1e-3)
+    back = Erasure.load(erasure.save(tmp_path / "a.safetensors"))
+    with erasure.applied_to(toy):
+        expected = toy.encode_prompts(["a cat"]).context
+    with back.applied_to(toy):
+        assert torch.equal(toy.encode_prompts(["a cat"]).context, expected)
+    small = erasure.compressed(tolerance=0.01)
+    with small.applied_to(toy):
+        found = toy.encode_prompts(["a cat"]).context
+    assert (found - expected).norm() < 0.05 * (expected - toy.encode_prompts(["a cat"]).context).norm()
