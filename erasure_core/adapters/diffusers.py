@@ -33,9 +33,10 @@ class DiffusersModel:
         ends = tuple(len(row) - 2 for row in ids)
         pad = self.pipe.tokenizer.pad_token_id
         padded = torch.tensor([row + [pad] * (self.tokens - len(row)) for row in ids])
+        distinct, places = padded.unique(dim=0, return_inverse=True)
         encoder = self.pipe.text_encoder
-        parts = [encoder(part.to(encoder.device))[0] for part in padded.split(batch)]
-        return EncodedPrompts(torch.cat(parts), ends)
+        parts = [encoder(part.to(encoder.device))[0] for part in distinct.split(batch)]
+        return EncodedPrompts(torch.cat(parts)[places.to(encoder.device)], ends)
 
     def _tokens_of(self, prompt: str) -> list[int]:
         ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]
