@@ -174,7 +174,7 @@ def report(cases: list[Case], times: list[dict], firsts: list[dict]) -> str:
         for label, row in ((case.name, found["rece"]), ("its floor", found["floor"])):
             splits.append([label, *(f"{row[column]:.2f}" if row[column] else "-" for column in head[1:])])
     summary = [
-        [case.name, f"{found['ratio']:.2f}", f"{first['megabytes']:.0f}", f"{first['seconds']:.2f}"]
+        [case.name, f"{found['ratio']:.2f}", f"{first['megabytes']:.0f}", f"{first['seconds']:.2f}", str(case.repeats)]
         for case, found, first in zip(cases, times, firsts, strict=True)
     ]
     met = times[0]["ratio"] <= MOST_RATIO and firsts[0]["megabytes"] <= MOST_MEGABYTES
@@ -182,7 +182,7 @@ def report(cases: list[Case], times: list[dict], firsts: list[dict]) -> str:
         verdict="met" if met else "missed", ratio=MOST_RATIO, megabytes=MOST_MEGABYTES, loops=LOOPS,
         clock=" of processor time" if torch.get_num_threads() == 1 else "",
         prompts=len(CASES[1].preserve), machine=_machine(), splits=table(head, splits),
-        summary=table(("", "times the floor", "MB beyond the weights", "first call, seconds"), summary),
+        summary=table(("", "times the floor", "MB beyond the weights", "first call, seconds", "runs"), summary),
     )  # fmt: skip
 
 
@@ -204,7 +204,8 @@ The floor is what no implementation can leave out, measured in turns with RECE i
 passes over the distinct prompts, `W^T W` of each of the 32 cross-attention weights for the Gram matrix, and `W U` for
 their changes. Times are medians{clock}, ratios medians of the ratios of neighbouring runs.
 Memory and the first call are measured in a process of their own in which nothing has warmed up: the peak of the
-resident memory, less what was resident with the model loaded.
+resident memory, less what was resident with the model loaded. Of the UNet only the cross-attention weights are filled;
+nothing else of it is read. A case of a single run is a rough figure: its ratio may even fall below 1.
 
 Target for one concept: at most {ratio} times the floor and {megabytes} MB beyond the weights: **{verdict}**.
 
