@@ -32,6 +32,7 @@ from erasure_core.vocabulary import COMMON
 LOOPS, BATCH = 3, 32
 MOST_RATIO, MOST_MEGABYTES = 1.5, 300
 PHASES = ("encode", "Gram", "maps", "deltas")
+BEGINNINGS = ("encoding prompts", "gathering weights", "erasing", "forming the changes", "done")
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,9 @@ def now() -> float:
 
 def timed_rece(model, case: Case) -> tuple[dict[str, float], Erasure]:
     """Seconds of each phase, as ``rece`` reports their beginnings, and what it made."""
-    began: dict[int, float] = {}
-    erasure = case.run(model, lambda done, total, what: began.setdefault(done, now()))
-    last = max(began)
-    marks = [began[done] for done in (0, 1, 2, last - 1, last)]
+    began: dict[str, float] = {}
+    erasure = case.run(model, lambda done, total, what: began.setdefault(what, now()))
+    marks = [began[beginning] for beginning in BEGINNINGS]
     return {phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)}, erasure
 
 

@@ -18,6 +18,7 @@ from ..erasure import Erasure, Origin, deltas_of
 from ..model import Callback, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
 
 EMPTY_TARGET = " "
+PART = 16  # prompts encoded between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -76,17 +77,21 @@ def rece(
     concepts = as_concepts(concepts)
     preserve = _check_preserve(concepts, preserve)
     report = callback or (lambda done, total, what: None)
-    total = 3 + loops
+    parts = _prompts(concepts, preserve)
+    steps = len(parts)
+    total = steps + 2 + loops
 
-    report(0, total, "encoding prompts")
-    contexts = _encode(model, concepts, preserve)
-    report(1, total, "gathering weights")
+    contexts: dict[str, tuple[Tensor, int]] = {}
+    for done, prompts in enumerate(parts):
+        report(done, total, "encoding prompts")
+        contexts |= _encode(model, prompts)
+    report(steps, total, "gathering weights")
     weights = model.cross_attention_weights()
     gram, made_on = gather(weights, model.context_dim)
     gram = gram.to(contexts[concepts[0].name][0].device)
     scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
 
-    report(2, total, "erasing")
+    report(steps + 1, total, "erasing")
     kept = row_gram([contexts[prompt][0] for prompt in preserve])
     pairs = [
         aligned_rows(contexts[c.name][0], contexts[c.instead or EMPTY_TARGET][0],
@@ -98,7 +103,7 @@ def rece(
     targets = [contexts[concept.instead or EMPTY_TARGET][0] for concept in concepts]
     originals = [contexts[concept.name][0] for concept in concepts]
     for loop in range(loops):
-        report(2 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
+        report(steps + 1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
         seen = seen.after(step)
         step = edit_step(seen.derived(originals, regularization=regularization), targets, kept, **scales)
         change = change.followed_by(step)
@@ -182,14 +187,17 @@ def _check_preserve(concepts: Sequence[Concept], preserve: Sequence[str]) -> lis
     return prompts or [""]
 
 
-def _encode(
-    model: TextToImageModel, concepts: Sequence[Concept], preserve: Sequence[str]
-) -> dict[str, tuple[Tensor, int]]:
-    """Each distinct prompt's context and the index of its last content token."""
+def _prompts(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[list[str]]:
+    """Each distinct prompt that has to be encoded, in parts between which progress is told."""
     prompts = [*preserve]
     for concept in concepts:
         prompts += [concept.name, concept.instead or EMPTY_TARGET]
     prompts = list(dict.fromkeys(prompts))
+    return [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
+
+
+def _encode(model: TextToImageModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, int]]:
+    """Each prompt's context and the index of its last content token."""
     encoded = model.encode_prompts(prompts)
     context = encoded.context
     if context.device.type == "mps":
