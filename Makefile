@@ -4,7 +4,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full bench results lint clean
+.PHONY: help demo test test-fast test-full bench results thumbnails lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -33,6 +33,10 @@ bench: $(READY) ## speed of RECE on a full-size SD1.5, as ratios
 
 results: $(READY) ## measure again what docs/results.md says
 	$(BIN)/python tools/make_results.py
+
+thumbnails: $(READY) ## draw the workflows' thumbnails anew, in a real ComfyUI
+	$(BIN)/python tools/get_comfyui.py
+	$(BIN)/python tools/make_thumbnails.py
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

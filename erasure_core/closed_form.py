@@ -102,20 +102,20 @@ def edit_step(
     _check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
     _check_pairs(concepts, targets)
     dim = concepts[0].shape[1]
-    system = ridge * torch.eye(dim, dtype=torch.float64, device=concepts[0].device)
-    if kept is not None:
-        if len(kept) != dim:
-            raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {dim}")
-        system += preserve_scale * kept
+    if kept is not None and len(kept) != dim:
+        raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {dim}")
+    nothing = torch.zeros(dim, dim, dtype=torch.float64, device=concepts[0].device)
+    system = nothing if kept is None else preserve_scale * kept
+    system.diagonal().add_(ridge)
     if sum(map(len, concepts)) < dim:
         rows, target_rows = stacked(concepts), stacked(targets)
-        system += erase_scale * (rows.T @ rows)
+        system.addmm_(rows.T, rows, alpha=erase_scale)
         return LowRank(erase_scale * (target_rows - rows).T, solve_positive(system, rows.T).T)
     moved = torch.zeros_like(system)
     for concept, target in zip(concepts, targets, strict=True):
         rows, target_rows = stacked([concept]), stacked([target])
-        system += erase_scale * (rows.T @ rows)
-        moved += erase_scale * (rows.T @ (target_rows - rows))
+        system.addmm_(rows.T, rows, alpha=erase_scale)
+        moved.addmm_(rows.T, target_rows - rows, alpha=erase_scale)
     return LowRank(solve_positive(system, moved).T, torch.eye(dim, dtype=moved.dtype, device=moved.device))
 
 
@@ -133,37 +133,53 @@ def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regul
     """
     edit = current_map.double()
     eye = torch.eye(len(edit), dtype=edit.dtype, device=edit.device)
-    return derived_contexts([context], gram, LowRank(edit - eye, eye), regularization=regularization)[0]
+    seen = SeenWeights.of(gram.double()).after(LowRank(edit - eye, eye))
+    return seen.derived([context], regularization=regularization)[0]
 
 
-def derived_contexts(
-    contexts: Sequence[Tensor], gram: Tensor, change: LowRank, *, regularization: float
-) -> list[Tensor]:
-    """``derived_context`` of several, through the map ``I + change``: one factorisation serves all."""
-    _check_coefficients(regularization=regularization)
-    up, down, gram = change.up.double(), change.down.double(), gram.double()
-    seen = gram @ up
-    cross = seen.T + (up.T @ seen / 2) @ down
-    cross = down.T @ cross
-    system = gram + cross + cross.T + regularization * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    factor = cholesky(system)
-    derived = []
-    for context in contexts:
-        wanted = gram @ stacked([context]).T
-        derived.append(torch.cholesky_solve(wanted + down.T @ (up.T @ wanted), factor).T)
-    return derived
+@dataclass(frozen=True)
+class SeenWeights:
+    """All that RECE needs of the weights, with ``A`` the edit so far: ``A^T G A`` and ``A^T G``, ``[d, d]``."""
+
+    edited: Tensor
+    crossed: Tensor
+
+    @classmethod
+    def of(cls, gram: Tensor) -> SeenWeights:
+        """Before any edit."""
+        return cls(gram, gram)
+
+    def after(self, step: LowRank) -> SeenWeights:
+        """With ``A (I + step)`` for ``A``; costs in proportion to the rank of the step, not of all steps so far."""
+        up, down = step.up, step.down
+        seen = self.edited @ up
+        cross = down.T @ torch.addmm(seen.T, up.T @ seen, down, alpha=0.5)
+        return SeenWeights(self.edited + cross + cross.T, torch.addmm(self.crossed, down.T, up.T @ self.crossed))
+
+    def derived(self, contexts: Sequence[Tensor], *, regularization: float) -> list[Tensor]:
+        """``derived_context`` of several: one factorisation serves all."""
+        _check_coefficients(regularization=regularization)
+        system = self.edited.clone()
+        system.diagonal().add_(regularization)
+        factor = cholesky(system)
+        return [torch.cholesky_solve(self.crossed @ stacked([context]).T, factor).T for context in contexts]
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
     """``sum_l W_l^T W_l`` in float64, ``[d, d]``, of weights ``[out_l, d]``."""
     total: Tensor | None = None
     for weight in weights:
-        part = weight.T @ weight
-        part = (part.cpu() if part.device.type == "mps" else part).double()
-        total = part if total is None else total.add_(part)
+        total = plus_gram(total, weight)
     if total is None:
         raise ValueError("no weights were given")
     return total
+
+
+def plus_gram(total: Tensor | None, weight: Tensor) -> Tensor:
+    """``total + W^T W`` in float64, written into ``total``; the product itself is as precise as ``weight``."""
+    part = weight.T @ weight
+    part = part.cpu() if part.device.type == "mps" else part
+    return part.double() if total is None else total.to(part.device).add_(part)
 
 
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:

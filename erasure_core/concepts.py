@@ -52,9 +52,12 @@ def parse_concepts(text: str) -> list[Concept]:
     return list(concepts.values())
 
 
-def parse_prompts(text: str) -> list[str]:
-    """Read one prompt a line, each once; blank lines and ``#`` comments are passed over."""
-    return list(dict.fromkeys(line for _, line in _lines(text, "prompts")))
+def parse_prompts(text: str, what: str = "prompts") -> list[str]:
+    """Read one prompt a line, each once; blank lines and ``#`` comments are passed over.
+
+    ``what`` is how errors call the text.
+    """
+    return list(dict.fromkeys(line for _, line in _lines(text, what)))
 
 
 def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Concept]:
@@ -80,6 +83,7 @@ def _lines(text: str, what: str) -> Iterable[tuple[int, str]]:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ConceptError(f"{what} is not UTF-8 text: {error}; save it as UTF-8") from error
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of characters become \ufffd
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         line = line.strip()
         if "\x00" in line or "\ufffd" in line:

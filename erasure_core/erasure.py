@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -74,6 +75,8 @@ class Erasure:
 
     def scaled(self, strength: float) -> Erasure:
         """The same erasure, ``strength`` times as strong."""
+        if not math.isfinite(strength):
+            raise ValueError(f"strength must be a finite number, got {strength}")
         deltas = {name: _scaled(delta, strength) for name, delta in self.deltas.items()}
         context_map = self.context_map and _scaled(self.context_map, strength)
         return replace(self, deltas=deltas, context_map=context_map)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -26,7 +27,7 @@ from ..erasure_core.model import Callback, LazyWeights, fingerprint
 log = logging.getLogger(__name__)
 
 FAMILIES = "the families that work are SD 1.x and SD 2.x"
-ENCODERS = {"l", "h"}
+ENCODERS = {"l", "h"}  # ComfyUI's names for the text encoders of SD 1.x and SD 2.x
 UNET = "diffusion_model."
 BATCH = 32
 
@@ -114,8 +115,11 @@ def attention_weights(model, keys: Mapping[str, str], *, patched: bool = True) -
 def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, strength_clip: float = 1.0):
     """Clones of MODEL and CLIP with the changes added as patches; CLIP may be None if it need not change.
 
-    Raises ``ValueError`` when the erasure was made for another kind of model.
+    Raises ``ValueError`` when the erasure was made for another kind of model or a strength is not finite.
     """
+    for name, strength in (("strength_model", strength_model), ("strength_clip", strength_clip)):
+        if not math.isfinite(strength):
+            raise ValueError(f"{name} must be a finite number, got {strength}")
     unet = {name: delta for name, delta in erasure.deltas.items() if name.startswith("unet.")}
     text = {name: delta for name, delta in erasure.deltas.items() if name not in unet}
     if text and clip is None:

@@ -70,7 +70,7 @@ class ErasureRECE(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, concepts, preserve, preserve_common, preset, strength, **custom) -> io.NodeOutput:
         parsed = parse_concepts(concepts)
-        prompts = [*(common_concepts(parsed) if preserve_common else []), *parse_prompts(preserve)]
+        prompts = [*(common_concepts(parsed) if preserve_common else []), *parse_prompts(preserve, "preserve")]
         settings = RecePreset(**custom) if preset == CUSTOM else PRESETS[preset]
         seen = host.ComfyModel(model, clip)
         erasure = rece(seen, parsed, preserve=prompts, callback=host.progress(), **vars(settings)).scaled(strength)

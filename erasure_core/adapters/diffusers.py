@@ -35,10 +35,11 @@ class DiffusersModel:
         ends = tuple(len(row) - 2 for row in ids)
         pad = self.pipe.tokenizer.pad_token_id
         padded = torch.tensor([row + [pad] * (self.tokens - len(row)) for row in ids])
+        distinct, places = padded.unique(dim=0, return_inverse=True)
         device, ours = self.pipe.text_encoder.device, self._ours("text_encoder")
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
-            parts = [self._call("text_encoder", ours, part.to(device))[0] for part in padded.split(batch)]
-        return EncodedPrompts(torch.cat(parts), ends)
+            parts = [self._call("text_encoder", ours, part.to(device))[0] for part in distinct.split(batch)]
+            return EncodedPrompts(torch.cat(parts)[places.to(device)], ends)
 
     def _tokens_of(self, prompt: str) -> list[int]:
         ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]

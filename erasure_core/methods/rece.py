@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..closed_form import LowRank, aligned_rows, derived_contexts, edit_step, gram_matrix, row_gram
+from ..closed_form import LowRank, SeenWeights, aligned_rows, edit_step, plus_gram, row_gram
 from ..concepts import Concept, as_concepts
 from ..erasure import Erasure, Origin, deltas_of
 from ..model import Callback, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
 
 EMPTY_TARGET = " "
+PART = 16  # prompts encoded between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -76,30 +77,36 @@ def rece(
     concepts = as_concepts(concepts)
     preserve = _check_preserve(concepts, preserve)
     report = callback or (lambda done, total, what: None)
-    total = 3 + loops
+    parts = _prompts(concepts, preserve)
+    steps = len(parts)
+    total = steps + 2 + loops
 
-    report(0, total, "encoding prompts")
-    contexts = _encode(model, concepts, preserve)
-    report(1, total, "gathering weights")
+    contexts: dict[str, tuple[Tensor, int]] = {}
+    for done, prompts in enumerate(parts):
+        report(done, total, "encoding prompts")
+        contexts |= _encode(model, prompts)
+    report(steps, total, "gathering weights")
     weights = model.cross_attention_weights()
     gram, made_on = gather(weights, model.context_dim)
-    gram = gram.to(contexts[EMPTY_TARGET][0].device)
+    gram = gram.to(contexts[concepts[0].name][0].device)
     scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
 
-    report(2, total, "erasing")
+    report(steps + 1, total, "erasing")
     kept = row_gram([contexts[prompt][0] for prompt in preserve])
     pairs = [
         aligned_rows(contexts[c.name][0], contexts[c.instead or EMPTY_TARGET][0],
                      contexts[c.name][1], contexts[c.instead or EMPTY_TARGET][1])
         for c in concepts
     ]  # fmt: skip
-    change = edit_step([k for k, _ in pairs], [t for _, t in pairs], kept, **scales)
+    change = step = edit_step([k for k, _ in pairs], [t for _, t in pairs], kept, **scales)
+    seen = SeenWeights.of(gram)
     targets = [contexts[concept.instead or EMPTY_TARGET][0] for concept in concepts]
     originals = [contexts[concept.name][0] for concept in concepts]
     for loop in range(loops):
-        report(2 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
-        derived = derived_contexts(originals, gram, change, regularization=regularization)
-        change = change.followed_by(edit_step(derived, targets, kept, **scales))
+        report(steps + 1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
+        seen = seen.after(step)
+        step = edit_step(seen.derived(originals, regularization=regularization), targets, kept, **scales)
+        change = change.followed_by(step)
     change = change.recompressed(1e-9)
     report(total - 1, total, "forming the changes")
     method = "rece" if loops else "uce"
@@ -153,7 +160,7 @@ def gather(weights: Mapping[str, Tensor], context_dim: int) -> tuple[Tensor, str
         raise UnsupportedModelError(
             "the model has no text cross-attention (no attn2.to_k or to_v); families that work: SD 1.x, SD 2.x, SDXL"
         )
-    gram = torch.zeros(context_dim, context_dim, dtype=torch.float64)
+    gram = None
     digests = []
     for name in sorted(weights):
         weight = weights[name]
@@ -162,12 +169,11 @@ def gather(weights: Mapping[str, Tensor], context_dim: int) -> tuple[Tensor, str
                 f"{name} reads a context {weight.shape[-1]} wide but CLIP gives {context_dim}: "
                 "CLIP and MODEL do not belong together"
             )
-        part = gram_matrix([weight])
-        if not torch.isfinite(part).all():
+        gram = plus_gram(gram, weight)
+        if not torch.isfinite(gram.diagonal()).all():
             raise UnsupportedModelError(
                 f"{name} holds NaN or infinite values; the checkpoint or an upstream patch is damaged"
             )
-        gram = gram.to(part.device).add_(part)
         digests.append(fingerprint_of(name, weight))
     return gram, combined(digests)
 
@@ -181,14 +187,17 @@ def _check_preserve(concepts: Sequence[Concept], preserve: Sequence[str]) -> lis
     return prompts or [""]
 
 
-def _encode(
-    model: TextToImageModel, concepts: Sequence[Concept], preserve: Sequence[str]
-) -> dict[str, tuple[Tensor, int]]:
-    """Each distinct prompt's context and the index of its last content token."""
-    prompts = [EMPTY_TARGET, *preserve]
+def _prompts(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[list[str]]:
+    """Each distinct prompt that has to be encoded, in parts between which progress is told."""
+    prompts = [*preserve]
     for concept in concepts:
         prompts += [concept.name, concept.instead or EMPTY_TARGET]
     prompts = list(dict.fromkeys(prompts))
+    return [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
+
+
+def _encode(model: TextToImageModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, int]]:
+    """Each prompt's context and the index of its last content token."""
     encoded = model.encode_prompts(prompts)
     context = encoded.context
     if context.device.type == "mps":

@@ -7,19 +7,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..erasure import Erasure
-from . import rece
+from . import abo, doco, few_shot, rece
 
 
 @dataclass(frozen=True)
 class Method:
-    """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings."""
+    """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings.
+
+    ``needs`` names what else it takes: ``preserve`` (prompts), ``images`` (of the concept), ``training`` (``seed``,
+    ``seconds`` and ``rank``), ``instead`` (a concept's ``->``) or ``no instead``.
+    """
 
     run: Callable[..., Erasure]
     presets: Mapping[str, Any]
     summary: str
+    needs: frozenset[str] = frozenset({"preserve"})
 
 
 METHODS: Mapping[str, Method] = {
     "rece": Method(rece.rece, rece.PRESETS, "closed form, iterated: erases a concept and what would bring it back"),
+    "few_shot": Method(
+        few_shot.few_shot,
+        few_shot.PRESETS,
+        "the text encoder learns from a few pictures to lose the concept",
+        frozenset({"images", "training"}),
+    ),
+    "doco": Method(
+        doco.doco,
+        doco.PRESETS,
+        "adversarial: the concept's pictures learn to pass for an anchor's",
+        frozenset({"training"}),
+    ),
+    "abo": Method(
+        abo.abo,
+        abo.PRESETS,
+        "the concept's guidance learns to be an alternative's; reconstructed from the paper's abstract",
+        frozenset({"preserve", "training"}),
+    ),
     "uce": Method(rece.uce, rece.UCE_PRESETS, "closed form, once: the first step of rece"),
 }

@@ -91,9 +91,12 @@ class ComfyServer:
         return self._json("/object_info", timeout=120)
 
     def submit(self, prompt: dict[str, Any]) -> str:
-        """Queue an API-format prompt and return its id; a prompt with any invalid node is a PromptError."""
+        """Queue an API-format prompt and return its id; a prompt with any invalid node is a PromptError.
+
+        Only with a client_id does its history list the pictures of nodes whose results were cached.
+        """
         try:
-            answer = self._json("/prompt", {"prompt": prompt})
+            answer = self._json("/prompt", {"prompt": prompt, "client_id": "tests"})
         except urllib.error.HTTPError as refusal:
             if refusal.code != 400:
                 raise
@@ -130,16 +133,17 @@ class ComfyServer:
 
     def interrupt(self) -> None:
         """Cancel the prompt that is being executed."""
-        self._request("/interrupt", {})
+        self.request("/interrupt", {})
 
     def free(self) -> None:
-        """Unload all models and forget all cached results, before the next prompt at the latest."""
-        self._request("/free", {"unload_models": True, "free_memory": True})
+        """Unload all models and forget all cached results."""
+        self.request("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(1)  # ComfyUI does it in another thread, tells nobody, and runs a waiting prompt first
 
     def view(self, filename: str, subfolder: str = "", type: str = "output") -> Image.Image:
         """A picture that a prompt wrote."""
         query = urllib.parse.urlencode({"filename": filename, "subfolder": subfolder, "type": type})
-        image = Image.open(io.BytesIO(self._request(f"/view?{query}")))
+        image = Image.open(io.BytesIO(self.request(f"/view?{query}")))
         image.load()
         return image
 
@@ -165,10 +169,10 @@ class ComfyServer:
         raise TimeoutError(f"ComfyUI did not answer within {self.start_timeout} s; {self.log_tail()}")
 
     def _json(self, path: str, body: Any = None, timeout: float = 60) -> Any:
-        return json.loads(self._request(path, body, timeout))
+        return json.loads(self.request(path, body, timeout))
 
-    def _request(self, path: str, body: Any = None, timeout: float = 60) -> bytes:
-        """GET, or POST of `body` as JSON."""
+    def request(self, path: str, body: Any = None, timeout: float = 60) -> bytes:
+        """What GET answers, or POST of `body` as JSON."""
         if self._process is None or self._process.poll() is not None:
             code = self._process and self._process.returncode
             raise RuntimeError(f"ComfyUI is not running (exit code {code}); {self.log_tail()}")

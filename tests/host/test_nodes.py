@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_every_socket_explains_itself(server: ComfyServer) -> None:
 
 @pytest.mark.parametrize("name", NODES)
 def test_help_page(server: ComfyServer, name: str) -> None:
-    page = server._request(f"/extensions/{PACK}/docs/{name}.md").decode()
+    page = server.request(f"/extensions/{PACK}/docs/{name}.md").decode()
     node = server.object_info()[name]
     assert page.startswith(f"# {node['display_name']}\n")
     for socket, (of_type, *_) in node["input"].get("required", {}).items():
@@ -155,10 +156,16 @@ def test_strength_zero_changes_nothing_and_combining_adds(server: ComfyServer, p
         ({"concepts": "cat -> cat"}, "line 1 of concepts, 'cat -> cat'"),
         ({"concepts": " \n\n"}, "concepts is empty"),
         ({"concepts": "cat " * 80}, "longer than the 75 tokens that CLIP takes"),
+        ({"concepts": "caf\ufffd"}, "line 1 of concepts, 'caf\ufffd', is not UTF-8 text"),
+        ({"concepts": "half an emoji \ud83d"}, "line 1 of concepts, 'half an emoji \ufffd', is not UTF-8 text"),
         ({"preserve": "lion\ncat"}, "preserve lists 'cat', which is to be erased"),
+        ({"preserve": "lion\ncaf\ufffd"}, "line 2 of preserve, 'caf\ufffd', is not UTF-8 text"),
         ({"preset": "custom", "ridge": 0.0}, "ridge"),
         ({"preset": "custom", "erase_scale": -1.0}, "erase_scale"),
+        ({"preset": "custom", "ridge": float("nan")}, "ridge must be a finite number above 0, got nan"),
         ({"loops": -1}, "loops"),
+        ({"strength": float("nan")}, "strength must be a finite number, got nan"),
+        ({"clip": None}, "clip"),
     ],
 )
 def test_bad_input(server: ComfyServer, prompt: dict[str, Any], inputs: dict[str, Any], sentence: str) -> None:
@@ -166,7 +173,24 @@ def test_bad_input(server: ComfyServer, prompt: dict[str, Any], inputs: dict[str
     assert sentence in refused(server, prompt)
 
 
-@pytest.mark.parametrize("prefix", ["../escaped", "/tmp/escaped", "a/../../../escaped", "", "folder/", "taken/erasure"])
+def test_a_long_list_can_be_cancelled(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    expected = pixels(server, server.queue(prompt), AFTER)
+    long = deepcopy(prompt)
+    long[RECE]["inputs"]["concepts"] = "\n".join(f"thing {number}" for number in range(10_000))
+    started = server.submit(long)
+    server.wait_until_running(started)
+    time.sleep(1)
+    server.interrupt()
+    messages = dict(server.wait(started)["status"]["messages"])
+    assert messages["execution_interrupted"]["node_type"] == "ErasureRECE"
+    prompt[RECE]["inputs"]["preserve"] = "\n"  # not the cached result
+    assert np.array_equal(pixels(server, server.queue(prompt), AFTER), expected)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["../escaped", "/tmp/escaped", "a/../../../escaped", "", "folder/", "taken/erasure", "long" * 80],
+)
 def test_bad_folders(server: ComfyServer, prompt: dict[str, Any], prefix: str) -> None:
     loras = server.directory / "output" / "loras"
     loras.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 import graphs
 import numpy as np
@@ -66,7 +67,14 @@ def test_ui_format(server: ComfyServer, name: str) -> None:
 
 
 def test_the_template_browser_lists_them(server: ComfyServer) -> None:
-    assert set(json.loads(server._request("/api/workflow_templates"))[PACK]) >= set(graphs.NAMES)
+    assert set(json.loads(server.request("/api/workflow_templates"))[PACK]) >= set(graphs.NAMES)
     for name in graphs.NAMES:
-        served = json.loads(server._request(f"/api/workflow_templates/{PACK}/{name}.json"))
+        served = json.loads(server.request(f"/api/workflow_templates/{PACK}/{name}.json"))
         assert served == graphs.ui(name)
+
+
+@pytest.mark.parametrize("name", graphs.NAMES)
+def test_it_has_a_thumbnail(server: ComfyServer, name: str) -> None:
+    """Where ComfyUI's frontend looks for it; ``tools/make_thumbnails.py`` draws it."""
+    thumbnail = Image.open(BytesIO(server.request(f"/api/workflow_templates/{PACK}/{name}.jpg")))
+    assert thumbnail.format == "JPEG" and thumbnail.width > thumbnail.height > 100

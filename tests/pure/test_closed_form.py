@@ -12,9 +12,9 @@ from torch import Tensor
 from erasure_core import derived_context, edit_map
 from erasure_core.closed_form import (
     LowRank,
+    SeenWeights,
     SingularSystemError,
     aligned_rows,
-    derived_contexts,
     edit_step,
     gram_matrix,
     row_gram,
@@ -161,13 +161,14 @@ def test_a_derived_context_is_the_minimiser(system: dict, regularization: float)
 
 @quick
 @given(systems())
-def test_contexts_derived_together_are_those_derived_alone(system: dict) -> None:
+def test_contexts_derived_step_by_step_are_those_of_the_whole_edit(system: dict) -> None:
     gram = gram_matrix(system["weights"])
-    step = edit_step(system["concepts"], system["targets"], None, **system["scales"])
-    eye = torch.eye(len(gram), dtype=F64)
-    together = derived_contexts(system["concepts"], gram, step, regularization=0.1)
+    one = edit_step(system["concepts"], system["targets"], None, **system["scales"])
+    other = edit_step(system["targets"], system["concepts"], row_gram(system["preserved"]), **system["scales"])
+    edit = torch.eye(len(gram), dtype=F64) + one.followed_by(other).dense()
+    together = SeenWeights.of(gram).after(one).after(other).derived(system["concepts"], regularization=0.1)
     for context, derived in zip(system["concepts"], together, strict=True):
-        close(derived, derived_context(context, gram, eye + step.dense(), regularization=0.1), 1e-7)
+        close(derived, derived_context(context, gram, edit, regularization=0.1), 1e-7)
 
 
 def test_without_an_edit_the_derived_context_is_the_context() -> None:

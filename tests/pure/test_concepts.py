@@ -40,6 +40,7 @@ def test_bytes_are_read_as_utf8() -> None:
         (b"cat\xff\xfe", "concepts is not UTF-8 text"),
         ("caf\ufffd", "line 1 .*not UTF-8"),
         ("c\x00at", "line 1 .*not UTF-8"),
+        ("cat\nhalf an emoji \ud83d", "line 2 of concepts, 'half an emoji \ufffd', is not UTF-8"),
     ],
 )
 def test_lines_that_cannot_be_used(text: str | bytes, message: str) -> None:
@@ -103,6 +104,11 @@ def test_concepts_from_what_a_caller_has() -> None:
 
 def test_prompts_are_listed_once() -> None:
     assert parse_prompts("a dog\n\n# no\na dog\n a -> b ") == ["a dog", "a -> b"]
+
+
+def test_a_bad_prompt_names_the_input_that_it_came_by() -> None:
+    with pytest.raises(ConceptError, match="line 2 of preserve, 'caf\ufffd', is not UTF-8"):
+        parse_prompts("lion\ncaf\ufffd", "preserve")
 
 
 def test_what_is_erased_is_not_preserved_by_default() -> None:

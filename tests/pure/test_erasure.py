@@ -58,6 +58,12 @@ def test_scaling(strength: float) -> None:
             torch.testing.assert_close(found, strength * erasure.context_map.dense())
 
 
+@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
+def test_a_strength_that_is_not_finite(erasure: Erasure, strength: float) -> None:
+    with pytest.raises(ValueError, match=f"strength must be a finite number, got {strength}"):
+        erasure.scaled(strength)
+
+
 def test_adding(erasure: Erasure) -> None:
     other = uce(FakeModel(), "red fish")
     both = erasure + other

@@ -166,6 +166,11 @@ def test_progress_counts_up_and_can_cancel(model: FakeModel) -> None:
     counts = [done for done, _, _ in seen]
     assert counts == sorted(counts) and counts[-1] == seen[-1][1] and all(what for *_, what in seen)
 
+    many = [f"thing {number}" for number in range(100)]
+    encoding = []
+    rece(model, "cat", preserve=many, callback=lambda done, total, what: encoding.append(what == "encoding prompts"))
+    assert sum(encoding) > 5, "a long list is not one silent step"
+
     def cancel(done: int, total: int, what: str) -> None:
         raise KeyboardInterrupt
 

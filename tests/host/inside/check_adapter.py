@@ -1,6 +1,7 @@
 """The ComfyUI adapter: what it sees, what it changes, and what it refuses."""
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 
 import comfy.lora
@@ -8,11 +9,12 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.supported_models
+import folder_paths
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
 from pack.nodes import host, host_toy
-from pack.nodes.erasures import ErasureApply, ErasureCombine
+from pack.nodes.erasures import ErasureApply, ErasureCombine, ErasureSave
 from pack.nodes.rece import ErasureRECE
 
 KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -217,6 +219,40 @@ def test_clip_and_model_of_different_widths(toy, monkeypatch):
         parameter.data.zero_()
     with pytest.raises(UnsupportedModelError, match=r"192 wide but CLIP gives 64: CLIP and MODEL do not belong"):
         rece(host.ComfyModel(model, narrow), "cat")
+
+
+@pytest.mark.parametrize("name", ["strength_model", "strength_clip"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_strengths_that_are_not_finite(toy, name, value):
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0, name: value}
+    with pytest.raises(ValueError, match=rf"{name} must be a finite number, got {value}"):
+        ErasureApply.execute(*toy, made({KEY: Dense(torch.ones(96, 192))}), **strengths)
+
+
+@pytest.mark.parametrize(
+    ("writer", "problem"),
+    [
+        ("save_file", files.SafetensorError("I/O error: No space left on device")),
+        ("save_file", OSError(28, "No space left on device")),
+        ("tempfile.mkstemp", PermissionError(13, "Permission denied")),
+    ],
+)
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer, problem):
+    def fail(*_, **__):
+        raise problem
+
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(f"pack.erasure_core.files.{writer}", fail)
+    with pytest.raises(ValueError, match=r"filename_prefix 'no/cat': .*(No space left|Permission denied)"):
+        ErasureSave.execute(made({KEY: Dense(torch.ones(96, 192))}), "no/cat")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_saving_returns_the_path_and_overwrites_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    paths = [Path(*ErasureSave.execute(made({KEY: Dense(torch.ones(96, 192))}), "no/cat").result) for _ in range(2)]
+    assert [path.name for path in paths] == ["cat_00001_.safetensors", "cat_00002_.safetensors"]
+    assert sorted((tmp_path / "loras" / "no").iterdir()) == paths
 
 
 def test_an_erasure_for_another_kind_of_model(toy):
