@@ -12,11 +12,15 @@ from .concepts import Concept, as_concepts, parse_concepts
 from .erasure import Erasure, __version__
 from .files import check_target
 from .methods.registry import METHODS
+from .pictures import load_pictures
 from .progress import Progress
+from .sampling import generate
 from .table import percent, table
+from .training import TrainingError
 from .vocabulary import common_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
+VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'", file=sys.stderr)
         return USER_ERROR
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TrainingError) as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return USER_ERROR
     return 0
@@ -47,15 +51,17 @@ def demo(args: argparse.Namespace) -> None:
 def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
     concepts = _concepts(args)
-    settings = _settings(args)
-    preserve = list(args.preserve) + ([] if args.no_common else common_concepts(concepts))
+    settings = _settings(args) | _preserve(args, concepts) | _training(args)
     check_target(args.out, args.overwrite)
     model = _model(args.model)
+    settings |= _images(args, model, concepts)
     with Progress(args.method) as bar:
-        erasure = METHODS[args.method].run(model, concepts, preserve=preserve, callback=bar, **settings)
+        erasure = METHODS[args.method].run(model, concepts, callback=bar, **settings)
     path = erasure.save(args.out, overwrite=args.overwrite)
     size = path.stat().st_size / 1e6
-    print(f"{path}: erases {', '.join(map(str, concepts))}; rank {erasure.rank}, {size:.1f} MB")
+    losses = erasure.origins[0].losses
+    learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
+    print(f"{path}: erases {', '.join(map(str, concepts))}; rank {erasure.rank}, {size:.1f} MB{learned}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -132,7 +138,10 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The preset's, with what was given on the command line in its place."""
-    settings = dict(vars(METHODS[args.method].presets[args.preset]))
+    presets = METHODS[args.method].presets
+    if args.preset not in presets:
+        raise ValueError(f"{args.method} has no preset '{args.preset}'; it has {', '.join(presets)}")
+    settings = dict(vars(presets[args.preset]))
     for name in _setting_types():
         given = getattr(args, name)
         if given is None:
@@ -143,6 +152,45 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
             )
         settings[name] = given
     return settings
+
+
+def _preserve(args: argparse.Namespace, concepts: Sequence[Concept]) -> dict[str, Any]:
+    if "preserve" not in METHODS[args.method].needs:
+        _refuse(args, "preserve", "no_common")
+        return {}
+    return {"preserve": list(args.preserve) + ([] if args.no_common else common_concepts(concepts))}
+
+
+def _training(args: argparse.Namespace) -> dict[str, Any]:
+    if "training" not in METHODS[args.method].needs:
+        _refuse(args, "seed", "seconds", "rank")
+        return {}
+    return {"seed": args.seed or 0, "seconds": args.seconds, "rank": args.rank}
+
+
+def _images(args: argparse.Namespace, model, concepts: Sequence[Concept]) -> dict[str, Any]:
+    """From a folder, drawn by the model itself, or none at all: as ``--images`` says."""
+    if "images" not in METHODS[args.method].needs:
+        _refuse(args, "images")
+        return {}
+    if args.images is None:
+        raise ValueError(
+            f"{args.method} needs --images: a folder of pictures of the concept, a number of pictures for the model to "
+            "draw itself, or 'none'"
+        )
+    if args.images == "none":
+        return {"images": None}
+    if not args.images.isdecimal():
+        return {"images": load_pictures(Path(args.images), VAE_FACTOR * model.latent_shape()[1])}
+    count = int(args.images)
+    with Progress("images") as bar:
+        return {"images": generate(model, [concepts[0].name] * count, range(count), callback=bar)}
+
+
+def _refuse(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(args, name):
+            raise ValueError(f"{args.method} takes no {_option(name)}")
 
 
 def _setting_types() -> dict[str, type]:
@@ -157,7 +205,7 @@ def _option(name: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m erasure_core", description="Erase concepts from text-to-image models in closed form."
+        prog="python -m erasure_core", description="Erase concepts from text-to-image models."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -187,6 +235,10 @@ def _add_erase(commands) -> None:
         command.add_argument(_option(name), type=kind, help="in place of the preset's")
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
+    command.add_argument("--images", help="few_shot: a folder of the concept, a number for the model to draw, or none")
+    command.add_argument("--seed", type=int, help="learned methods: the same seed gives the same erasure")
+    command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
+    command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from pure.fakes import FakeModel
 from safetensors.torch import save_file
 
@@ -160,3 +161,38 @@ def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "unet.safetensors")
     with pytest.raises(ValueError, match="has no text encoder"):
         checkpoints.configs(tmp_path / "unet.safetensors")
+
+
+def test_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a.safetensors"
+    erase = ["erase", "--model", "toy", "--overwrite", "--out", str(out), "--steps", "2", "--seed", "3", "--concept"]
+    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", "2", "--learning-rate", "0.001"]) == 0
+    (origin,) = Erasure.load(out).origins
+    assert origin.method == "few_shot" and origin.settings["images"] == 2 and origin.settings["seed"] == 3
+    assert len(origin.losses) == 2 and "2 steps, loss" in capsys.readouterr().out
+    for index in range(3):
+        Image.new("RGB", (40, 30), (index, 90, 200)).save(tmp_path / f"{index}.png")
+    fake.encode_images = lambda images: torch.cat([images, images[:, :1]], 1)[..., ::8, ::8]
+    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", str(tmp_path)]) == 0
+    assert Erasure.load(out).origins[0].settings["images"] == 3
+    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", "none", "--rank", "2"]) == 0
+    assert cli.main([*erase, "cat -> dog", "--method", "doco", "--batch-size", "2"]) == 0
+    assert cli.main([*erase, "cat", "--method", "abo", "--trajectories", "2", "--preserve", "bird"]) == 0
+    assert "bird" in Erasure.load(out).origins[0].settings["preserve"]
+
+
+def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    erase = ("erase", "--model", "toy", "--out", tmp_path / "a.safetensors", "--concept")
+    few_shot = (*erase, "cat", "--method", "few_shot")
+    assert "few_shot needs --images" in fails(capsys, *few_shot)
+    assert "there is no folder" in fails(capsys, *few_shot, "--images", tmp_path / "nothing")
+    assert "holds no picture" in fails(capsys, *few_shot, "--images", tmp_path)
+    (tmp_path / "a.png").write_bytes(b"no")
+    assert "a.png is not a readable picture" in fails(capsys, *few_shot, "--images", tmp_path)
+    assert "takes no --preserve" in fails(capsys, *few_shot, "--images", "none", "--preserve", "bird")
+    assert "no preset 'explicit'" in fails(capsys, *few_shot, "--images", "none", "--preset", "explicit")
+    assert "needs an anchor" in fails(capsys, *erase, "cat", "--method", "doco")
+    assert "rece takes no --seconds" in fails(capsys, *erase, "cat", "--seconds", "3")
+    assert "rece takes no --images" in fails(capsys, *erase, "cat", "--images", "3")
+    assert "rece has no setting --steps" in fails(capsys, *erase, "cat", "--steps", "3")
+    assert not (tmp_path / "a.safetensors").exists()

@@ -180,7 +180,7 @@ def test_progress_counts_up_and_can_cancel(model: FakeModel) -> None:
     assert digest(model.weights) == before
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", ["rece", "uce"])
 def test_every_method_runs_at_every_preset(name: str, model: FakeModel) -> None:
     method = METHODS[name]
     assert method.summary and set(method.presets) == {"object", "style", "explicit"}

@@ -1,0 +1,35 @@
+"""A user's picture files as a batch of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def load_pictures(folder: Path, size: int) -> Tensor:
+    """Every picture file of ``folder``, cut to its middle square: ``[n, 3, size, size]`` in 0 to 1, by name.
+
+    Raises ``ValueError`` when there is none or one cannot be read, naming it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"images: there is no folder {folder}")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    if not paths:
+        raise ValueError(f"images: {folder} holds no picture ({', '.join(ENDINGS)})")
+    return torch.stack([_load(path, size) for path in paths])
+
+
+def _load(path: Path, size: int) -> Tensor:
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"images: {path.name} is not a readable picture: {error}") from error
+    square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1).float() / 255
