@@ -1,4 +1,4 @@
-"""All that the pack knows about ComfyUI's models, patches, folders and progress."""
+"""All that the pack knows about ComfyUI's models, patches, folders and progress; ``host_training`` about training."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ComfyModel:
             part = [[token[:2] for token in row] for row in rows[start : start + BATCH]]
             context = self.clip.encode_from_tokens({self._encoder: part})
             contexts.append(context.reshape(len(part), -1, context.shape[-1]).to("cpu", torch.float32))
-        return EncodedPrompts(torch.cat(contexts), tuple(_last_content(row) for row in rows))
+        return EncodedPrompts(torch.cat(contexts), tuple(last_content(row) for row in rows))
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
         return attention_weights(self.model, self._keys)
@@ -103,12 +103,17 @@ def unet_keys(model) -> dict[str, str]:
 
 def attention_weights(model, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
     """Cross-attention keys and values in float32, by diffusers' names, merged with the patches or without."""
-    entries, device = model.get_key_patches(UNET), _working_device(model)
+    wanted = {name: key for name, key in keys.items() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
+    return merged_weights(model, UNET, wanted, patched=patched)
+
+
+def merged_weights(patcher, prefix: str, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
+    """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's, after prefix."""
+    entries, device = patcher.get_key_patches(prefix), _working_device(patcher)
     readers = {}
     for name, key in keys.items():
-        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-            entry = entries[key] if patched else entries[key][:1]
-            readers[name] = lambda entry=entry, key=key: _merged(entry, key, device)
+        entry = entries[key] if patched else entries[key][:1]
+        readers[name] = lambda entry=entry, key=key: merged(entry, key, device)
     return LazyWeights(readers)
 
 
@@ -201,12 +206,12 @@ def _encoder_of(clip) -> str:
     return encoders.pop()
 
 
-def _last_content(row: Iterable[tuple]) -> int:
+def last_content(row: Iterable[tuple]) -> int:
     """The index of the last token of a word; 0, the start token, when there is none."""
     return max((index for index, token in enumerate(row) if token[2]), default=0)
 
 
-def _merged(entry: Sequence, key: str, device: torch.device) -> Tensor:
+def merged(entry: Sequence, key: str, device: torch.device) -> Tensor:
     """A weight with its patches, from ``get_key_patches``, in float32 and never the model's own tensor."""
     (weight, convert), *patches = entry
     if not weight.is_floating_point():

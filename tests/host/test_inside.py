@@ -38,3 +38,8 @@ def run_inside(comfy_path: Path, *arguments: str, **variables: str) -> None:
 
 def test_toy_and_adapter(comfy_path: Path) -> None:
     run_inside(comfy_path, str(INSIDE / "check_toy.py"), str(INSIDE / "check_adapter.py"))
+
+
+@pytest.mark.parametrize("option", ["", "--use-split-cross-attention"])
+def test_training(comfy_path: Path, option: str) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_training.py"), COMFYUI_OPTION=option)

@@ -1,6 +1,7 @@
 """Tests that ``test_inside.py`` runs where ComfyUI is on the path; the pack is ``pack`` there."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -8,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def load_comfy() -> None:
-    """ComfyUI reads its command line when it is imported."""
+    """ComfyUI reads its command line when it is imported; COMFYUI_OPTION adds to it."""
     import comfy.options
 
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu"]
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu", *os.environ.get("COMFYUI_OPTION", "").split()]
     comfy.options.enable_args_parsing()
     import comfy.cli_args  # noqa: F401
 

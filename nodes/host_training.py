@@ -1,0 +1,235 @@
+"""Training inside ComfyUI: its modules as differentiable functions of weights, the host's own only read."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import comfy.model_management
+import comfy.model_sampling
+import numpy as np
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from PIL import Image
+from torch import Tensor
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from ..erasure_core import EncodedPrompts, UnsupportedModelError
+from ..erasure_core.model import Callback
+from . import host
+
+log = logging.getLogger(__name__)
+
+TEXT = "text_encoder."
+STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of SD 1.x and 2.x, whatever its size
+ROOM = 4  # times the UNet's copy: itself, activations, gradients
+
+
+@contextmanager
+def trainable(model, clip, vae=None) -> Iterator[TrainableComfyModel]:
+    """MODEL, CLIP and VAE as a model to train through, inside a ``with`` block; its memory is freed at the end."""
+    with torch.inference_mode(False):
+        seen = TrainableComfyModel(model, clip, vae)
+        _make_room(seen)
+        try:
+            yield seen
+        finally:
+            seen.forget()
+            comfy.model_management.soft_empty_cache()
+
+
+class TrainableComfyModel(host.ComfyModel):
+    """A ``ComfyModel`` whose passes are differentiable in stand-ins for its weights; nothing of it is written.
+
+    The UNet and the text encoder run with normal tensors in the places of all their weights: the host's, merged with
+    what upstream patches did, or the stand-ins. Hooks and patches of the attention (IPAdapter and the like) are not
+    seen. Use it outside of inference mode, see ``trainable``.
+    """
+
+    def __init__(self, model, clip, vae=None):
+        super().__init__(model, clip)
+        _check(model)
+        self.vae = vae
+        self.dtype = _compute_dtype(model, self.device)
+        stage = clip.cond_stage_model
+        self._text_encoder = getattr(stage, stage.clip)
+        self._text_prefix = f"{stage.clip}."
+        self._text_keys = {
+            TEXT + path.removeprefix("transformer."): self._text_prefix + path
+            for path, _ in self._text_encoder.named_parameters()
+            if path.startswith("transformer.")
+        }
+        self._stand_ins: dict[str, Tensor] = {}
+        self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
+
+    def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        if scope == "cross-attention":
+            return self.cross_attention_weights()
+        if scope == "text_encoder":
+            return host.merged_weights(self.clip.patcher, self._text_prefix, self._text_keys)
+        if scope == "unet":
+            return host.merged_weights(self.model, host.UNET, self._keys)
+        if scope == "attention":
+            keys = {name: key for name, key in self._keys.items() if ".attn1." in name or ".attn2." in name}
+            return host.merged_weights(self.model, host.UNET, keys)
+        raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> TrainableComfyModel:
+        for name in weights:
+            if name not in self._keys and name not in self._text_keys:
+                raise ValueError(f"the model has no weight {name}")
+        view = copy.copy(self)
+        view._stand_ins = {**self._stand_ins, **weights}
+        return view
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        ours = self._in_place(self._text_keys, self._text_prefix, torch.float32)
+        if not ours:
+            with torch.inference_mode():
+                encoded = super().encode_prompts(prompts)
+            return EncodedPrompts(encoded.context.clone(), encoded.last_content)
+        rows = [self._tokens_of(prompt) for prompt in prompts]
+        stage = self.clip.cond_stage_model
+        stage.reset_clip_options()
+        if self.clip.layer_idx is not None:
+            stage.set_clip_options({"layer": self.clip.layer_idx})
+        weights = self._all_weights(self.clip.patcher, self._text_encoder, self._text_prefix, torch.float32)
+        tokens = [[token[0] for token in row] for row in rows]
+        with CopiedNorms():
+            context = functional_call(self._text_encoder, {**weights, **ours}, (tokens,))[0]
+        return EncodedPrompts(context, tuple(host.last_content(row) for row in rows))
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        unet = self.model.model.diffusion_model
+        weights = self._all_weights(self.model, unet, host.UNET, self.dtype)
+        ours = self._in_place(self._keys, host.UNET, self.dtype)
+        given = latents.to(self.device, self.dtype), timesteps.to(self.device)
+        options = {"optimized_attention_override": _differentiable_attention}
+        named = {"context": context.to(self.device, self.dtype), "transformer_options": options}
+        return functional_call(unet, {**weights, **ours}, given, named)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        if self.vae is None:
+            raise ValueError("VAE is missing: images are encoded with it; connect the one of the checkpoint")
+        with torch.inference_mode():
+            encoded = self.vae.encode(images.movedim(1, -1))
+        return self.scaled_latents(encoded)
+
+    def scaled_latents(self, samples: Tensor) -> Tensor:
+        """What a LATENT or a VAE holds, as the UNet expects it."""
+        return self.model.model.process_latent_in(samples.clone())
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = self.model.model.model_config.unet_config["image_size"]
+        if side == STOCK_IMAGE_SIZE:
+            side = 96 if self.prediction_type == "v_prediction" else 64
+        return self.model.model.latent_format.latent_channels, side, side
+
+    def forget(self) -> None:
+        """Let go of the copies of weights; they are made anew when they are needed."""
+        self._own.clear()
+
+    def _in_place(self, keys: Mapping[str, str], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The stand-ins among ``keys``, by their names within the module that ``prefix`` leads to."""
+        return {
+            keys[name].removeprefix(prefix): tensor.to(self.device, dtype)
+            for name, tensor in self._stand_ins.items()
+            if name in keys
+        }
+
+    def _all_weights(self, patcher, module, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Every weight of a module as a normal tensor, merged with the patches; a copy where the host's will not do."""
+        if prefix not in self._own:
+            entries = patcher.get_key_patches(prefix)
+            self._own[prefix] = {
+                path: _normal(entries[prefix + path], prefix + path, self.device, dtype)
+                for path, _ in module.named_parameters()
+            }
+        return self._own[prefix]
+
+
+class CopiedNorms(TorchFunctionMode):
+    """Gives every layer norm a copy: CLIP's layers add in place to what the norm keeps for its backward pass."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.layer_norm:
+            args = (args[0].clone(), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+def progress() -> Callback:
+    """As ``host.progress``, and the log tells the loss every tenth of the way."""
+    report, told = host.progress(), -1
+
+    def callback(done: int, total: int, what: str) -> None:
+        nonlocal told
+        report(done, total, what)
+        tenth = 10 * done // total
+        if tenth != told:
+            log.info("%s, step %d of %d", what, done, total)
+        told = tenth
+
+    return callback
+
+
+def pictures(images: Tensor) -> Tensor:
+    """An IMAGE ``[n, h, w, c]`` as the methods take it: a normal tensor ``[n, 3, h, w]``."""
+    return images[..., :3].movedim(-1, 1).float().clone()
+
+
+def image(picture: Image.Image) -> Tensor:
+    """A picture as an IMAGE."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
+
+
+def _check(model) -> None:
+    inner = model.model
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, (comfy.model_sampling.EDM, comfy.model_sampling.X0)) or not isinstance(
+        sampling, comfy.model_sampling.EPS
+    ):
+        raise UnsupportedModelError("MODEL predicts neither noise nor velocity, and training needs one of them")
+    channels = inner.model_config.unet_config["in_channels"]
+    if channels != inner.latent_format.latent_channels:
+        raise UnsupportedModelError(
+            f"MODEL reads {channels} channels, as inpainting models do, which cannot be trained; use the plain one"
+        )
+
+
+def _compute_dtype(model, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16: training in float16 gives NaN."""
+    small = model.model.get_dtype() != torch.float32
+    fits = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if small and fits else torch.float32
+
+
+def _make_room(seen: TrainableComfyModel) -> None:
+    """Unload MODEL and CLIP, which are not used themselves, and other models where the memory is needed."""
+    management = comfy.model_management
+    mine = (seen.model, seen.clip.patcher)
+    others = [
+        loaded
+        for loaded in management.current_loaded_models
+        if loaded.model is None or not any(loaded.model.is_clone(patcher) for patcher in mine)
+    ]
+    with torch.inference_mode():
+        for device in {patcher.load_device for patcher in mine}:
+            management.free_memory(1e30, device, keep_loaded=others)
+        if seen.device.type == "cuda":
+            numbers = sum(weight.numel() for weight in seen.model.model.diffusion_model.parameters())
+            management.free_memory(ROOM * numbers * seen.dtype.itemsize, seen.device)
+
+
+@torch.no_grad()
+def _normal(entry: Sequence, key: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    weight = entry[0][0]
+    usable = len(entry) == 1 and not weight.is_inference() and (weight.device, weight.dtype) == (device, dtype)
+    return weight.detach() if usable else host.merged(entry, key, device).to(dtype)
+
+
+def _differentiable_attention(function, *arguments, **named) -> Tensor:
+    """PyTorch's own in place of a kernel that may have no backward pass or chunk by free memory."""
+    return attention_pytorch(*arguments, **named)
