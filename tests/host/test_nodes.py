@@ -14,7 +14,10 @@ import torch
 from comfy_server import PACK, ComfyServer, PromptError
 from safetensors.torch import load_file, save_file
 
-NODES = ("ErasureRECE", "ErasureApply", "ErasureCombine", "ErasureSave", "ErasureLoad", "ErasureLoadToy")
+NODES = (
+    "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
+    "ErasureLoad", "ErasureLoadToy",
+)  # fmt: skip
 RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
 
 

@@ -10,7 +10,8 @@ import pytest
 from comfy_server import PACK, ComfyServer, PromptError, server_environment
 
 STOCK = {"CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "LoraLoader", "SaveImage", "VAEDecode"}
-OURS = {"ErasureRECE", "ErasureApply", "ErasureCombine", "ErasureSave", "ErasureLoad", "ErasureLoadToy"}
+METHODS = {"ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO"}
+OURS = METHODS | {"ErasureApply", "ErasureCombine", "ErasureSave", "ErasureLoad", "ErasureLoadToy"}
 
 
 def red_picture(width: int = 8, prefix: str = "red") -> dict:

@@ -1,0 +1,223 @@
+"""The nodes whose methods train: few-shot, DoCo and AbO."""
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..erasure_core.concepts import parse_prompts
+from ..erasure_core.curve import loss_curve
+from ..erasure_core.methods import abo, doco, few_shot
+from . import host, host_training
+from .sockets import CATEGORY, Erasure
+
+MODELS = "SD 1.x, SD 2.x and this pack's toy model."
+MOST_SEEDS = 0xFFFFFFFF
+
+
+class ErasureFewShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureFewShot",
+            display_name="Erase a Concept (Few-Shot)",
+            category=CATEGORY,
+            description="Trains the text encoder for a few steps to lose a concept, given about four pictures of it. "
+            f"What its prompts give instead cannot be chosen. {MODELS}",
+            inputs=[
+                *_model_and_clip("read"),
+                _concept("van gogh", "What to erase: one concept, without '->'."),
+                *_training(few_shot.PRESETS),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="The model's autoencoder; needed when pictures are connected."
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="About four pictures of the concept, as a batch, in the size that the model draws. Without "
+                    "them noise takes their place, which works less well.",
+                ),
+            ],
+            outputs=_outputs("The model; few-shot does not change it.", "A copy of the text encoder that lost it."),
+        )
+
+    @classmethod
+    def execute(cls, model, clip, concept, preset, steps, learning_rate, vae=None, images=None, **training):
+        settings = _settings(few_shot.PRESETS[preset], steps, learning_rate)
+
+        def learn(seen, **more):
+            pictures = None if images is None else host_training.pictures(images)
+            return few_shot.few_shot(seen, concept, pictures, **vars(settings), **more)
+
+        return _trained(learn, model, clip, vae, **training)
+
+
+class ErasureDoCo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureDoCo",
+            display_name="Erase a Concept (DoCo)",
+            category=CATEGORY,
+            description="Trains cross-attention against a discriminator until prompts of a concept pass for an "
+            f"anchor's, a harmless class, while the anchor itself is preserved. {MODELS}",
+            inputs=[
+                *_model_and_clip("changed"),
+                _concept("parachute -> airplane", "What to erase, '->', and the anchor that its prompts should give."),
+                *_training(doco.PRESETS),
+                io.Latent.Input(
+                    "anchors",
+                    optional=True,
+                    tooltip="Pictures of the anchor, as latents, a batch of some dozens. Without them the model draws "
+                    "them itself before it trains.",
+                ),
+            ],
+            outputs=_outputs("A copy of the model without it.", "The text encoder; DoCo does not change it."),
+        )
+
+    @classmethod
+    def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
+        settings = _settings(doco.PRESETS[preset], steps, learning_rate)
+
+        def learn(seen, **more):
+            latents = None if anchors is None else seen.scaled_latents(anchors["samples"])
+            return doco.doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
+
+        return _trained(learn, model, clip, **training)
+
+
+class ErasureAbO(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        default = next(iter(abo.PRESETS.values()))
+        return io.Schema(
+            node_id="ErasureAbO",
+            display_name="Erase a Concept (AbO)",
+            category=CATEGORY,
+            description="Trains cross-attention until a concept guides as an alternative does, or not at all; the "
+            "layout of pictures stays. A reconstruction from the abstract of the paper 'All but One' (AAAI 2024), "
+            f"whose code was never published. {MODELS}",
+            inputs=[
+                *_model_and_clip("changed"),
+                _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
+                io.String.Input(
+                    "preserve",
+                    multiline=True,
+                    default="",
+                    placeholder="what must stay as it is",
+                    tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
+                ),
+                _weight("unconditional_weight", default, "How firmly pictures without a prompt are held as they are."),
+                _weight("preserve_weight", default, "How firmly the preserved prompts are held as they are."),
+                io.Combo.Input(
+                    "scope",
+                    options=list(abo.SCOPES),
+                    tooltip="What is trained. More of the model erases more and needs more memory.",
+                ),
+                *_training(abo.PRESETS),
+            ],
+            outputs=_outputs("A copy of the model without it.", "The text encoder; AbO does not change it."),
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, concept, preserve, unconditional_weight, preserve_weight, scope, preset, steps,
+        learning_rate, **training,
+    ):  # fmt: skip
+        weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
+        settings = replace(_settings(abo.PRESETS[preset], steps, learning_rate), **weights)
+        prompts = parse_prompts(preserve, "preserve")
+
+        def learn(seen, **more):
+            return abo.abo(seen, concept, preserve=prompts, scope=scope, **vars(settings), **more)
+
+        return _trained(learn, model, clip, **training)
+
+
+def _trained(learn, model, clip, vae=None, *, seconds, rank, seed, strength) -> io.NodeOutput:
+    """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
+    budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
+    with host_training.trainable(model, clip, vae) as seen:
+        erasure = learn(seen, callback=host_training.progress(), **budget).scaled(strength)
+    (origin,) = erasure.origins
+    curve = host_training.image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
+    return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, curve)
+
+
+def _settings(preset, steps: int, learning_rate: float):
+    """The preset, with what the user set in place of its own numbers."""
+    return replace(preset, steps=steps or preset.steps, learning_rate=learning_rate or preset.learning_rate)
+
+
+def _model_and_clip(use: str) -> list:
+    return [
+        io.Model.Input("model", tooltip=f"The model, {use} in training. LoRAs and erasures before this node count."),
+        io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
+    ]
+
+
+def _concept(placeholder: str, tooltip: str):
+    return io.String.Input("concept", default="", placeholder=placeholder, tooltip=tooltip)
+
+
+def _weight(name: str, default, tooltip: str):
+    return io.Float.Input(
+        name, default=getattr(default, name), min=0.0, max=1e4, step=0.1, round=False, tooltip=tooltip
+    )
+
+
+def _training(presets) -> list:
+    """What every learned method takes; ``steps`` and ``learning_rate`` are the preset's unless they are set."""
+    return [
+        io.Combo.Input("preset", options=list(presets), tooltip="The settings for a kind of concept."),
+        io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="How many updates; 0 for the preset's number."),
+        io.Float.Input(
+            "learning_rate",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=1e-6,
+            round=False,
+            tooltip="How far each update goes; 0 for the preset's. Lower it when the loss explodes.",
+        ),
+        io.Float.Input(
+            "seconds",
+            default=0.0,
+            min=0.0,
+            max=1e6,
+            step=1.0,
+            tooltip="Training ends after so many seconds, finished or not; 0 for no limit. With a limit the result "
+            "depends on the machine's speed.",
+        ),
+        io.Int.Input(
+            "rank",
+            default=0,
+            min=0,
+            max=1024,
+            tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MOST_SEEDS,
+            control_after_generate=True,
+            tooltip="Of all that is drawn in training. The same seed gives the same erasure on the same machine.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=2.0,
+            step=0.05,
+            tooltip="How much of the erasure is applied, and carried by ERASURE: 1 is all, 0 is nothing.",
+        ),
+    ]
+
+
+def _outputs(model: str, clip: str) -> list:
+    return [
+        io.Model.Output(display_name="MODEL", tooltip=model),
+        io.Clip.Output(display_name="CLIP", tooltip=clip),
+        Erasure.Output(display_name="ERASURE", tooltip="The change itself, to save, combine or apply."),
+        io.Image.Output(display_name="loss", tooltip="The loss of every step, as a curve."),
+    ]
