@@ -95,7 +95,7 @@ def doco(
     clean_latents = check_latents(anchor_latents, model.latent_shape()).float().cpu()
 
     stand_ins = StandIns(model.cross_attention_weights(), rank, generator)
-    judge = patch_discriminator(model.latent_shape(), seed).to(model.device)
+    judge = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
     generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
     judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
     quiet = round(warm_up * steps)
