@@ -71,7 +71,8 @@ def main() -> None:
             entry = server.queue(prompt)
             before, after = (server.images(entry, node) for node in (BEFORE, AFTER))
             target = ROOT / "workflows" / f"{name}.jpg"
-            thumbnail(before, after, prompt["6"]["inputs"]["concepts"]).save(target, quality=90)
+            inputs = prompt["6"]["inputs"]
+            thumbnail(before, after, inputs.get("concepts") or inputs["concept"]).save(target, quality=90)
             print(target)
 
 

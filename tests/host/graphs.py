@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_server import ROOT
 
-NAMES = ("erase-an-object", "erase-a-style", "erase-from-your-checkpoint")
+NAMES = ("erase-an-object", "erase-a-style", "erase-from-your-checkpoint", "learn-to-forget-abo")
 NOTES = {"Note", "MarkdownNote"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 

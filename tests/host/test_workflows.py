@@ -14,7 +14,7 @@ from PIL import Image
 
 from erasure_core.toy import Judge, Verdict
 
-BEFORE, AFTER = "9", "12"
+BEFORE, AFTER, CURVE = "9", "12", "13"
 pytestmark = pytest.mark.toy
 
 
@@ -43,6 +43,16 @@ def test_erase_a_style(server: ComfyServer, judge: Judge) -> None:
     assert after.styles.count("noto") <= 2, after
     assert after.objects.count("cat") >= 6, after
     assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
+
+
+def test_learn_to_forget(server: ComfyServer, judge: Judge) -> None:
+    entry = server.queue(graphs.api("learn-to-forget-abo"), timeout=1800)
+    before, after = (seen(judge, server.images(entry, node)) for node in (BEFORE, AFTER))
+    assert before.objects.count("cat") >= 6, before
+    assert after.objects.count("cat") <= 2 and after.objects.count("dog") >= 5, after
+    assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
+    (curve,) = server.images(entry, CURVE)
+    assert curve.width > curve.height
 
 
 @pytest.mark.parametrize("name", graphs.NAMES)
