@@ -49,7 +49,7 @@ PUBLISHED: Mapping[str, RecePreset] = {
 }
 
 PRESETS: Mapping[str, RecePreset] = {
-    "object": RecePreset(loops=1, regularization=1e-3, amplification=1.6),
+    "object": RecePreset(loops=1, regularization=1e-3, amplification=1.4),
     "style": RecePreset(loops=1, regularization=1e-3, amplification=1.8),
     "explicit": PUBLISHED["explicit"],
 }
