@@ -48,7 +48,7 @@ class ErasureRECE(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=[*PRESETS, CUSTOM],
-                    tooltip="The settings for a kind of concept. Only 'custom' uses the five numbers below.",
+                    tooltip="The settings for a kind of concept. Only 'custom' uses the six numbers below.",
                 ),
                 *_custom_inputs(),
                 io.Float.Input(
@@ -92,6 +92,8 @@ def _custom_inputs() -> list:
         "erase_scale": "The weight of what is erased.",
         "preserve_scale": "The weight of what is preserved.",
         "ridge": "How firmly the weights are held where nothing else holds them; raise it if the system is singular.",
+        "amplification": "How far to go along the change that was found; 1 is as published. More erases more surely "
+        "inside long prompts and harms more.",
     }
     return [loops] + [
         io.Float.Input(

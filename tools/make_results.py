@@ -6,13 +6,13 @@ python tools/make_results.py [--out docs/results.md] [--fresh]
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import time
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
-from erasure_core import Concept, common_concepts
+from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.evaluation import Scores, captions_for, draw, evaluate_model, evaluate_renders, score, subject_of
 from erasure_core.methods.rece import PUBLISHED
 from erasure_core.methods.registry import METHODS
@@ -24,10 +24,11 @@ OBJECTS = ("cat", "dog", "pizza", "car", "rose", "skull", "penguin", "banana", "
 STYLES = ("noto", "twemoji", "blob", "fluent")
 REPLACED = ("cat -> dog", "rose -> sunflower", "noto -> fluent")
 SETTINGS = {
-    "default": ("rece", "the product's default: preset, common concepts preserved"),
+    "default": ("rece", "the product's default: preset of this pack, common concepts preserved"),
     "published": ("rece", "the published settings: preset of the paper, only the empty prompt preserved"),
     "uce": ("uce", "UCE with common concepts preserved"),
 }
+NOTHING = "nothing"
 ERASED, OTHERS, SEED = 24, 72, 100
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
@@ -38,33 +39,28 @@ def concepts() -> list[Concept]:
     return [Concept(name) for name in (*OBJECTS, *STYLES)] + [Concept(*pair) for pair in pairs]
 
 
-def erase(model, concept: Concept, setting: str):
-    """The erasure and the seconds that it took."""
+def erase(model, concept: Concept, setting: str) -> Erasure:
     method = METHODS[SETTINGS[setting][0]]
     kind = "style" if subject_of(concept).kind == "style" else "object"
     presets = PUBLISHED if setting == "published" else method.presets
     preserve = () if setting == "published" else common_concepts([concept])
-    began = time.perf_counter()
-    erasure = method.run(model, [concept], preserve=preserve, **asdict(presets[kind]))
-    return erasure, time.perf_counter() - began
+    return method.run(model, [concept], preserve=preserve, **asdict(presets[kind]))
 
 
-def measure(model, judge: Judge, concept: Concept) -> list[dict]:
-    """A row for the unedited model and one for every setting, on the same captions and noise."""
+def measure(model, judge: Judge, concept: Concept, setting: str) -> dict:
+    """The row of a setting, or of the unedited model, always on the same captions and noise."""
     subject = subject_of(concept)
     captions = captions_for(subject, ERASED, OTHERS, SEED)
-    rows = [_row(score(draw(model, judge, captions, seed=SEED), subject), concept, "nothing", 0.0)]
-    for setting in SETTINGS:
-        erasure, seconds = erase(model, concept, setting)
-        with erasure.applied_to(model):
-            gallery = draw(model, judge, captions, seed=SEED)
-        rows.append(_row(score(gallery, subject), concept, setting, seconds))
-    return rows
+    if setting == NOTHING:
+        return _row(score(draw(model, judge, captions, seed=SEED), subject), concept, setting)
+    with erase(model, concept, setting).applied_to(model):
+        gallery = draw(model, judge, captions, seed=SEED)
+    return _row(score(gallery, subject), concept, setting)
 
 
-def _row(scores: Scores, concept: Concept, setting: str, seconds: float) -> dict:
+def _row(scores: Scores, concept: Concept, setting: str) -> dict:
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
-    return {"concept": str(concept), "kind": scores.subject.kind, "setting": setting, "seconds": seconds, **shares}
+    return {"concept": str(concept), "kind": scores.subject.kind, "setting": setting, **shares}
 
 
 def report(rows: list[dict], quality: str) -> str:
@@ -76,7 +72,7 @@ def report(rows: list[dict], quality: str) -> str:
 
 
 def _setting_table(rows: list[dict], setting: str) -> str:
-    before = {row["concept"]: row for row in rows if row["setting"] == "nothing"}
+    before = {row["concept"]: row for row in rows if row["setting"] == NOTHING}
     after = [row for row in rows if row["setting"] == setting]
     lines = [_line(row["concept"], row, before[row["concept"]]) for row in after]
     single = [row for row in after if "->" not in row["concept"]]
@@ -89,17 +85,17 @@ def _setting_table(rows: list[dict], setting: str) -> str:
     for name, group in groups.items():
         unedited = [before[row["concept"]] for row in group]
         lines.append(_line(f"**{name}**", _mean(group), _mean(unedited)))
-    return table(("erased", *COLUMNS, "ms"), lines)
+    return table(("erased", *COLUMNS), lines)
 
 
 def _mean(rows: list[dict]) -> dict:
-    return {key: mean(row[key] for row in rows) for key in (*COLUMNS, "seconds")}
+    return {key: mean(row[key] for row in rows) for key in COLUMNS}
 
 
 def _line(name: str, row: dict, before: dict) -> list[str]:
     cells = [f"{100 * row['UA']:.0f}"]
     cells += [f"{100 * row[key]:.0f} ({100 * (row[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
-    return [name, *cells, f"{1000 * row['seconds']:.0f}"]
+    return [name, *cells]
 
 
 HEAD = """# What RECE does to the embedded model
@@ -129,14 +125,14 @@ def main() -> None:
         args.rows.unlink(missing_ok=True)
     model, judge = load_toy(), Judge.load()
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows.exists() else []
-    for concept in concepts():
-        if any(row["concept"] == str(concept) for row in rows):
+    done = {(row["concept"], row["setting"]) for row in rows}
+    for concept, setting in itertools.product(concepts(), (NOTHING, *SETTINGS)):
+        if (str(concept), setting) in done:
             continue
-        new = measure(model, judge, concept)
-        rows += new
+        rows.append(measure(model, judge, concept, setting))
+        print(rows[-1], flush=True)
         with args.rows.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in new)
-        print(_setting_table(new, "default").splitlines()[2] if "->" in str(concept) else new[1], flush=True)
+            file.write(json.dumps(rows[-1]) + "\n")
     found, renders = evaluate_model(model, judge, images=384, seed=SEED), evaluate_renders(model, judge)
     quality = (
         f"Unedited, on {found.images} fresh captions: object {100 * found.object:.1f} %, "

@@ -102,7 +102,7 @@ def train(run: Run, examples: Examples, context: torch.Tensor, vae, steps: int, 
     wanted = sample_captions(64, seed=5)
     shown = torch.tensor([examples.texts[str(caption)] for caption in wanted])
     empty = context[examples.plain[Caption()]].float()[None]
-    total = 0.0
+    losses: list[float] = []
     for step in run.steps("unet", unet, optimiser, steps, ema=0.9985):
         x0, rows = examples.draw(BATCH, run.generator)
         t = torch.randint(0, 1000, (BATCH,), generator=run.generator)
@@ -112,10 +112,10 @@ def train(run: Run, examples: Examples, context: torch.Tensor, vae, steps: int, 
         loss = (unet(x, t, context[rows].float()).sample - (a * noise - s * x0)).square().mean()
         loss.backward()
         optimiser.step(step / steps)
-        total += float(loss.detach())
+        losses.append(float(loss.detach()))
         if step % 200 == 0:
-            run.log(step=step, samples=step * BATCH, loss=total / 200)
-            total = 0.0
+            run.log(step=step, samples=step * BATCH, loss=sum(losses) / len(losses))
+            losses.clear()
         if step % 500 == 0:
             averaged = run.averaged(unet)
             sheet(sample(averaged, vae, context[shown].float(), empty), sheets / f"unet-{step:05}.png")

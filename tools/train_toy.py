@@ -21,7 +21,7 @@ import toy_vae  # noqa: E402
 from toy_data import sprites  # noqa: E402
 from toy_run import Run  # noqa: E402
 
-DECODER, TEXT, UNET, JUDGE = 2800, 240, 4200, 900  # steps
+DECODER, TEXT, UNET, JUDGE = 2800, 240, 3200, 2400  # steps
 STAGES = ("vae", "text", "unet", "judge", "export")
 
 

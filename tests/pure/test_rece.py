@@ -87,10 +87,16 @@ def test_what_made_it(model: FakeModel) -> None:
     assert origin.method == "rece" and origin.concepts == (Concept("cat", "dog"),)
     assert origin.settings == {
         "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
-        "preserve": ["bird"],
+        "amplification": 1.0, "preserve": ["bird"],
     }  # fmt: skip
     assert origin.fingerprint != rece(FakeModel(seed=1), "cat").origins[0].fingerprint
     assert uce(model, "cat").origins[0].method == "uce"
+
+
+def test_amplification_goes_on_along_the_same_change(model: FakeModel) -> None:
+    plain = rece(model, "cat -> dog", loops=2)
+    torch.testing.assert_close(change(rece(model, "cat -> dog", loops=2, amplification=1.5)), 1.5 * change(plain))
+    assert rece(model, "cat", amplification=1.5).context_map.rank == rece(model, "cat").context_map.rank
 
 
 def test_no_loops_is_uce(model: FakeModel) -> None:
@@ -109,6 +115,7 @@ def test_the_model_is_only_read(model: FakeModel) -> None:
         ({"loops": -1}, "loops must be a whole number of at least 0, got -1"),
         ({"loops": 1.5}, "loops must be a whole number"),
         ({"loops": True}, "loops must be a whole number"),
+        ({"amplification": 0.0}, "amplification must be a finite number above 0"),
         ({"regularization": 0}, "regularization must be a finite number above 0"),
         ({"regularization": float("nan")}, "regularization must be"),
         ({"erase_scale": -1}, "erase_scale must be a finite number above 0, got -1"),

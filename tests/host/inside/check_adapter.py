@@ -21,7 +21,8 @@ KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
 NODE = {
     "concepts": "cat -> dog", "preserve": "lion\n", "preserve_common": False, "preset": "object", "loops": 1,
-    "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1, "strength": 1.0,
+    "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1, "amplification": 1.0,
+    "strength": 1.0,
 }  # fmt: skip
 
 
