@@ -13,6 +13,7 @@ import folder_paths
 import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
+from pack.erasure_core.methods.rece import PRESETS
 from pack.nodes import host, host_toy
 from pack.nodes.erasures import ErasureApply, ErasureCombine, ErasureSave
 from pack.nodes.rece import ErasureRECE
@@ -113,7 +114,7 @@ def test_node_gives_what_apply_gives(toy):
     applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
     one, other = merged(direct, clip), merged(applied, clip)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    whole = rece(host.ComfyModel(model, clip), "cat -> dog", preserve=["lion"])
+    whole = rece(host.ComfyModel(model, clip), "cat -> dog", preserve=["lion"], **vars(PRESETS["object"]))
     torch.testing.assert_close(erasure.deltas[KEY].dense(), 0.7 * whole.deltas[KEY].dense())
 
 
