@@ -46,8 +46,13 @@ def test_erase_then_evaluate(tmp_path: Path) -> None:
 
 def test_evaluate_the_model(tmp_path: Path) -> None:
     done = run("evaluate", "--model", "toy", "--images", 64, cwd=tmp_path)
-    things, styles, colours, pictures = numbers(done.stdout.strip().splitlines()[-1])
-    assert pictures == 64 and min(things, styles, colours) >= 85
+    (drawn,) = [line for line in done.stdout.splitlines() if line.startswith("| generated")]
+    things, styles, colours, pictures = numbers(drawn)
+    assert pictures == 64 and min(things, styles, colours) >= 90
+    real = [numbers(line) for line in done.stdout.splitlines() if line.startswith("| real")]
+    assert len(real) == 2 and min(share for row in real for share in row[:3]) >= 97
+    (noise,) = numbers(done.stdout.strip().splitlines()[-1])
+    assert "dB PSNR" in done.stdout and noise >= 27
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
