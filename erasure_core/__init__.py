@@ -1,8 +1,11 @@
 """Erase concepts from text-to-image models: pure PyTorch, without ComfyUI.
 
->>> from erasure_core import from_diffusers, rece
+>>> from erasure_core import common_concepts, from_diffusers, parse_concepts, rece
+>>> from erasure_core.methods.rece import PRESETS
 >>> model = from_diffusers(pipe)                                        # doctest: +SKIP
->>> rece(model, "van gogh -> art").save("no-van-gogh.safetensors")      # doctest: +SKIP
+>>> concepts = parse_concepts("van gogh -> art")
+>>> kept = common_concepts(concepts)
+>>> erasure = rece(model, concepts, preserve=kept, **vars(PRESETS["style"]))  # doctest: +SKIP
 """
 
 from .closed_form import derived_context, edit_map

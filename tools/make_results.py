@@ -13,7 +13,16 @@ from pathlib import Path
 from statistics import mean
 
 from erasure_core import Concept, Erasure, common_concepts
-from erasure_core.evaluation import Scores, captions_for, draw, evaluate_model, evaluate_renders, score, subject_of
+from erasure_core.evaluation import (
+    NAMES,
+    Scores,
+    captions_for,
+    draw,
+    evaluate_model,
+    evaluate_renders,
+    score,
+    subject_of,
+)
 from erasure_core.methods.rece import PUBLISHED
 from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
@@ -25,6 +34,7 @@ STYLES = ("noto", "twemoji", "blob", "fluent")
 REPLACED = ("cat -> dog", "rose -> sunflower", "noto -> fluent")
 SETTINGS = {
     "default": ("rece", "the product's default: preset of this pack, common concepts preserved"),
+    "unlisted": ("rece", "the default without the model's own objects and styles among what is preserved"),
     "published": ("rece", "the published settings: preset of the paper, only the empty prompt preserved"),
     "uce": ("uce", "UCE with common concepts preserved"),
 }
@@ -44,6 +54,9 @@ def erase(model, concept: Concept, setting: str) -> Erasure:
     kind = "style" if subject_of(concept).kind == "style" else "object"
     presets = PUBLISHED if setting == "published" else method.presets
     preserve = () if setting == "published" else common_concepts([concept])
+    if setting == "unlisted":
+        known = {*NAMES["object"], *(f"in the style of {style}" for style in NAMES["style"])}
+        preserve = [prompt for prompt in preserve if prompt not in known]
     return method.run(model, [concept], preserve=preserve, **asdict(presets[kind]))
 
 
@@ -111,6 +124,9 @@ of what is erased and {others} of the others of its kind for each row.
 - **colour**: background colours that are right.
 
 {quality}
+
+Everything that IRA and CRA count is itself on the default list of what is preserved. "unlisted" takes it off that list
+and so shows what happens to concepts that nobody listed.
 
 Settings were tuned on {tuned}. Of the other concepts, pictures of roses were looked at when the amplification of
 objects was chosen, and the rows of objects at an amplification of 1.6, which are the same."""
