@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,11 @@ def text_layers(width: int) -> dict[str, tuple[int, ...]]:
     return {
         f"text_encoder.text_model.encoder.layers.{i}.{name}": shape for i in layers for name, shape in parts.items()
     }
+
+
+@functools.cache
+def embedding(word: str, width: int) -> Tensor:
+    return torch.randn(width, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
 
 
 class FakeModel:
@@ -62,7 +68,7 @@ class FakeModel:
         return states
 
     def _embedding(self, word: str) -> Tensor:
-        return torch.randn(self.context_dim, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
+        return embedding(word, self.context_dim)
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
         return dict(self.weights)
