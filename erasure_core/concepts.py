@@ -77,6 +77,14 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     return parsed
 
 
+def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: str) -> Concept:
+    """The only concept of what a caller passes to a ``method`` that erases one at a time."""
+    found, *more = as_concepts(concepts)
+    if more:
+        raise ConceptError(f"{method} erases one concept at a time, got {1 + len(more)}; run it once for each")
+    return found
+
+
 def _lines(text: str, what: str) -> Iterable[tuple[int, str]]:
     if isinstance(text, bytes):
         try:

@@ -30,7 +30,7 @@ def generate(
     ``guidance`` 1 switches guidance off. Raises ``ValueError`` for settings that cannot be used.
     """
     walks = _walks(model, prompts, seeds, steps, guidance, negative, batch, callback)
-    return torch.cat([model.decode_latents(final).float().cpu() for final, _ in walks])
+    return torch.cat([model.decode_latents(final).float().cpu() for final in walks])
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def sample_latents(
 ) -> Tensor:
     """As ``generate``, the clean latents ``[n, c, h, w]`` in place of the images."""
     walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
-    return torch.cat([final.float().cpu() for final, _ in walks])
+    return torch.cat([final.float().cpu() for final in walks])
 
 
 @torch.no_grad()
@@ -61,10 +61,15 @@ def trajectories(
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Every noisy latent that the model is asked about on the way to a picture, ``[n * steps, c, h, w]``, and when."""
-    walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
-    seen = [visit for _, visits in walks for visit in visits]
-    latents = torch.cat([latents.cpu() for _, latents in seen])
-    return latents, torch.cat([torch.full((len(latents),), timestep) for timestep, latents in seen])
+    times, seen = [], []
+
+    def visit(timestep: int, latents: Tensor) -> None:
+        times.append(torch.full((len(latents),), timestep))
+        seen.append(latents.cpu())
+
+    for _ in _walks(model, prompts, seeds, steps, guidance, "", batch, callback, visit):
+        pass
+    return torch.cat(seen), torch.cat(times)
 
 
 def _walks(
@@ -76,26 +81,31 @@ def _walks(
     negative: str,
     batch: int,
     callback: Callback | None,
-) -> Iterator[tuple[Tensor, list[tuple[int, Tensor]]]]:
-    """The clean latents of each batch, and the timesteps and latents that it passed."""
+    visit: Visit | None = None,
+) -> Iterator[Tensor]:
+    """The clean latents of each batch; ``visit`` as for ``ddim``."""
     _check(model, prompts, seeds, steps, batch)
     distinct = list(dict.fromkeys([negative, *prompts]))
     contexts = model.encode_prompts(distinct).context
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
     parts = list(zip(rows.split(batch), torch.arange(len(prompts)).split(batch), strict=True))
-    progress = _counter(callback, len(parts) * steps)
+    advance = _counter(callback, len(parts) * steps)
+
+    def passed(timestep: int, latents: Tensor) -> None:
+        if visit:
+            visit(timestep, latents)
+        advance()
+
     for part, places in parts:
-        visits: list[tuple[int, Tensor]] = []
-        final = ddim(
+        yield ddim(
             model,
             initial_latents(model, [seeds[place] for place in places.tolist()]),
             contexts[part.to(contexts.device)],
             contexts[:1],
             steps=steps,
             guidance=guidance,
-            visit=lambda timestep, latents, visits=visits: (visits.append((timestep, latents)), progress()),
+            visit=passed,
         )
-        yield final, visits
 
 
 def ddim(
@@ -139,17 +149,25 @@ def guided(
     return low + guidance * (high - low)
 
 
-def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
     """The clean latents and the noise that a model's ``output`` implies, with ``alpha`` of the signal left.
 
-    ``kind`` is ``epsilon`` or ``v_prediction`` (arXiv 2202.00512, appendix D).
+    ``kind`` is ``epsilon`` or ``v_prediction`` (arXiv 2202.00512, appendix D); ``alpha`` one number, or ``[n]``.
     """
-    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
+    signal, spread = roots(alpha, latents)
     if kind == "epsilon":
         return (latents - spread * output) / signal, output
     if kind == "v_prediction":
         return signal * latents - spread * output, signal * output + spread * latents
     raise ValueError(f"prediction type '{kind}' is unknown; known: epsilon, v_prediction")
+
+
+def roots(alpha: float | Tensor, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """``sqrt(alpha)`` and ``sqrt(1 - alpha)``, the shares of signal and noise, to multiply ``like`` by."""
+    if isinstance(alpha, float):
+        return alpha**0.5, (1 - alpha) ** 0.5
+    alpha = alpha.double()[:, None, None, None]
+    return alpha.sqrt().to(like.device, like.dtype), (1 - alpha).sqrt().to(like.device, like.dtype)
 
 
 def timesteps(trained: int, steps: int) -> list[int]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from .closed_form import LowRank
 from .erasure import Delta, Dense
 from .model import Callback, UnsupportedModelError
+from .sampling import roots
 
 EXPLODED = 1e3
 
@@ -103,7 +104,7 @@ def train(
 
 def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
     """``x_t`` of clean latents ``[n, c, h, w]`` with ``alphas`` ``[n]`` of the signal left."""
-    signal, spread = _roots(alphas, clean)
+    signal, spread = roots(alphas, clean)
     return signal * clean + spread * noise
 
 
@@ -111,14 +112,17 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
     """What a perfect model puts out: the noise (``epsilon``) or the velocity (``v_prediction``, arXiv 2202.00512)."""
     if kind == "epsilon":
         return noise
-    signal, spread = _roots(alphas, clean)
+    if kind != "v_prediction":
+        raise ValueError(f"prediction type '{kind}' is unknown; known: epsilon, v_prediction")
+    signal, spread = roots(alphas, clean)
     return signal * noise - spread * clean
 
 
-def predicted_clean(kind: str, output: Tensor, latents: Tensor, alphas: Tensor) -> Tensor:
-    """The clean latents that a model's ``output`` at ``latents`` implies."""
-    signal, spread = _roots(alphas, latents)
-    return (latents - spread * output) / signal if kind == "epsilon" else signal * latents - spread * output
+def check_learning_rate(**rates: float) -> None:
+    """Raise ``ValueError`` naming the first of ``rates`` that is no finite number above 0."""
+    for name, value in rates.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 def layers_of(names: Iterable[str]) -> int:
@@ -146,11 +150,6 @@ def _factors(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Ten
     down = torch.randn(rank, weight.shape[1], generator=generator) / math.sqrt(weight.shape[1])
     up = torch.zeros(weight.shape[0], rank, device=weight.device)
     return up.requires_grad_(), down.to(weight.device).requires_grad_()
-
-
-def _roots(alphas: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    alphas = alphas.to(like.device, torch.float64)[:, None, None, None]
-    return alphas.sqrt().to(like.dtype), (1 - alphas).sqrt().to(like.dtype)
 
 
 def _guard(losses: Sequence[float]) -> None:

@@ -8,7 +8,7 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.curve import loss_curve
 from ..erasure_core.methods import abo, doco, few_shot
 from . import host, host_training
-from .sockets import CATEGORY, Erasure
+from .sockets import CATEGORY, Erasure, preserve_input, strength_input
 
 MODELS = "SD 1.x, SD 2.x and this pack's toy model."
 MOST_SEEDS = 0xFFFFFFFF
@@ -99,13 +99,7 @@ class ErasureAbO(io.ComfyNode):
             inputs=[
                 *_model_and_clip("changed"),
                 _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
-                io.String.Input(
-                    "preserve",
-                    multiline=True,
-                    default="",
-                    placeholder="what must stay as it is",
-                    tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
-                ),
+                preserve_input(),
                 _weight("unconditional_weight", default, "How firmly pictures without a prompt are held as they are."),
                 _weight("preserve_weight", default, "How firmly the preserved prompts are held as they are."),
                 io.Combo.Input(
@@ -203,14 +197,7 @@ def _training(presets) -> list:
             control_after_generate=True,
             tooltip="Of all that is drawn in training. The same seed gives the same erasure on the same machine.",
         ),
-        io.Float.Input(
-            "strength",
-            default=1.0,
-            min=0.0,
-            max=2.0,
-            step=0.05,
-            tooltip="How much of the erasure is applied, and carried by ERASURE: 1 is all, 0 is nothing.",
-        ),
+        strength_input(),
     ]
 
 

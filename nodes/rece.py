@@ -6,7 +6,7 @@ from ..erasure_core import common_concepts, parse_concepts, rece
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.methods.rece import PRESETS, RecePreset
 from . import host
-from .sockets import CATEGORY, Erasure
+from .sockets import CATEGORY, Erasure, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -32,13 +32,7 @@ class ErasureRECE(io.ComfyNode):
                     tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
                     "without it, nothing in particular. Lines that start with # are passed over.",
                 ),
-                io.String.Input(
-                    "preserve",
-                    multiline=True,
-                    default="",
-                    placeholder="what must stay as it is",
-                    tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
-                ),
+                preserve_input(),
                 io.Boolean.Input(
                     "preserve_common",
                     default=True,
@@ -51,14 +45,7 @@ class ErasureRECE(io.ComfyNode):
                     tooltip="The settings for a kind of concept. Only 'custom' uses the six numbers below.",
                 ),
                 *_custom_inputs(),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="How much of the erasure is applied, and carried by ERASURE: 1 is all, 0 is nothing.",
-                ),
+                strength_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model without the concepts."),

@@ -1,4 +1,4 @@
-"""What nodes pass to one another."""
+"""What nodes pass to one another, and the inputs that several have."""
 
 from comfy_api.latest import io
 
@@ -6,3 +6,24 @@ CATEGORY = "Erasure"
 
 Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""
+
+
+def preserve_input():
+    return io.String.Input(
+        "preserve",
+        multiline=True,
+        default="",
+        placeholder="what must stay as it is",
+        tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
+    )
+
+
+def strength_input():
+    return io.Float.Input(
+        "strength",
+        default=1.0,
+        min=0.0,
+        max=2.0,
+        step=0.05,
+        tooltip="How much of the erasure is applied, and carried by ERASURE: 1 is all, 0 is nothing.",
+    )

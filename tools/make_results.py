@@ -13,16 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from erasure_core import Concept, Erasure, common_concepts
-from erasure_core.evaluation import (
-    NAMES,
-    Scores,
-    captions_for,
-    draw,
-    evaluate_model,
-    evaluate_renders,
-    score,
-    subject_of,
-)
+from erasure_core.evaluation import NAMES, evaluate_erasure, evaluate_model, evaluate_renders, subject_of
 from erasure_core.methods.rece import PUBLISHED
 from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
@@ -62,16 +53,8 @@ def erase(model, concept: Concept, setting: str) -> Erasure:
 
 def measure(model, judge: Judge, concept: Concept, setting: str) -> dict:
     """The row of a setting, or of the unedited model, always on the same captions and noise."""
-    subject = subject_of(concept)
-    captions = captions_for(subject, ERASED, OTHERS, SEED)
-    if setting == NOTHING:
-        return _row(score(draw(model, judge, captions, seed=SEED), subject), concept, setting)
-    with erase(model, concept, setting).applied_to(model):
-        gallery = draw(model, judge, captions, seed=SEED)
-    return _row(score(gallery, subject), concept, setting)
-
-
-def _row(scores: Scores, concept: Concept, setting: str) -> dict:
+    erasure = None if setting == NOTHING else erase(model, concept, setting)
+    scores, _ = evaluate_erasure(model, judge, concept, erasure, erased=ERASED, others=OTHERS, seed=SEED)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
     return {"concept": str(concept), "kind": scores.subject.kind, "setting": setting, **shares}
 

@@ -15,7 +15,7 @@ from statistics import mean
 from make_results import TUNED_ON
 
 from erasure_core import Concept, common_concepts, rece
-from erasure_core.evaluation import captions_for, draw, score, subject_of
+from erasure_core.evaluation import evaluate_erasure
 from erasure_core.methods.rece import RecePreset
 from erasure_core.table import table
 from erasure_core.toy import Judge, load_toy
@@ -31,14 +31,8 @@ def settings_of(args: argparse.Namespace) -> list[RecePreset]:
 
 
 def shares(model, judge, concept: Concept, erasure=None) -> list[float]:
-    subject = subject_of(concept)
-    captions = captions_for(subject, ERASED, OTHERS, SEED)
-    if erasure is None:
-        found = score(draw(model, judge, captions, seed=SEED), subject)
-    else:
-        with erasure.applied_to(model):
-            found = score(draw(model, judge, captions, seed=SEED), subject)
-    return [getattr(found, column) for column in COLUMNS]
+    scores, _ = evaluate_erasure(model, judge, concept, erasure, erased=ERASED, others=OTHERS, seed=SEED)
+    return [getattr(scores, column) for column in COLUMNS]
 
 
 def main() -> None:

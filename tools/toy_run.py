@@ -64,14 +64,13 @@ class Run:
     def done(self, stage: str) -> bool:
         return (self.folder / f"{stage}.pt").exists()
 
-    def finish(self, stage: str, module) -> bool:
-        """Put the average in the module and write it, once; says whether this call did."""
+    def finish(self, stage: str, module) -> None:
+        """Put the average in the module and write it, once."""
         if self.done(stage):
-            return False
+            return
         if self.ema is not None:
             module.load_state_dict(self.ema.state_dict())
         self.save(stage, module)
-        return True
 
     def save(self, stage: str, module) -> None:
         self._write(self.folder / f"{stage}.pt", module.state_dict())

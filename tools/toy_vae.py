@@ -89,9 +89,8 @@ def with_encoder(run: Run, drawings: torch.Tensor) -> AutoencoderTiny:
 
 def frozen(run: Run, drawings: torch.Tensor) -> AutoencoderTiny:
     """What there is so far: the finished autoencoder, else the one whose decoder still learns."""
-    vae = with_encoder(run, drawings)
-    if run.done("vae"):
-        vae.load_state_dict(run.load("vae"))
-    elif run.begun("vae"):
-        vae.load_state_dict(run.average("vae"))
+    if not (run.done("vae") or run.begun("vae")):
+        return with_encoder(run, drawings).eval().requires_grad_(False)
+    vae = new_vae()
+    vae.load_state_dict(run.load("vae") if run.done("vae") else run.average("vae"))
     return vae.eval().requires_grad_(False)

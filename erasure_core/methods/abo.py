@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..concepts import Concept, as_concepts
+from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
 from ..model import Callback, TextToImageModel, fingerprint
 from ..prompts import wordings
 from ..sampling import trajectories
-from ..training import Budget, StandIns, descend, train
+from ..training import Budget, StandIns, check_learning_rate, descend, train
 
 SCOPES = ("cross-attention", "attention", "unet")
 
@@ -88,7 +88,8 @@ def abo(
         trajectories, sampling_steps, guidance,
     )  # fmt: skip
     check_settings(settings, scope)
-    concept = _pair(concept, alternative)
+    named = single_concept(concept, "AbO")
+    concept = Concept(named.name, alternative or named.instead)
     generator = torch.Generator().manual_seed(seed)
     prompts = Prompts.of(model, kind, concept, preserve)
     states = _states(model, kind, concept, settings, seed, callback)
@@ -179,8 +180,7 @@ def check_settings(settings: AbOPreset, scope: str) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
-    if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
-        raise ValueError(f"learning_rate must be a finite number above 0, got {settings.learning_rate}")
+    check_learning_rate(learning_rate=settings.learning_rate)
     for name in ("unconditional_weight", "preserve_weight"):
         value = getattr(settings, name)
         if not (math.isfinite(value) and value >= 0):
@@ -188,13 +188,6 @@ def check_settings(settings: AbOPreset, scope: str) -> None:
     for name in ("batch_size", "trajectories", "sampling_steps"):
         if getattr(settings, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
-
-
-def _pair(concept: Concept | str, alternative: str) -> Concept:
-    found, *more = as_concepts(concept)
-    if more:
-        raise ValueError("AbO erases one concept at a time; run it once for each")
-    return Concept(found.name, alternative or found.instead)
 
 
 def _states(

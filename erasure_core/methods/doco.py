@@ -6,29 +6,29 @@ model makes of the concept's; the cross-attention keys and values learn to pass 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..concepts import Concept, as_concepts
+from ..concepts import Concept, single_concept
 from ..discriminator import patch_discriminator, preserving
 from ..erasure import Erasure, Origin
 from ..model import Callback, TextToImageModel, fingerprint
 from ..prompts import wordings
-from ..sampling import sample_latents
+from ..sampling import sample_latents, split_prediction
 from ..training import (
     Budget,
     StandIns,
     TrainingError,
+    check_learning_rate,
     denoising_target,
     descend,
     gradients,
     noised,
-    predicted_clean,
     train,
 )
 
@@ -139,7 +139,7 @@ class Moment:
     timesteps: Tensor
     alphas: Tensor
 
-    @property
+    @cached_property
     def latents(self) -> Tensor:
         return noised(self.clean, self.noise, self.alphas)
 
@@ -148,7 +148,7 @@ class Moment:
 
     def predicted(self, model: TextToImageModel, context: Tensor) -> Tensor:
         """The clean latents that the model sees in them."""
-        return predicted_clean(self.kind, self.output(model, context), self.latents, self.alphas)
+        return split_prediction(self.kind, self.output(model, context), self.latents, self.alphas)[0]
 
     def error(self, model: TextToImageModel, context: Tensor) -> Tensor:
         """The ordinary denoising loss."""
@@ -187,10 +187,7 @@ def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
 
 def check_settings(settings: DoCoPreset) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    for name in ("learning_rate", "discriminator_rate"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a finite number above 0, got {value}")
+    check_learning_rate(learning_rate=settings.learning_rate, discriminator_rate=settings.discriminator_rate)
     if settings.batch_size < 2:
         raise ValueError(f"batch_size must be at least 2, got {settings.batch_size}")
     if not 0 <= settings.warm_up < 1:
@@ -198,9 +195,7 @@ def check_settings(settings: DoCoPreset) -> None:
 
 
 def _pair(concept: Concept | str, anchor: str) -> Concept:
-    found, *more = as_concepts(concept)
-    if more:
-        raise ValueError("DoCo erases one concept at a time; run it once for each")
+    found = single_concept(concept, "DoCo")
     if not (anchor or found.instead):
         raise ValueError(f"DoCo needs an anchor: a harmless class that '{found.name}' should turn into")
     return Concept(found.name, anchor or found.instead)

@@ -6,18 +6,17 @@ the concept drifts to what the encoder finds nearest. The loss has no lower boun
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from ..concepts import Concept, as_concepts
+from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
 from ..model import Callback, TextToImageModel, fingerprint
-from ..training import Budget, StandIns, denoising_target, descend, layers_of, noised, train
+from ..training import Budget, StandIns, check_learning_rate, denoising_target, descend, layers_of, noised, train
 
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
@@ -62,7 +61,9 @@ def few_shot(
     budget = Budget(steps, seconds)
     settings = FewShotPreset(kind, steps, learning_rate, batch_size)
     check_settings(settings)
-    (concept,) = _single(concept)
+    concept = single_concept(concept, "few-shot")
+    if concept.instead:
+        raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
     generator = torch.Generator().manual_seed(seed)
     latents = _latents(model, images, generator)
     chosen = trained_weights(model.weights_of("text_encoder"))
@@ -115,19 +116,9 @@ def check_settings(settings: FewShotPreset) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
     if settings.kind not in TEMPLATES:
         raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{settings.kind}'")
-    if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
-        raise ValueError(f"learning_rate must be a finite number above 0, got {settings.learning_rate}")
+    check_learning_rate(learning_rate=settings.learning_rate)
     if settings.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
-
-
-def _single(concept: Concept | str | Sequence[Concept | str]) -> list[Concept]:
-    concepts = as_concepts(concept)
-    if len(concepts) > 1:
-        raise ValueError(f"few-shot erases one concept at a time, got {len(concepts)}; run it once for each")
-    if concepts[0].instead:
-        raise ValueError(f"few-shot takes no replacement; write '{concepts[0].name}' without '->'")
-    return concepts
 
 
 def _latents(model: TextToImageModel, images: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -78,8 +78,8 @@ def rece(
     a prompt that names nothing but an erased concept is an error. ``regularization`` keeps derived contexts
     small, ``ridge`` keeps the weights near their originals. The closed form learns from the bare name and reaches only
     part of what the name does inside longer prompts: ``amplification`` goes on along the same change, 1 is as
-    published. Raises ``ValueError`` for settings and prompts that cannot
-    be used and ``UnsupportedModelError`` for weights that cannot; the model is only read.
+    published. Raises ``ValueError`` for settings and prompts that cannot be used and ``UnsupportedModelError`` for
+    weights that cannot; the model is only read.
     """
     settings = RecePreset(loops, regularization, erase_scale, preserve_scale, ridge, amplification)
     check_settings(settings)

@@ -14,8 +14,8 @@ from . import abo, doco, few_shot, rece
 class Method:
     """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings.
 
-    ``needs`` names what else it takes: ``preserve`` (prompts), ``images`` (of the concept), ``training`` (``seed``,
-    ``seconds`` and ``rank``), ``instead`` (a concept's ``->``) or ``no instead``.
+    ``needs`` names what else it takes: ``preserve`` (prompts), ``images`` (of the concept) and ``training`` (``seed``,
+    ``seconds`` and ``rank``).
     """
 
     run: Callable[..., Erasure]

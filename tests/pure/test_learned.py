@@ -109,7 +109,7 @@ def test_it_works_under_no_grad_and_saves(run: Callable, tmp_path) -> None:
     with torch.no_grad():
         erasure = run(FakeModel())
     back = Erasure.load(erasure.save(tmp_path / "a.safetensors"))
-    assert back.origins == erasure.origins or back.origins[0].losses == erasure.origins[0].losses
+    assert back.origins == erasure.origins and back.origins[0].losses
     assert all(torch.equal(a, b) for a, b in zip(dense(back).values(), dense(erasure).values(), strict=True))
 
 
@@ -284,23 +284,18 @@ def test_doco_losses_by_hand() -> None:
 
 
 def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The discriminator learns from detached pictures; the generator's step does not touch the discriminator."""
-    told, moved = [], []
-    teach, adversarial = doco_module._teach, doco_module.adversarial_loss
+    """The discriminator learns from detached pictures; the generator's step leaves it no gradient."""
+    told, left = [], []
+    teach = doco_module._teach
 
     def watched_teach(judge, optimiser, real, fake):
         told.append((real.requires_grad, fake.requires_grad))
-        return teach(judge, optimiser, real, fake)
-
-    def watched_loss(judge, fake):
-        moved.append(all(parameter.grad is not None for parameter in judge.parameters()))
-        before = [parameter.grad.clone() for parameter in judge.parameters()]
-        loss = adversarial(judge, fake)
-        loss.register_hook(lambda _: None)
-        assert all(torch.equal(a, p.grad) for a, p in zip(before, judge.parameters(), strict=True))
+        if left:
+            assert all(torch.equal(old, p.grad) for old, p in zip(left[-1], judge.parameters(), strict=True))
+        loss = teach(judge, optimiser, real, fake)
+        left.append([parameter.grad.clone() for parameter in judge.parameters()])
         return loss
 
     monkeypatch.setattr(doco_module, "_teach", watched_teach)
-    monkeypatch.setattr(doco_module, "adversarial_loss", watched_loss)
     run_doco(FakeModel())
-    assert told and not any(a or b for a, b in told) and moved
+    assert len(told) == 6 and not any(a or b for a, b in told)

@@ -10,8 +10,9 @@ from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, Unsuppor
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot, trained_weights
+from pack.erasure_core.sampling import split_prediction
 from pack.erasure_core.toy import load_toy
-from pack.erasure_core.training import TrainingError, predicted_clean
+from pack.erasure_core.training import TrainingError
 from pack.nodes import host, host_toy, host_training
 
 SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
@@ -98,7 +99,7 @@ def test_it_predicts_what_sampling_sees(toy, seen):
     latents, times = torch.randn(2, 16, 8, 8), torch.tensor([10, 700])
     context = seen.encode_prompts(["a cat", ""]).context
     alphas = seen.alphas_cumprod[times]
-    ours = predicted_clean(seen.prediction_type, seen.predict_noise(latents, times, context), latents, alphas)
+    ours, _ = split_prediction(seen.prediction_type, seen.predict_noise(latents, times, context), latents, alphas)
     sigmas = inner.model_sampling.sigmas[times]
     scaled = latents * (1 + sigmas.square()).sqrt()[:, None, None, None]
     torch.testing.assert_close(ours, inner.apply_model(scaled, sigmas, c_crossattn=context), rtol=0, atol=2e-4)
