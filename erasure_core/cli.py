@@ -189,7 +189,8 @@ def _images(args: argparse.Namespace, model, concepts: Sequence[Concept]) -> dic
 
 def _refuse(args: argparse.Namespace, *names: str) -> None:
     for name in names:
-        if getattr(args, name):
+        given = getattr(args, name)
+        if given or type(given) in (int, float):  # a 0 was given too
             raise ValueError(f"{args.method} takes no {_option(name)}")
 
 

@@ -193,6 +193,7 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert "no preset 'explicit'" in fails(capsys, *few_shot, "--images", "none", "--preset", "explicit")
     assert "needs an anchor" in fails(capsys, *erase, "cat", "--method", "doco")
     assert "rece takes no --seconds" in fails(capsys, *erase, "cat", "--seconds", "3")
+    assert "rece takes no --seed" in fails(capsys, *erase, "cat", "--seed", "0")
     assert "rece takes no --images" in fails(capsys, *erase, "cat", "--images", "3")
     assert "rece has no setting --steps" in fails(capsys, *erase, "cat", "--steps", "3")
     assert not (tmp_path / "a.safetensors").exists()
