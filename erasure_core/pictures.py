@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,21 @@ from torch import Tensor
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def load_pictures(folder: Path, size: int) -> Tensor:
-    """Every picture file of ``folder``, cut to its middle square: ``[n, 3, size, size]`` in 0 to 1, by name.
-
-    Raises ``ValueError`` when there is none or one cannot be read, naming it.
-    """
+def picture_files(folder: Path) -> list[Path]:
+    """Every picture file of ``folder``, by name. Raises ``ValueError`` when there is none."""
     if not folder.is_dir():
         raise ValueError(f"images: there is no folder {folder}")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     if not paths:
         raise ValueError(f"images: {folder} holds no picture ({', '.join(ENDINGS)})")
+    return paths
+
+
+def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
+    """Pictures cut to their middle squares: ``[n, 3, size, size]`` in 0 to 1.
+
+    Raises ``ValueError`` naming the file when one cannot be read.
+    """
     return torch.stack([_load(path, size) for path in paths])
 
 

@@ -135,6 +135,50 @@ def ddim(
     return latents
 
 
+@torch.no_grad()
+def invert(
+    model: TextToImageModel,
+    latents: Tensor,
+    context: Tensor,
+    empty: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    refinements: int = 3,
+    visit: Visit | None = None,
+) -> Tensor:
+    """The noise ``[n, c, h, w]`` from which ``ddim`` with the same settings comes back to clean ``latents``.
+
+    A step asks the model about the latents that it leads to, which are not known yet: they are found by fixed-point
+    iteration (arXiv 2309.04907), ``refinements`` times; 1 is plain DDIM inversion (arXiv 2010.02502).
+    """
+    alphas = model.alphas_cumprod
+    stride = len(alphas) // steps
+    for timestep in reversed(timesteps(len(alphas), steps)):
+        keep, change = _step_factors(
+            model.prediction_type, float(alphas[timestep]), float(alphas[max(timestep - stride, 0)])
+        )
+        noisier = latents
+        for _ in range(refinements):
+            output = guided(model, noisier, timestep, context, empty, guidance)
+            noisier = (latents - change * output) / keep
+        latents = noisier
+        if visit:
+            visit(timestep, latents)
+    return latents
+
+
+def _step_factors(kind: str, alpha: float, ahead: float) -> tuple[float, float]:
+    """``ddim``'s step as ``keep * latents + change * output``, in which it is linear."""
+    one, zero = torch.ones(()), torch.zeros(())
+
+    def landed(output: Tensor, latents: Tensor) -> float:
+        clean, noise = split_prediction(kind, output.double(), latents.double(), alpha)
+        return float(ahead**0.5 * clean + (1 - ahead) ** 0.5 * noise)
+
+    return landed(zero, one), landed(one, zero)
+
+
 def guided(
     model: TextToImageModel, latents: Tensor, timestep: int, context: Tensor, empty: Tensor, guidance: float
 ) -> Tensor:

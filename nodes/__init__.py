@@ -4,11 +4,13 @@ from comfy_api.latest import ComfyExtension
 
 from .erasures import ErasureApply, ErasureCombine, ErasureLoad, ErasureSave
 from .learned import ErasureAbO, ErasureDoCo, ErasureFewShot
+from .purify import ErasurePurify
 from .rece import ErasureRECE
 from .toy import ErasureLoadToy
 
 
 class ErasureExtension(ComfyExtension):
     async def get_node_list(self):
-        learned = [ErasureFewShot, ErasureDoCo, ErasureAbO]
-        return [ErasureRECE, *learned, ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasureLoadToy]
+        methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
+        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
+        return [*methods, *uses, ErasureLoadToy]

@@ -118,6 +118,28 @@ class TrainableComfyModel(host.ComfyModel):
             encoded = self.vae.encode(images.movedim(1, -1))
         return self.scaled_latents(encoded)
 
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        if self.vae is None:
+            raise ValueError("VAE is missing: latents are decoded with it; connect the one of the checkpoint")
+        with torch.inference_mode():
+            return self.vae.decode(self.model.model.process_latent_out(latents)).movedim(-1, 1)
+
+    @contextmanager
+    def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
+        """Stand-ins that hold the changes, for the length of a ``with`` block."""
+        before, unet, text = self._stand_ins, self.weights_of("unet"), self.weights_of("text_encoder")
+        changed = {}
+        for name, delta in deltas.items():
+            own = unet if name.startswith("unet.") else text
+            if name not in own or own[name].shape != delta.shape:
+                raise ValueError(f"the erasure changes {name} as {tuple(delta.shape)}; it was made for another model")
+            changed[name] = before.get(name, own[name]) + delta.to(self.device)
+        self._stand_ins = {**before, **changed}
+        try:
+            yield
+        finally:
+            self._stand_ins = before
+
     def scaled_latents(self, samples: Tensor) -> Tensor:
         """What a LATENT or a VAE holds, as the UNet expects it."""
         return self.model.model.process_latent_in(samples.clone())
