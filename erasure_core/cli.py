@@ -12,14 +12,16 @@ from .concepts import Concept, as_concepts, parse_concepts
 from .erasure import Erasure, __version__
 from .files import check_target
 from .methods.registry import METHODS
-from .pictures import load_pictures
+from .pictures import load_pictures, picture_files
 from .progress import Progress
 from .sampling import generate
+from .sheet import save_whole, to_image
 from .table import percent, table
 from .training import TrainingError
 from .vocabulary import common_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
+PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
@@ -41,11 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Three erasures on the embedded model, as pictures and numbers."""
+    """Erasures on the embedded model, as pictures and numbers."""
     from .demo import demo
 
-    print("Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.")
-    print(f"\n{demo(args.out, args.seed)}\nPictures: {args.out / 'demo.png'}")
+    told = {
+        "rece": "Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.",
+        "all": "Erasing a concept from the embedded model by each of four methods; takes five minutes or so.",
+    }
+    print(told[args.method])
+    print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / 'demo.png'}")
 
 
 def erase(args: argparse.Namespace) -> None:
@@ -62,6 +68,34 @@ def erase(args: argparse.Namespace) -> None:
     losses = erasure.origins[0].losses
     learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     print(f"{path}: erases {', '.join(map(str, concepts))}; rank {erasure.rank}, {size:.1f} MB{learned}")
+
+
+def purify(args: argparse.Namespace) -> None:
+    """Draw given pictures again without what an erasure erases."""
+    from .purify import purify
+
+    erasure, files = Erasure.load(args.erasure), picture_files(args.images)
+    targets = _targets(args.out, files, args.overwrite)
+    model = _model(args.model)
+    pictures = load_pictures(files, _side(model))
+    settings = {"prompt": args.prompt, "steps": args.steps, "guidance": args.guidance}
+    with Progress("purify") as bar:
+        pure = purify(model, erasure, pictures, callback=bar, **settings)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for picture, target in zip(pure, targets, strict=True):
+        print(save_whole(to_image(picture), target))
+
+
+def _targets(folder: Path, files: Sequence[Path], overwrite: bool) -> list[Path]:
+    """Where a PNG for each file goes; refused when two go to one place, or something is there already."""
+    targets = [folder / f"{file.stem}.png" for file in files]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise ValueError(f"images: two pictures would be written as {target.name}; rename one")
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise FileExistsError(f"{target} is already there; choose another folder or ask to --overwrite")
+    return targets
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -138,7 +172,8 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """The preset's, with what was given on the command line in its place."""
-    presets = METHODS[args.method].presets
+    method = METHODS[args.method]
+    presets = method.toy_presets if args.model == "toy" else method.presets
     if args.preset not in presets:
         raise ValueError(f"{args.method} has no preset '{args.preset}'; it has {', '.join(presets)}")
     settings = dict(vars(presets[args.preset]))
@@ -163,9 +198,10 @@ def _preserve(args: argparse.Namespace, concepts: Sequence[Concept]) -> dict[str
 
 def _training(args: argparse.Namespace) -> dict[str, Any]:
     if "training" not in METHODS[args.method].needs:
-        _refuse(args, "seed", "seconds", "rank")
+        _refuse(args, "seed", "seconds", "rank", "gradient_checkpointing")
         return {}
-    return {"seed": args.seed or 0, "seconds": args.seconds, "rank": args.rank}
+    names = ("seconds", "rank", "gradient_checkpointing")
+    return {"seed": args.seed or 0, **{name: getattr(args, name) for name in names}}
 
 
 def _images(args: argparse.Namespace, model, concepts: Sequence[Concept]) -> dict[str, Any]:
@@ -181,10 +217,15 @@ def _images(args: argparse.Namespace, model, concepts: Sequence[Concept]) -> dic
     if args.images == "none":
         return {"images": None}
     if not args.images.isdecimal():
-        return {"images": load_pictures(Path(args.images), VAE_FACTOR * model.latent_shape()[1])}
+        return {"images": load_pictures(picture_files(Path(args.images)), _side(model))}
     count = int(args.images)
     with Progress("images") as bar:
         return {"images": generate(model, [concepts[0].name] * count, range(count), callback=bar)}
+
+
+def _side(model) -> int:
+    """Of a picture that the model draws, in pixels."""
+    return VAE_FACTOR * model.latent_shape()[1]
 
 
 def _refuse(args: argparse.Namespace, *names: str) -> None:
@@ -210,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_demo, _add_erase, _add_evaluate):
+    for add in (_add_demo, _add_erase, _add_purify, _add_evaluate):
         add(commands)
     return parser
 
@@ -218,6 +259,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands) -> None:
     command = commands.add_parser("demo", help=demo.__doc__)
     command.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png and demo.md")
+    what = "rece: three kinds of concept; all: the four methods side by side"
+    command.add_argument("--method", choices=["rece", "all"], default="rece", help=what)
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(command=demo)
 
@@ -231,7 +274,7 @@ def _add_erase(commands) -> None:
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     command.add_argument("--method", choices=list(METHODS), default="rece", help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})
-    command.add_argument("--preset", choices=presets, default="object", help="settings to start from")
+    command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
     for name, kind in _setting_types().items():
         command.add_argument(_option(name), type=kind, help="in place of the preset's")
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
@@ -240,9 +283,25 @@ def _add_erase(commands) -> None:
     command.add_argument("--seed", type=int, help="learned methods: the same seed gives the same erasure")
     command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
     command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
+    command.add_argument(
+        "--gradient-checkpointing", action="store_true", help="learned methods: less memory, a third more time"
+    )
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)
+
+
+def _add_purify(commands) -> None:
+    command = commands.add_parser("purify", help=purify.__doc__)
+    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
+    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
+    command.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="the pictures")
+    command.add_argument("--prompt", default="", help="what they show, the concept included; its name by default")
+    command.add_argument("--steps", type=int, default=30, help="of each way")
+    command.add_argument("--guidance", type=float, default=1.0, help="1 keeps most of a picture, 3 changes more")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where each is written as a PNG")
+    command.add_argument("--overwrite", action="store_true", help="replace pictures in --out")
+    command.set_defaults(command=purify)
 
 
 def _add_evaluate(commands) -> None:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .closed_form import LowRank
 from .erasure import Delta, Dense
-from .model import Callback, UnsupportedModelError
+from .model import Callback, TextToImageModel, UnsupportedModelError
 from .sampling import roots
 
-EXPLODED = 1e3
+EXPLODED, RISEN = 1e3, 2.0
 
 
 class TrainingError(RuntimeError):
@@ -55,14 +56,14 @@ class StandIns:
         self._whole: dict[str, Tensor] = {}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         for name, weight in weights.items():
-            copy = weight.detach().to(torch.float32, copy=True)
-            if not torch.isfinite(copy).all():
+            frozen = weight.detach().float()
+            if not torch.isfinite(frozen).all():
                 raise UnsupportedModelError(f"{name} holds NaN or infinite values; the checkpoint is damaged")
-            self._frozen[name] = copy
-            if rank is None or copy.ndim != 2:
-                self._whole[name] = copy.clone().requires_grad_()
+            self._frozen[name] = frozen
+            if rank is None or frozen.ndim != 2:
+                self._whole[name] = frozen.clone().requires_grad_()
             else:
-                self._factors[name] = _factors(copy, min(rank, *copy.shape), generator)
+                self._factors[name] = _factors(frozen, min(rank, *frozen.shape), generator)
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -82,9 +83,15 @@ class StandIns:
 
 
 def train(
-    update: Callable[[int], Tensor], budget: Budget, *, what: str = "training", callback: Callback | None = None
+    update: Callable[[int], Tensor],
+    budget: Budget,
+    *,
+    what: str = "training",
+    enough: Callable[[], bool] | None = None,
+    callback: Callback | None = None,
 ) -> tuple[float, ...]:
-    """Call ``update(step)``, which makes one update and returns its loss, until the budget ends; returns the losses.
+    """Call ``update(step)``, which makes one update and returns its loss, until the budget ends or ``enough()`` says so
+    after an update; returns the losses.
 
     Raises ``TrainingError`` at a loss that is not finite or a thousand times the first. What ``callback`` raises ends
     the training within one step and reaches the caller.
@@ -99,7 +106,23 @@ def train(
             _guard(losses)
             if callback:
                 callback(step + 1, budget.steps, f"{what}, loss {losses[-1]:.4g}")
+            if enough and enough():
+                break
     return tuple(losses)
+
+
+def predict(
+    model: TextToImageModel, latents: Tensor, timesteps: Tensor, context: Tensor, gradient_checkpointing: bool = False
+) -> Tensor:
+    """The model's output in float32, as ``model.predict_noise`` gives it.
+
+    With ``gradient_checkpointing`` (arXiv 1604.06174) each latent goes through the model on its own and once more
+    during the backward pass, so that the activations of one are in memory at a time instead of all.
+    """
+    if not (gradient_checkpointing and torch.is_grad_enabled()):
+        return model.predict_noise(latents, timesteps, context).float()
+    each = zip(latents.split(1), timesteps.split(1), context.split(1), strict=True)
+    return torch.cat([checkpoint(model.predict_noise, *one, use_reentrant=False) for one in each]).float()
 
 
 def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
@@ -123,6 +146,22 @@ def check_learning_rate(**rates: float) -> None:
     for name, value in rates.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def check_fell(losses: Sequence[float]) -> None:
+    """Raise ``TrainingError`` when training has made a loss worse that it should have brought towards zero.
+
+    Fewer than ten steps tell nothing.
+    """
+    if len(losses) < 10:
+        return
+    tail = losses[-(len(losses) // 10) :]
+    last = sum(tail) / len(tail)
+    if last > RISEN * losses[0]:
+        raise TrainingError(
+            f"the loss rose from {losses[0]:.3g} to {last:.3g} in {len(losses)} steps; nothing was changed. "
+            "Try a lower learning rate"
+        )
 
 
 def layers_of(names: Iterable[str]) -> int:

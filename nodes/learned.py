@@ -1,15 +1,22 @@
 """The nodes whose methods train: few-shot, DoCo and AbO."""
 
+import math
 from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..erasure_core.concepts import parse_prompts
+from ..erasure_core.concepts import parse_concepts, parse_prompts
 from ..erasure_core.curve import loss_curve
-from ..erasure_core.methods import abo, doco, few_shot
+from ..erasure_core.methods.abo import SCOPES, abo
+from ..erasure_core.methods.doco import doco
+from ..erasure_core.methods.few_shot import few_shot
+from ..erasure_core.methods.registry import METHODS
+from ..erasure_core.toy.config import TEXT
+from ..erasure_core.vocabulary import common_concepts
 from . import host, host_training
-from .sockets import CATEGORY, Erasure, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, preserve_common_input, preserve_input, strength_input
 
+TOY, TOY_WIDTH = " (toy)", TEXT["hidden_size"]
 MODELS = "SD 1.x, SD 2.x and this pack's toy model."
 MOST_SEEDS = 0xFFFFFFFF
 
@@ -26,7 +33,16 @@ class ErasureFewShot(io.ComfyNode):
             inputs=[
                 *_model_and_clip("read"),
                 _concept("van gogh", "What to erase: one concept, without '->'."),
-                *_training(few_shot.PRESETS),
+                *_training("few_shot"),
+                io.Float.Input(
+                    "growth",
+                    default=0.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.1,
+                    tooltip="Training ends early once the model's error on the pictures has grown so many times; 0 for "
+                    "the preset's. Higher erases more and harms more.",
+                ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="The model's autoencoder; needed when pictures are connected."
                 ),
@@ -41,14 +57,16 @@ class ErasureFewShot(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, concept, preset, steps, learning_rate, vae=None, images=None, **training):
-        settings = _settings(few_shot.PRESETS[preset], steps, learning_rate)
+    def execute(
+        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, vae=None, images=None, **training
+    ):  # fmt: skip
+        settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
 
         def learn(seen, **more):
             pictures = None if images is None else host_training.pictures(images)
-            return few_shot.few_shot(seen, concept, pictures, **vars(settings), **more)
+            return few_shot(seen, concept, pictures, **vars(settings), **more)
 
-        return _trained(learn, model, clip, vae, **training)
+        return _trained(learn, preset, model, clip, vae, **training)
 
 
 class ErasureDoCo(io.ComfyNode):
@@ -63,7 +81,7 @@ class ErasureDoCo(io.ComfyNode):
             inputs=[
                 *_model_and_clip("changed"),
                 _concept("parachute -> airplane", "What to erase, '->', and the anchor that its prompts should give."),
-                *_training(doco.PRESETS),
+                *_training("doco"),
                 io.Latent.Input(
                     "anchors",
                     optional=True,
@@ -76,19 +94,19 @@ class ErasureDoCo(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
-        settings = _settings(doco.PRESETS[preset], steps, learning_rate)
+        settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
 
         def learn(seen, **more):
             latents = None if anchors is None else seen.scaled_latents(anchors["samples"])
-            return doco.doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
+            return doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
 
-        return _trained(learn, model, clip, **training)
+        return _trained(learn, preset, model, clip, **training)
 
 
 class ErasureAbO(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        default = next(iter(abo.PRESETS.values()))
+        default = METHODS["abo"].presets["object"]
         return io.Schema(
             node_id="ErasureAbO",
             display_name="Erase a Concept (AbO)",
@@ -100,46 +118,61 @@ class ErasureAbO(io.ComfyNode):
                 *_model_and_clip("changed"),
                 _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
                 preserve_input(),
+                preserve_common_input(),
                 _weight("unconditional_weight", default, "How firmly pictures without a prompt are held as they are."),
                 _weight("preserve_weight", default, "How firmly the preserved prompts are held as they are."),
                 io.Combo.Input(
                     "scope",
-                    options=list(abo.SCOPES),
+                    options=list(SCOPES),
                     tooltip="What is trained. More of the model erases more and needs more memory.",
                 ),
-                *_training(abo.PRESETS),
+                *_training("abo"),
             ],
             outputs=_outputs("A copy of the model without it.", "The text encoder; AbO does not change it."),
         )
 
     @classmethod
     def execute(
-        cls, model, clip, concept, preserve, unconditional_weight, preserve_weight, scope, preset, steps,
-        learning_rate, **training,
+        cls, model, clip, concept, preserve, preserve_common, unconditional_weight, preserve_weight, scope, preset,
+        steps, learning_rate, **training,
     ):  # fmt: skip
         weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
-        settings = replace(_settings(abo.PRESETS[preset], steps, learning_rate), **weights)
-        prompts = parse_prompts(preserve, "preserve")
+        settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
+        common = common_concepts(parse_concepts(concept)) if preserve_common else []
+        prompts = [*common, *parse_prompts(preserve, "preserve")]
 
         def learn(seen, **more):
-            return abo.abo(seen, concept, preserve=prompts, scope=scope, **vars(settings), **more)
+            return abo(seen, concept, preserve=prompts, scope=scope, **vars(settings), **more)
 
-        return _trained(learn, model, clip, **training)
+        return _trained(learn, preset, model, clip, **training)
 
 
-def _trained(learn, model, clip, vae=None, *, seconds, rank, seed, strength) -> io.NodeOutput:
+def _trained(
+    learn, preset, model, clip, vae=None, *, seconds, rank, gradient_checkpointing, seed, strength
+) -> io.NodeOutput:
     """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
+    if not math.isfinite(strength):
+        raise ValueError(f"strength must be a finite number, got {strength}")
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
     with host_training.trainable(model, clip, vae) as seen:
-        erasure = learn(seen, callback=host_training.progress(), **budget).scaled(strength)
+        if preset.endswith(TOY) and seen.context_dim != TOY_WIDTH:
+            raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
+        more = {"gradient_checkpointing": gradient_checkpointing, "callback": host_training.progress()}
+        erasure = learn(seen, **budget, **more).scaled(strength)
     (origin,) = erasure.origins
     curve = host_training.image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, curve)
 
 
-def _settings(preset, steps: int, learning_rate: float):
+def _presets(method: str) -> dict:
+    """The presets as the nodes name them."""
+    known = METHODS[method]
+    return {**known.presets, **{name + TOY: preset for name, preset in known.toy_presets.items()}}
+
+
+def _settings(method: str, preset: str, **own):
     """The preset, with what the user set in place of its own numbers."""
-    return replace(preset, steps=steps or preset.steps, learning_rate=learning_rate or preset.learning_rate)
+    return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
 
 
 def _model_and_clip(use: str) -> list:
@@ -159,10 +192,14 @@ def _weight(name: str, default, tooltip: str):
     )
 
 
-def _training(presets) -> list:
+def _training(method: str) -> list:
     """What every learned method takes; ``steps`` and ``learning_rate`` are the preset's unless they are set."""
     return [
-        io.Combo.Input("preset", options=list(presets), tooltip="The settings for a kind of concept."),
+        io.Combo.Input(
+            "preset",
+            options=list(_presets(method)),
+            tooltip="The settings for a kind of concept, and for Stable Diffusion or for this pack's toy model.",
+        ),
         io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="How many updates; 0 for the preset's number."),
         io.Float.Input(
             "learning_rate",
@@ -188,6 +225,11 @@ def _training(presets) -> list:
             min=0,
             max=1024,
             tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
+        ),
+        io.Boolean.Input(
+            "gradient_checkpointing",
+            default=False,
+            tooltip="Trains in much less memory and a third more time: switch it on when memory runs out.",
         ),
         io.Int.Input(
             "seed",

@@ -6,7 +6,7 @@ from ..erasure_core import common_concepts, parse_concepts, rece
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.methods.rece import PRESETS, RecePreset
 from . import host
-from .sockets import CATEGORY, Erasure, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -33,12 +33,7 @@ class ErasureRECE(io.ComfyNode):
                     "without it, nothing in particular. Lines that start with # are passed over.",
                 ),
                 preserve_input(),
-                io.Boolean.Input(
-                    "preserve_common",
-                    default=True,
-                    tooltip="Also preserve about a hundred everyday concepts, less those that share a word with what "
-                    "is erased. Harms the model less.",
-                ),
+                preserve_common_input(),
                 io.Combo.Input(
                     "preset",
                     options=[*PRESETS, CUSTOM],

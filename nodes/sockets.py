@@ -18,6 +18,15 @@ def preserve_input():
     )
 
 
+def preserve_common_input():
+    return io.Boolean.Input(
+        "preserve_common",
+        default=True,
+        tooltip="Also preserve about a hundred everyday concepts, less those that share a word with what is erased. "
+        "Harms the model less.",
+    )
+
+
 def strength_input():
     return io.Float.Input(
         "strength",

@@ -29,6 +29,7 @@ from ..training import (
     descend,
     gradients,
     noised,
+    predict,
     train,
 )
 
@@ -52,6 +53,9 @@ PUBLISHED: Mapping[str, DoCoPreset] = {
     "style": DoCoPreset("style", discriminator_rate=5e-4),
 }
 PRESETS = PUBLISHED
+TOY_PRESETS: Mapping[str, DoCoPreset] = {
+    kind: DoCoPreset(kind, steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2) for kind in PRESETS
+}
 
 
 def doco(
@@ -69,6 +73,7 @@ def doco(
     anchors: int = 32,
     seconds: float | None = None,
     rank: int | None = None,
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Erasure:
@@ -76,8 +81,8 @@ def doco(
 
     ``anchor_latents`` ``[n, c, h, w]`` are clean latents of the anchor; without them the model makes ``anchors``
     itself. For the first ``warm_up`` of the steps only the discriminator learns. With ``rank`` the changes are
-    low-rank. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the
-    model is only read.
+    low-rank; ``gradient_checkpointing`` saves memory and costs time. Raises ``ValueError`` for settings that cannot be
+    used and ``TrainingError`` when the loss explodes; the model is only read.
     """
     budget = Budget(steps, seconds)
     settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
@@ -105,7 +110,8 @@ def doco(
         timesteps = torch.randint(len(model.alphas_cumprod), (batch_size,), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         which = torch.randint(len(anchor_contexts), (batch_size,), generator=generator).to(encoded.device)
-        moment = Moment(model.prediction_type, clean, noise, timesteps, model.alphas_cumprod[timesteps])
+        alphas = model.alphas_cumprod[timesteps]
+        moment = Moment(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
         edited = model.with_weights(stand_ins.weights())
         with torch.no_grad():
             real = moment.predicted(model, anchor_contexts[which])
@@ -138,13 +144,15 @@ class Moment:
     noise: Tensor
     timesteps: Tensor
     alphas: Tensor
+    gradient_checkpointing: bool = False
 
     @cached_property
     def latents(self) -> Tensor:
         return noised(self.clean, self.noise, self.alphas)
 
     def output(self, model: TextToImageModel, context: Tensor) -> Tensor:
-        return model.predict_noise(self.latents, self.timesteps.to(self.clean.device), context).float()
+        timesteps = self.timesteps.to(self.clean.device)
+        return predict(model, self.latents, timesteps, context, self.gradient_checkpointing)
 
     def predicted(self, model: TextToImageModel, context: Tensor) -> Tensor:
         """The clean latents that the model sees in them."""

@@ -1,11 +1,13 @@
 """Few-shot unlearning by textual-encoder adaptation (arXiv 2405.07288, BMVC 2024).
 
 The text encoder is trained to RAISE the denoising error of a few pictures under their own prompt. No target is named:
-the concept drifts to what the encoder finds nearest. The loss has no lower bound, so only a few updates are made.
+the concept drifts to what the encoder finds nearest. The loss has no lower bound, so training has to end soon: after a
+few updates, or (ours, not the paper's) once the error of the pictures has grown so many times.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,8 +18,19 @@ from torch import Tensor
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
 from ..model import Callback, TextToImageModel, fingerprint
-from ..training import Budget, StandIns, check_learning_rate, denoising_target, descend, layers_of, noised, train
+from ..training import (
+    Budget,
+    StandIns,
+    check_learning_rate,
+    denoising_target,
+    descend,
+    layers_of,
+    noised,
+    predict,
+    train,
+)
 
+WATCHED = 8
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
     "style": ("a painting in the style of {}", "in the style of {}", "a picture by {}", "{} style", "art by {}"),
@@ -32,10 +45,14 @@ class FewShotPreset:
     steps: int = 10
     learning_rate: float = 1e-5
     batch_size: int = 2
+    growth: float = math.inf
 
 
 PUBLISHED: Mapping[str, FewShotPreset] = {"object": FewShotPreset("object"), "style": FewShotPreset("style")}
 PRESETS = PUBLISHED
+TOY_PRESETS: Mapping[str, FewShotPreset] = {
+    kind: FewShotPreset(kind, steps=100, learning_rate=5e-5, batch_size=4, growth=3.0) for kind in PRESETS
+}
 
 
 def few_shot(
@@ -47,19 +64,23 @@ def few_shot(
     steps: int = 10,
     learning_rate: float = 1e-5,
     batch_size: int = 2,
+    growth: float = math.inf,
     seconds: float | None = None,
     rank: int | None = None,
+    gradient_checkpointing: bool = False,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Erasure:
     """Erase ``concept`` from the text encoder, given about four ``images`` ``[n, 3, h, w]`` of it in 0 to 1.
 
     ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
-    chooses the prompts. With ``rank`` the changes are low-rank. Raises ``ValueError`` for settings that cannot be used
-    and ``TrainingError`` when the loss explodes; the model is only read.
+    chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise, is ``growth``
+    times what it was. With ``rank`` the changes are low-rank; ``gradient_checkpointing`` saves memory and costs time.
+    Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the model is
+    only read.
     """
     budget = Budget(steps, seconds)
-    settings = FewShotPreset(kind, steps, learning_rate, batch_size)
+    settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)
     check_settings(settings)
     concept = single_concept(concept, "few-shot")
     if concept.instead:
@@ -78,24 +99,61 @@ def few_shot(
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         edited = model.with_weights(stand_ins.weights())
         context = edited.encode_prompts([prompt.format(concept.name) for prompt in prompts]).context
-        loss = -denoising_error(model, clean, noise, timesteps, context)
+        loss = -denoising_error(model, clean, noise, timesteps, context, gradient_checkpointing)
         descend(loss, stand_ins.parameters, optimiser)
         return loss
 
-    losses = train(update, budget, what="few-shot", callback=callback)
+    watch = Watch(model, latents, templates[0].format(concept.name), seed) if math.isfinite(growth) else None
+
+    def grown() -> bool:
+        return watch is not None and watch.growth(model.with_weights(stand_ins.weights())) >= growth
+
+    losses = train(update, budget, what="few-shot", enough=grown, callback=callback)
     made_on = fingerprint(model.cross_attention_weights())
     made_with = {**asdict(settings), "rank": rank, "seed": seed, "images": 0 if images is None else len(images)}
     return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
 
 
+class Watch:
+    """The denoising error of the pictures (of noise where there are none) at fixed noise and timesteps."""
+
+    def __init__(self, model: TextToImageModel, latents: Tensor, prompt: str, seed: int):
+        generator = torch.Generator().manual_seed(seed)
+        clean = next_batch(latents, WATCHED, 0, generator)
+        self._prompt = prompt
+        self._seen = clean, torch.randn(clean.shape, generator=generator), _quantiles(len(model.alphas_cumprod))
+        self._before = self._error(model)
+
+    def growth(self, edited: TextToImageModel) -> float:
+        """How many times larger the error is than when watching began."""
+        return self._error(edited) / self._before
+
+    @torch.no_grad()
+    def _error(self, model: TextToImageModel) -> float:
+        clean, noise, timesteps = self._seen
+        context = model.encode_prompts([self._prompt]).context.expand(len(clean), -1, -1)
+        return float(denoising_error(model, clean.to(model.device), noise.to(model.device), timesteps, context))
+
+
+def _quantiles(trained: int) -> Tensor:
+    """Timesteps in the middle of ``WATCHED`` equal parts."""
+    return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
+
+
 def denoising_error(
-    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
+    model: TextToImageModel,
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    gradient_checkpointing: bool = False,
 ) -> Tensor:
     """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
-    output = model.predict_noise(noised(clean, noise, alphas), timesteps.to(clean.device), context)
-    return (output.float() - denoising_target(kind, clean, noise, alphas)).square().mean()
+    latents = noised(clean, noise, alphas)
+    output = predict(model, latents, timesteps.to(clean.device), context, gradient_checkpointing)
+    return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
 
 
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -119,6 +177,8 @@ def check_settings(settings: FewShotPreset) -> None:
     check_learning_rate(learning_rate=settings.learning_rate)
     if settings.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    if not settings.growth > 1:
+        raise ValueError(f"growth must be above 1 (inf for no limit), got {settings.growth}")
 
 
 def _latents(model: TextToImageModel, images: Tensor | None, generator: torch.Generator) -> Tensor:

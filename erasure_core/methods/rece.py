@@ -53,7 +53,7 @@ PRESETS: Mapping[str, RecePreset] = {
     "style": RecePreset(loops=1, regularization=1e-3, amplification=1.8),
     "explicit": PUBLISHED["explicit"],
 }
-"""Ours, by ``tools/sweep_rece.py`` on the embedded model; nothing explicit could be measured there."""
+"""Ours, by ``tools/sweep.py`` on the embedded model; nothing explicit could be measured there."""
 
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 

@@ -13,11 +13,15 @@ from comfy_server import ComfyServer, PromptError
 
 METHOD, BEFORE, AFTER, CURVE = "6", "9", "12", "62"
 TRAINING = {
-    "preset": "object", "steps": 2, "learning_rate": 1e-3, "seconds": 0.0, "rank": 0, "seed": 1, "strength": 1.0,
+    "preset": "object (toy)", "steps": 2, "learning_rate": 1e-3, "seconds": 0.0, "rank": 0,
+    "gradient_checkpointing": False, "seed": 1, "strength": 1.0,
 }  # fmt: skip
-ABO = {"preserve": "lion", "unconditional_weight": 1.0, "preserve_weight": 1.0, "scope": "cross-attention"}
+ABO = {
+    "preserve": "lion", "preserve_common": False, "unconditional_weight": 1.0, "preserve_weight": 1.0,
+    "scope": "cross-attention",
+}  # fmt: skip
 NODES: dict[str, dict[str, Any]] = {
-    "ErasureFewShot": {"concept": "cat", "vae": ["2", 2], "images": ["8", 0]},
+    "ErasureFewShot": {"concept": "cat", "growth": 0.0, "vae": ["2", 2], "images": ["8", 0]},
     "ErasureDoCo": {"concept": "cat -> dog", "learning_rate": 1e-2, "steps": 4, "anchors": ["7", 0]},
     "ErasureAbO": {"concept": "cat -> dog", **ABO},
 }
@@ -76,6 +80,8 @@ def test_the_original_is_left_alone(server: ComfyServer) -> None:
         ("ErasureAbO", {"preserve_weight": float("nan")}, "preserve_weight must be a finite number of at least 0"),
         ("ErasureAbO", {"steps": -1}, "steps"),
         ("ErasureAbO", {"clip": None}, "clip"),
+        ("ErasureAbO", {"learning_rate": 1.0, "steps": 40}, "nothing was changed. Try a lower learning rate"),
+        ("ErasureFewShot", {"growth": float("nan")}, "growth must be above 1"),
     ],
 )
 def test_bad_input(server: ComfyServer, node: str, inputs: dict[str, Any], sentence: str) -> None:
@@ -85,6 +91,15 @@ def test_bad_input(server: ComfyServer, node: str, inputs: dict[str, Any], sente
     with pytest.raises(PromptError) as refused:
         server.queue(prompt)
     assert sentence in str(refused.value)
+
+
+def test_purify_refuses(server: ComfyServer) -> None:
+    prompt = graphs.api("purify-pictures")
+    prompt["5"]["inputs"]["batch_size"] = 1
+    prompt["7"]["inputs"]["steps"] = 2
+    prompt["10"]["inputs"]["guidance"] = float("nan")
+    with pytest.raises(PromptError, match="guidance must be a finite number of at least 0, got nan"):
+        server.queue(prompt)
 
 
 def test_training_can_be_cancelled(server: ComfyServer) -> None:

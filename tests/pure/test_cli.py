@@ -12,7 +12,7 @@ from PIL import Image
 from pure.fakes import FakeModel
 from safetensors.torch import save_file
 
-from erasure_core import Concept, Erasure, cli
+from erasure_core import Concept, Erasure, cli, rece
 from erasure_core.adapters import checkpoints
 from erasure_core.methods.registry import METHODS
 
@@ -197,3 +197,22 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert "rece takes no --images" in fails(capsys, *erase, "cat", "--images", "3")
     assert "rece has no setting --steps" in fails(capsys, *erase, "cat", "--steps", "3")
     assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    fake.encode_images = lambda images: torch.cat([images, images[:, :1]], 1)[..., ::8, ::8]
+    path = rece(fake, "cat -> dog").save(tmp_path / "a.safetensors")
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    for name in ("one.png", "two.jpg"):
+        Image.new("RGB", (40, 30), (10, 90, 200)).save(pictures / name)
+    purify = ["purify", "--model", "toy", "--erasure", str(path), "--images", str(pictures), "--out", str(out)]
+    assert cli.main([*purify, "--steps", "3"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["one.png", "two.png"]
+    assert Image.open(out / "one.png").size == (4, 4) and str(out / "two.png") in capsys.readouterr().out
+    assert "one.png is already there" in fails(capsys, *purify)
+    assert cli.main([*purify, "--steps", "3", "--overwrite"]) == 0 and capsys.readouterr().out
+    (pictures / "one.jpg").write_bytes((pictures / "two.jpg").read_bytes())
+    assert "two pictures would be written as one.png" in fails(capsys, *purify)
+    (pictures / "one.jpg").unlink()
+    assert "steps must be from 1 to 99, got 0" in fails(capsys, *purify, "--overwrite", "--steps", "0")

@@ -16,7 +16,7 @@ from erasure_core.methods import abo as abo_module
 from erasure_core.methods import doco as doco_module
 from erasure_core.methods.abo import Contexts, abo, abo_loss
 from erasure_core.methods.doco import doco
-from erasure_core.methods.few_shot import TEMPLATES, few_shot, next_batch, trained_weights
+from erasure_core.methods.few_shot import TEMPLATES, Watch, few_shot, next_batch, trained_weights
 from erasure_core.training import TrainingError
 
 IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
@@ -33,7 +33,9 @@ def run_doco(model: FakeModel, **settings) -> Erasure:
 
 
 def run_abo(model: FakeModel, **settings) -> Erasure:
-    settings = {"steps": 4, "trajectories": 2, "sampling_steps": 3, "batch_size": 4, **settings}
+    settings = {
+        "learning_rate": 1e-3, "steps": 4, "trajectories": 2, "sampling_steps": 3, "batch_size": 4, **settings
+    }  # fmt: skip
     return abo(model, "cat -> dog", **settings)
 
 
@@ -123,6 +125,25 @@ def test_low_rank(run: Callable) -> None:
 
 
 @METHODS
+def test_gradient_checkpointing_changes_memory_only(run: Callable) -> None:
+    """Latents go through the model one at a time while gradients are needed, and the result is the same."""
+    model, sizes = FakeModel(), []
+    plain = dense(run(model))
+    original = FakeModel.predict_noise
+
+    class Watched(FakeModel):
+        def predict_noise(self, latents, timesteps, context):
+            if torch.is_grad_enabled():
+                sizes.append(len(latents))
+            return original(self, latents, timesteps, context)
+
+    found = dense(run(Watched(), gradient_checkpointing=True))
+    assert sizes and set(sizes) == {1}
+    for name, change in plain.items():
+        torch.testing.assert_close(found[name], change, rtol=1e-3, atol=1e-5)
+
+
+@METHODS
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -191,6 +212,32 @@ def test_few_shot_without_images() -> None:
     erasure = few_shot(FakeModel(), "cat", None, steps=2, learning_rate=1e-3)
     assert erasure.origins[0].settings["images"] == 0
     assert max(float(change.abs().max()) for change in dense(erasure).values()) > 1e-4
+
+
+@pytest.mark.parametrize("images", [IMAGES, None])
+def test_few_shot_ends_once_the_error_has_grown(images: torch.Tensor | None) -> None:
+    model = FakeModel()
+    settings = {"steps": 200, "learning_rate": 1e-3, "seed": 2}
+    erasure = few_shot(model, "cat", images, **settings, growth=1.5)
+    steps = len(erasure.origins[0].losses)
+    assert 2 < steps < 200
+    same = few_shot(model, "cat", images, **{**settings, "steps": steps})
+    assert all(torch.equal(a, b) for a, b in zip(dense(same).values(), dense(erasure).values(), strict=True))
+    latents = torch.empty(0, 4, 4, 4)
+    if images is not None:
+        latents = model.encode_images(images[torch.randperm(4, generator=torch.Generator().manual_seed(2))])
+    watch = Watch(model, latents, TEMPLATES["object"][0].format("cat"), seed=2)
+    grown = []
+    for count in (steps - 1, steps):
+        deltas = dense(few_shot(model, "cat", images, **{**settings, "steps": count}))
+        grown.append(watch.growth(model.with_weights({n: model.text[n] + change for n, change in deltas.items()})))
+    assert grown[0] < 1.5 <= grown[1]
+
+
+def test_few_shot_with_a_growth_that_makes_no_sense() -> None:
+    for growth in (1.0, math.nan):
+        with pytest.raises(ValueError, match="growth must be above 1"):
+            few_shot(FakeModel(), "cat", IMAGES, growth=growth)
 
 
 @pytest.mark.parametrize(

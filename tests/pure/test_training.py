@@ -17,6 +17,7 @@ from erasure_core.training import (
     Budget,
     StandIns,
     TrainingError,
+    check_fell,
     denoising_target,
     layers_of,
     noised,
@@ -48,6 +49,20 @@ def test_training_stops_at_a_loss_that_makes_no_sense(bad: float) -> None:
     values = iter([1.0, 2.0, bad, 1.0])
     with pytest.raises(TrainingError, match=r"step 3|in 3 steps"):
         train(lambda step: torch.tensor(next(values)), Budget(4))
+
+
+def test_a_loss_that_has_risen_is_told() -> None:
+    check_fell([1.0] + 9 * [0.5] + [1.9])
+    check_fell([1.0, 9.0])
+    check_fell(10 * [0.0])
+    with pytest.raises(TrainingError, match=r"rose from 1 to 2\.5 in 20 steps; nothing was changed"):
+        check_fell([1.0] + 17 * [0.1] + [2.0, 3.0])
+
+
+def test_training_ends_when_it_is_enough() -> None:
+    done = []
+    losses = train(lambda step: torch.tensor(1.0), Budget(9), enough=lambda: bool(done.append(1)) or len(done) == 3)
+    assert len(losses) == 3
 
 
 def test_a_cancel_ends_training_within_a_step() -> None:

@@ -6,10 +6,11 @@ import math
 import comfy.model_management
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot, trained_weights
+from pack.erasure_core.purify import purify
 from pack.erasure_core.sampling import split_prediction
 from pack.erasure_core.toy import load_toy
 from pack.erasure_core.training import TrainingError
@@ -231,6 +232,58 @@ def test_it_learns_low_rank(toy):
     with host_training.trainable(*toy) as model:
         erasure = RUNS["abo"](model, rank=2)
     assert all(isinstance(delta, LowRank) and delta.rank == 2 for delta in erasure.deltas.values())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_gradient_checkpointing_learns_the_same(toy, name):
+    results = []
+    for option in (False, True):
+        with host_training.trainable(*toy) as model:
+            results.append(RUNS[name](model, gradient_checkpointing=option))
+    plain, spared = (result.origins[0].losses for result in results)
+    assert spared == pytest.approx(plain, rel=1e-3)
+    assert all(delta.dense().any() for delta in results[1].deltas.values())
+
+
+@pytest.mark.parametrize("scope", ["unet", "text_encoder"])
+def test_patched_is_what_the_patches_do(toy, seen, scope):
+    """For the length of the block; a shape that does not fit is refused and nothing is changed."""
+    name = KEY if scope == "unet" else TEXT
+    delta = 0.05 * torch.randn(seen.weights_of(scope)[name].shape, generator=torch.Generator().manual_seed(1))
+    before = output(seen)
+    with seen.patched({name: delta}):
+        changed = output(seen)
+    assert torch.equal(output(seen), before)
+    with host_training.trainable(*host.apply_erasure(toy[0], toy[1], made({name: Dense(delta)}))) as patched:
+        torch.testing.assert_close(changed, output(patched), rtol=0, atol=1e-4)
+    assert not torch.allclose(changed, before, atol=1e-3)
+    with pytest.raises(ValueError, match="it was made for another model"), seen.patched({name: delta[:1]}):
+        pass
+    assert torch.equal(output(seen), before)
+
+
+def test_purify_is_what_it_is_elsewhere(seen, reference):
+    erasure = rece(reference, "cat -> dog", amplification=1.4)
+    ours, theirs = (purify(model, erasure, PICTURES, prompt="a cat", steps=4) for model in (seen, reference))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-2)
+    nothing = purify(seen, erasure.scaled(0), PICTURES, prompt="a cat", steps=20)
+    through = reference.decode_latents(reference.encode_images(PICTURES))
+    assert (nothing - through).abs().mean() < 0.02 < (ours - through).abs().mean()
+
+
+@pytest.mark.parametrize("name", ["few_shot", "abo"])
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_stock_lora_loader_takes_the_file(toy, tmp_path, caplog, name, rank):
+    """The same context and prediction as with the erasure applied directly, and nothing is reported as not loaded."""
+    with host_training.trainable(*toy) as model:
+        erasure = RUNS[name](model, rank=rank)
+    tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "a.safetensors")))
+    stock = comfy.sd.load_lora_for_models(toy[0], toy[1], tensors, 1.0, 1.0)
+    assert "not loaded" not in caplog.text
+    direct = host.apply_erasure(toy[0], toy[1], erasure)
+    ours, theirs = (output(host_training.TrainableComfyModel(*pair)) for pair in (direct, stock))
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    assert not torch.equal(theirs, untouched(toy))
 
 
 def test_the_memory_is_let_go(toy):
