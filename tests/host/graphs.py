@@ -7,7 +7,10 @@ from typing import Any
 
 from comfy_server import ROOT
 
-NAMES = ("erase-an-object", "erase-a-style", "erase-from-your-checkpoint", "learn-to-forget-abo")
+NAMES = (
+    "erase-an-object", "erase-a-style", "erase-from-your-checkpoint", "learn-to-forget-few-shot",
+    "learn-to-forget-doco", "learn-to-forget-abo", "purify-pictures",
+)  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
