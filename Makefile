@@ -4,7 +4,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full bench results thumbnails lint clean
+.PHONY: help demo test test-fast test-full bench bench-learned results thumbnails lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -30,6 +30,9 @@ test-full: $(READY) ## everything, the longest tests too
 
 bench: $(READY) ## speed of RECE on a full-size SD1.5, as ratios
 	$(BIN)/python benchmarks/rece_speed.py
+
+bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as ratios; takes some 20 minutes
+	$(BIN)/python benchmarks/learned_cost.py
 
 results: $(READY) ## measure again what docs/results.md says
 	$(BIN)/python tools/make_results.py

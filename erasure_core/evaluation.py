@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .concepts import Concept
@@ -24,6 +25,7 @@ from .toy.judge import Judge, Verdict
 from .toy.renders import load_renders, psnr
 
 NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
+BACKGROUND = 0.15  # how far a channel may be from the background's colour and still count as it
 CROSS = {"object": "style", "style": "object", "colour": "object"}
 
 
@@ -148,6 +150,24 @@ def evaluate_erasure(
     with erasure.applied_to(model) if erasure else nullcontext():
         gallery = draw(model, judge, captions, seed=seed, callback=callback)
     return score(gallery, subject), gallery
+
+
+def drift_outside(before: Gallery, after: Gallery, subject: Subject) -> float:
+    """How much pictures of ``subject`` changed where they showed plain background before: the root mean square
+    difference of channels, from 0 to 1. Both galleries are of the same captions and noise; low means that the layout
+    stayed."""
+    named = [index for index, caption in enumerate(before.captions) if getattr(caption, subject.kind) == subject.name]
+    was, now = before.images[named], after.images[named]
+    colours = torch.tensor([COLOURS[before.captions[index].colour] for index in named]) / 255
+    outside = (was - colours[:, :, None, None]).abs().amax(1) < BACKGROUND
+    return float((now - was).square().mean(1)[outside].mean().sqrt())
+
+
+def pictures_of(subject: Subject, count: int = 4) -> Tensor:
+    """About ``count`` real renders of the subject, ``[n, 3, h, w]`` in 0 to 1, spread over the sheet."""
+    captions, images = load_renders()
+    places = [index for index, caption in enumerate(captions) if getattr(caption, subject.kind) == subject.name]
+    return images[places[:: max(1, len(places) // count)][:count]]
 
 
 def evaluate_model(

@@ -1,6 +1,7 @@
-"""Try RECE's settings on the four concepts that tuning may look at; how its presets were chosen.
+"""Try a method's settings on the four concepts that tuning may look at; how the presets for the toy were chosen.
 
-python tools/sweep_rece.py --loops 1 2 --regularization 0.1 --erase-scale 1 --preserve-scale 0.1 1 --ridge 0.1
+python tools/sweep.py rece --amplification 1 1.4 1.8
+python tools/sweep.py doco --steps 240 360 --concepts cat car
 """
 
 from __future__ import annotations
@@ -8,26 +9,21 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields, replace
 from pathlib import Path
 from statistics import mean
 
-from make_results import TUNED_ON
+from make_results import INSTEAD, TUNED_ON, run
 
-from erasure_core import Concept, common_concepts, rece
-from erasure_core.evaluation import evaluate_erasure
-from erasure_core.methods.rece import RecePreset
+from erasure_core import Concept, common_concepts
+from erasure_core.evaluation import evaluate_erasure, subject_of
+from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
 from erasure_core.toy import Judge, load_toy
 
 ERASED, OTHERS, SEED = 16, 64, 7
 COLUMNS = ("ua", "ira", "cra", "colour")
-
-
-def settings_of(args: argparse.Namespace) -> list[RecePreset]:
-    """Every combination of what was asked for."""
-    names = [field.name for field in fields(RecePreset)]
-    return [RecePreset(*values) for values in itertools.product(*(getattr(args, name) for name in names))]
+WITH_REPLACEMENT = ("doco", "abo")
 
 
 def shares(model, judge, concept: Concept, erasure=None) -> list[float]:
@@ -36,39 +32,60 @@ def shares(model, judge, concept: Concept, erasure=None) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for field in fields(RecePreset):
-        kind = int if field.name == "loops" else float
-        default = 1 if field.name == "loops" else getattr(RecePreset(1, 0.1), field.name)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, nargs="+", default=[default])
-    parser.add_argument("--concepts", nargs="+", default=list(TUNED_ON))
-    parser.add_argument("--rows", type=Path, default=Path("build/sweep.jsonl"))
+    parser, name = _parser()
     args = parser.parse_args()
+    presets, method = METHODS[name].toy_presets, METHODS[name]
+    given = {field: values for field in _fields(name) if (values := getattr(args, field)) is not None}
     model, judge = load_toy(), Judge.load()
-    concepts = [Concept(name) for name in args.concepts]
+    concepts = [Concept(text, INSTEAD[text] if name in WITH_REPLACEMENT else "") for text in args.concepts]
     before = {concept: shares(model, judge, concept) for concept in concepts}
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     lines = []
-    for settings in settings_of(args):
-        found = {}
+    for values in itertools.product(*given.values()):
+        changes, found = dict(zip(given, values, strict=True)), {}
         for concept in concepts:
-            erasure = rece(model, [concept], preserve=common_concepts([concept]), **asdict(settings))
-            found[str(concept)] = shares(model, judge, concept, erasure)
+            settings = replace(presets[_kind(concept)], **changes)
+            preserve = [] if args.alone else common_concepts([concept])
+            found[str(concept)] = shares(model, judge, concept, run(model, method, concept, settings, preserve))
             with args.rows.open("a") as file:
-                row = {"concept": str(concept), **asdict(settings), "before": before[concept]}
+                row = {"concept": str(concept), "method": name, **vars(settings), "before": before[concept]}
                 file.write(json.dumps({**row, "after": found[str(concept)]}) + "\n")
-        lines.append(_line(settings, found, before))
+        lines.append(_line(" ".join(f"{key} {value:g}" for key, value in changes.items()), found, before))
         print(lines[-1], flush=True)
     print(table(("settings", "UA of each", *COLUMNS), lines))
 
 
-def _line(settings: RecePreset, found: dict[str, list[float]], before: dict[Concept, list[float]]) -> list[str]:
+def _parser() -> tuple[argparse.ArgumentParser, str]:
+    """Of the method that the command line names first; its settings are options that take several values."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], add_help=False)
+    parser.add_argument("method", choices=list(METHODS))
+    name = parser.parse_known_args()[0].method
+    for field, kind in _fields(name).items():
+        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, nargs="+")
+    parser.add_argument("--concepts", nargs="+", default=list(TUNED_ON))
+    parser.add_argument("--alone", action="store_true", help="preserve nothing")
+    parser.add_argument("--rows", type=Path, default=Path("build/sweep.jsonl"))
+    parser.add_argument("--help", action="help")
+    return parser, name
+
+
+def _fields(name: str) -> dict[str, type]:
+    """The settings of a method's presets that are numbers."""
+    preset = METHODS[name].toy_presets["object"]
+    return {field.name: type(getattr(preset, field.name)) for field in fields(preset) if field.name != "kind"}
+
+
+def _kind(concept: Concept) -> str:
+    return "style" if subject_of(concept).kind == "style" else "object"
+
+
+def _line(settings: str, found: dict[str, list[float]], before: dict[Concept, list[float]]) -> list[str]:
     """Means; all but UA as changes against the unedited model."""
     means = [mean(column) for column in zip(*found.values(), strict=True)]
     was = [mean(column) for column in zip(*before.values(), strict=True)]
     each = " ".join(f"{100 * row[0]:.0f}" for row in found.values())
     changes = [f"{100 * (new - old):+.1f}" for new, old in zip(means[1:], was[1:], strict=True)]
-    return [" ".join(map(str, asdict(settings).values())), each, f"{100 * means[0]:.1f}", *changes]
+    return [settings, each, f"{100 * means[0]:.1f}", *changes]
 
 
 if __name__ == "__main__":

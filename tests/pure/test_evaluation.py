@@ -11,12 +11,21 @@ import torch
 from PIL import Image
 
 from erasure_core import Concept
-from erasure_core.evaluation import Gallery, Subject, captions_for, score, subject_of
+from erasure_core.evaluation import (
+    Gallery,
+    Subject,
+    captions_for,
+    drift_outside,
+    pictures_of,
+    score,
+    subject_of,
+)
 from erasure_core.progress import Progress
 from erasure_core.sheet import Section, contact_sheet, save_whole, to_image
 from erasure_core.table import percent, table
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, Caption
 from erasure_core.toy.judge import Verdict
+from erasure_core.toy.renders import load_renders
 
 
 def gallery(*seen: tuple[str, str, str], asked: list[Caption]) -> Gallery:
@@ -49,6 +58,32 @@ def test_captions_are_complete_and_even(subject: Subject) -> None:
         expected = set(names) - ({subject.name} if kind == subject.kind else set())
         assert set(counts) == expected and max(counts.values()) - min(counts.values()) <= 1
     assert captions == captions_for(subject, 24, 96, seed=1) != captions_for(subject, 24, 96, seed=2)
+
+
+def test_drift_is_counted_where_there_was_background() -> None:
+    """A cat of one black pixel on red that moves by a pixel; what happens to the dog and to the cat's place is not
+    counted."""
+    red = torch.tensor(COLOURS["red"]) / 255
+    images = red[:, None, None].expand(2, 3, 2, 2).clone()
+    images[:, :, 0, 0] = 0
+    moved = images.clone()
+    moved[0, :, 0, 0], moved[0, :, 0, 1] = red, 0
+    moved[1] = 0.5
+    asked = (Caption("cat", "noto", "red"), Caption("dog", "noto", "red"))
+    before, after = (Gallery(asked, shown, Verdict([], [], [])) for shown in (images, moved))
+    expected = float((red.square().mean() / 3).sqrt())
+    assert drift_outside(before, after, Subject("object", "cat")) == pytest.approx(expected)
+    assert drift_outside(before, before, Subject("object", "cat")) == 0
+
+
+@pytest.mark.parametrize("subject", [Subject("object", "cat"), Subject("style", "noto")])
+def test_real_pictures_of_a_subject(subject: Subject) -> None:
+    captions, images = load_renders()
+    pictures = pictures_of(subject)
+    assert pictures.shape == (4, 3, 64, 64) and len(pictures.flatten(1).unique(dim=0)) == 4
+    pairs = zip(captions, images, strict=True)
+    own = [image for caption, image in pairs if subject.name in (caption.object, caption.style)]
+    assert all(any(torch.equal(picture, image) for image in own) for picture in pictures)
 
 
 def test_counting_an_erased_object() -> None:

@@ -77,3 +77,12 @@ def test_the_demo(tmp_path: Path) -> None:
     sheet = Image.open(tmp_path / "out" / "demo.png")
     assert sheet.format == "PNG" and sheet.width > 1000
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["demo.md", "demo.png"]
+
+
+@pytest.mark.full
+def test_the_demo_of_all_methods(tmp_path: Path) -> None:
+    done = run("demo", "--method", "all", cwd=tmp_path)
+    rows = {line.split("|")[2].strip(): numbers(line) for line in done.stdout.splitlines() if "cat -> dog" in line}
+    assert set(rows) == {"before", "RECE", "few-shot", "DoCo", "AbO"}
+    assert rows["before"][0] <= 20 and all(row[0] >= 80 for label, row in rows.items() if label != "before")
+    assert Image.open(tmp_path / "out" / "demo.png").height > 600

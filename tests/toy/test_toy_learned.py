@@ -6,10 +6,14 @@ import pytest
 import torch
 from toy.conftest import state
 
-from erasure_core import Erasure, UnsupportedModelError, from_diffusers
+from erasure_core import Concept, Erasure, UnsupportedModelError, common_concepts, from_diffusers, rece
+from erasure_core.evaluation import evaluate_erasure, pictures_of, subject_of
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
+from erasure_core.methods.rece import PRESETS as RECE
+from erasure_core.methods.registry import METHODS
+from erasure_core.purify import purify
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
 
@@ -57,7 +61,7 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
     made = [
         few_shot(toy, "cat", pictures, steps=2),
         doco(toy, "cat -> dog", steps=2, anchors=2, batch_size=2, learning_rate=1e-4),
-        abo(toy, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2),
+        abo(toy, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3),
     ]
     assert state(toy) == before
     assert all(parameter.grad is None for parameter in toy.pipe.unet.parameters())
@@ -66,6 +70,27 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
             assert not torch.equal(generate(toy, ["a cat"] * 2, [1, 2], steps=2), pictures)
     assert set(made[0].deltas) == set(trained_weights(toy.weights_of("text_encoder")))
     assert set(made[1].deltas) == set(made[2].deltas) == set(toy.cross_attention_weights())
+
+
+def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
+    settings = vars(METHODS["few_shot"].toy_presets["object"])
+    erasure = few_shot(toy, "rabbit", pictures_of(subject_of("rabbit")), **settings)
+    assert 5 < len(erasure.origins[0].losses) < settings["steps"], "the stop rule has to end it"
+    before, _ = evaluate_erasure(toy, judge, "rabbit", erased=16, others=48, seed=3)
+    after, _ = evaluate_erasure(toy, judge, "rabbit", erasure, erased=16, others=48, seed=3)
+    assert before.ua <= 0.2 and after.ua >= 0.9
+    assert after.ira >= before.ira - 0.1
+
+
+def test_purified_pictures_show_the_replacement_and_others_stay(toy, judge) -> None:
+    """Real renders; inverting and drawing again costs others next to nothing."""
+    erasure = rece(toy, "cat -> dog", preserve=common_concepts([Concept("cat")]), **vars(RECE["object"]))
+    cats = purify(toy, erasure, pictures_of(subject_of("cat")), prompt="a cat", guidance=3.0)
+    assert judge.judge(cats).objects.count("dog") >= 3
+    lions = pictures_of(subject_of("lion"))
+    found = purify(toy, erasure, lions, prompt="a lion")
+    assert judge.judge(found).objects == ["lion"] * 4
+    assert (found - toy.decode_latents(toy.encode_images(lions))).abs().mean() < 0.05
 
 
 def test_parameters_that_ask_for_gradients_get_none(toy) -> None:
