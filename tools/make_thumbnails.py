@@ -1,6 +1,6 @@
 """Run the workflows in a real ComfyUI and write each one's thumbnail, before and after side by side.
 
-    python tools/make_thumbnails.py
+    python tools/make_thumbnails.py [NAME ...]
 
 All pictures are drawn by the embedded model, those of ``erase-from-your-checkpoint`` too.
 """
@@ -66,7 +66,7 @@ def thumbnail(before: list[Image.Image], after: list[Image.Image], concept: str)
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui(), Path(folder)) as server:
-        for name in graphs.NAMES:
+        for name in sys.argv[1:] or graphs.NAMES:
             prompt = on_the_toy(graphs.api(name))
             entry = server.queue(prompt)
             before, after = (server.images(entry, node) for node in (BEFORE, AFTER))

@@ -51,8 +51,7 @@ def test_learn_to_forget(server: ComfyServer, judge: Judge, method: str, dogs: i
     before, after = (seen(judge, server.images(entry, node)) for node in (BEFORE, AFTER))
     assert before.objects.count("cat") >= 6, before
     assert after.objects.count("cat") <= 2 and after.objects.count("dog") >= dogs, after
-    blue = 8 if "blue" in graphs.api(f"learn-to-forget-{method}")["3"]["inputs"]["text"] else 0
-    assert min(verdict.colours.count("blue") for verdict in (before, after)) >= blue - 1, (before, after)
+    assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
     (curve,) = server.images(entry, CURVE)
     assert curve.width > curve.height
 
