@@ -179,10 +179,16 @@ def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
 
 
 def descend(loss: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """One update; nothing but ``parameters`` gets a gradient, the model's own weights least of all."""
-    for parameter, gradient in zip(parameters, gradients(loss, parameters), strict=True):
+    """One update down the gradient of ``loss``; nothing but ``parameters`` is touched."""
+    take_step(gradients(loss, parameters), parameters, optimiser)
+
+
+def take_step(found: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """One update with the gradients ``found``, which are let go of before the next are computed."""
+    for parameter, gradient in zip(parameters, found, strict=True):
         parameter.grad = gradient
     optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
 
 
 def _factors(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from ..training import (
     gradients,
     noised,
     predict,
+    take_step,
     train,
 )
 
@@ -124,9 +125,8 @@ def doco(
         unlearned = gradients(adversarial_loss(judge, fake), stand_ins.parameters)
         again = model.with_weights(stand_ins.weights())
         kept = gradients(moment.error(again, anchor_contexts[which]), stand_ins.parameters)
-        for parameter, unlearn, preserve in zip(stand_ins.parameters, unlearned, kept, strict=True):
-            parameter.grad = preserving(unlearn, preserve)
-        generator_optimiser.step()
+        safe = [preserving(*pair) for pair in zip(unlearned, kept, strict=True)]
+        take_step(safe, stand_ins.parameters, generator_optimiser)
         return told
 
     losses = train(update, budget, what="DoCo", callback=callback)
