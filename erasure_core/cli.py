@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .concepts import Concept, as_concepts, parse_concepts
+from .concepts import Concept, as_concepts, parse_concepts, parse_prompts
 from .erasure import Erasure, __version__
 from .files import check_target
 from .methods.registry import METHODS
@@ -96,6 +96,30 @@ def _targets(folder: Path, files: Sequence[Path], overwrite: bool) -> list[Path]
         if target.exists() and not overwrite:
             raise FileExistsError(f"{target} is already there; choose another folder or ask to --overwrite")
     return targets
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Draw the same prompts and seeds with and without erasures, as one labelled grid."""
+    from .compare import compare
+
+    if args.out.suffix != ".png":
+        raise ValueError(f"--out: a grid is written as .png, got '{args.out.name}'")
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} is already there; choose another name or ask to --overwrite")
+    if args.pictures < 1:
+        raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
+    erasures = {path.stem: Erasure.load(path) for path in args.erasure}
+    if len(erasures) < len(args.erasure):
+        raise ValueError("--erasure: two files have the same name; rename one")
+    prompts = [*args.prompt, *(parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else [])]
+    if not prompts:
+        raise ValueError("name at least one --prompt, or a file of --prompts")
+    model = _model(args.model)
+    seeds = range(args.seed, args.seed + args.pictures)
+    settings = {"steps": args.steps, "guidance": args.guidance, "negative": args.negative}
+    with Progress("compare") as bar:
+        sheet = compare(model, erasures, prompts, seeds=seeds, difference=args.difference, callback=bar, **settings)
+    print(save_whole(sheet, args.out))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -251,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_demo, _add_erase, _add_purify, _add_evaluate):
+    for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_evaluate):
         add(commands)
     return parser
 
@@ -302,6 +326,25 @@ def _add_purify(commands) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where each is written as a PNG")
     command.add_argument("--overwrite", action="store_true", help="replace pictures in --out")
     command.set_defaults(command=purify)
+
+
+def _add_compare(commands) -> None:
+    command = commands.add_parser("compare", help=compare.__doc__)
+    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
+    command.add_argument(
+        "--erasure", type=Path, action="append", required=True, metavar="FILE", help="a column each; what erase wrote"
+    )
+    command.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a row; can be given repeatedly")
+    command.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, # for comments")
+    command.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
+    command.add_argument("--seed", type=int, default=0, help="of the first picture of a prompt")
+    command.add_argument("--pictures", type=int, default=1, help="of each prompt, from one seed after another")
+    command.add_argument("--steps", type=int, default=15)
+    command.add_argument("--guidance", type=float, default=3.0)
+    command.add_argument("--difference", action="store_true", help="also draw where pictures differ from the first")
+    command.add_argument("--out", type=Path, required=True, help="the .png to write")
+    command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
+    command.set_defaults(command=compare)
 
 
 def _add_evaluate(commands) -> None:

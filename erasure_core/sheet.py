@@ -14,6 +14,7 @@ MARGIN, GAP = 16, 6
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 TITLE, TEXT = 20, 14  # pixels
 LINE = TEXT + 4
+LABEL = 240  # pixels; longer labels of rows are wrapped
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Section:
     groups: Sequence[tuple[str, int]] = ()
 
 
-def contact_sheet(sections: Sequence[Section], *, scale: int = 2) -> Image.Image:
+def contact_sheet(sections: Sequence[Section], *, scale: float = 2) -> Image.Image:
     """All sections under one another, pictures enlarged ``scale`` times."""
     pages = [_page(section, scale) for section in sections]
     width = max(page.width for page in pages) + 2 * MARGIN
@@ -52,21 +53,26 @@ def save_whole(sheet: Image.Image, path: str | Path) -> Path:
     return path
 
 
-def to_image(image: Tensor, scale: int = 1) -> Image.Image:
+def to_image(image: Tensor, scale: float = 1) -> Image.Image:
     """A picture ``[3, h, w]`` in 0 to 1 for Pillow, enlarged ``scale`` times."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
+    return picture.resize((_scaled(picture.width, scale), _scaled(picture.height, scale)), Image.Resampling.LANCZOS)
 
 
-def _page(section: Section, scale: int) -> Image.Image:
+def _scaled(size: int, scale: float) -> int:
+    return max(1, round(size * scale))
+
+
+def _page(section: Section, scale: float) -> Image.Image:
     columns = len(section.captions)
     for label, images in section.rows:
         if len(images) != columns:
             raise ValueError(f"row '{label}' has {len(images)} pictures for {columns} captions")
-    cell_height, cell_width = (size * scale for size in section.rows[0][1].shape[-2:])
+    cell_height, cell_width = (_scaled(size, scale) for size in section.rows[0][1].shape[-2:])
     font, large = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=TITLE)
-    left = max(round(font.getlength(label)) for label, _ in section.rows) + 2 * GAP
+    labels = [_wrapped(label, font, LABEL) for label, _ in section.rows]
+    left = max(round(font.getlength(line)) for lines in labels for line in lines) + 2 * GAP
     wrapped = [_wrapped(caption, font, cell_width) for caption in section.captions]
     heading = LINE if section.groups else 0
     top = TITLE + 2 * GAP + heading + LINE * max(map(len, wrapped)) + GAP
@@ -83,9 +89,10 @@ def _page(section: Section, scale: int) -> Image.Image:
     for x, lines in zip(places, wrapped, strict=True):
         for number, line in enumerate(lines):
             pen.text((x, TITLE + 2 * GAP + heading + LINE * number), line, INK, font)
-    for number, (label, images) in enumerate(section.rows):
+    for number, (lines, (_, images)) in enumerate(zip(labels, section.rows, strict=True)):
         y = top + number * (cell_height + GAP)
-        pen.text((0, y + (cell_height - TEXT) // 2), label, INK, font)
+        for place, line in enumerate(lines[: max(1, cell_height // LINE)]):
+            pen.text((0, y + max(0, cell_height - LINE * len(lines)) // 2 + LINE * place), line, INK, font)
         for x, image in zip(places, images, strict=True):
             page.paste(to_image(image, scale), (x, y))
     return page

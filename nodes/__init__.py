@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from .compare import ErasureCompare
 from .erasures import ErasureApply, ErasureCombine, ErasureLoad, ErasureSave
 from .learned import ErasureAbO, ErasureDoCo, ErasureFewShot
 from .purify import ErasurePurify
@@ -12,5 +13,5 @@ from .toy import ErasureLoadToy
 class ErasureExtension(ComfyExtension):
     async def get_node_list(self):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
-        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
+        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify, ErasureCompare]
         return [*methods, *uses, ErasureLoadToy]

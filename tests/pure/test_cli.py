@@ -216,3 +216,23 @@ def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "two pictures would be written as one.png" in fails(capsys, *purify)
     (pictures / "one.jpg").unlink()
     assert "steps must be from 1 to 99, got 0" in fails(capsys, *purify, "--overwrite", "--steps", "0")
+
+
+def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    paths = [rece(fake, concept).save(tmp_path / f"{concept}.safetensors") for concept in ("cat", "dog")]
+    (tmp_path / "prompts.txt").write_text("# both\ncat\ndog\n")
+    out = tmp_path / "grid.png"
+    compare = ["compare", "--model", "toy", "--out", str(out), "--steps", "2", "--erasure", str(paths[0])]
+    more = ["--erasure", str(paths[1]), "--prompts", str(tmp_path / "prompts.txt"), "--pictures", "2"]
+    assert cli.main([*compare, *more, "--prompt", "red fish"]) == 0
+    assert str(out) in capsys.readouterr().out
+    wide = Image.open(out).size
+    assert cli.main([*compare, "--prompt", "cat", "--overwrite"]) == 0 and capsys.readouterr().out
+    assert Image.open(out).height < wide[1]
+    assert "grid.png is already there" in fails(capsys, *compare, "--prompt", "cat")
+    compare.append("--overwrite")
+    assert "name at least one --prompt" in fails(capsys, *compare)
+    assert "--pictures must be at least 1" in fails(capsys, *compare, "--prompt", "cat", "--pictures", "0")
+    assert "two files have the same name" in fails(capsys, *compare, "--erasure", paths[0], "--prompt", "cat")
+    compare[4] = str(tmp_path / "grid.jpg")
+    assert "written as .png, got 'grid.jpg'" in fails(capsys, *compare, "--prompt", "cat")

@@ -1,0 +1,107 @@
+"""The node that shows models side by side."""
+
+import torch
+from comfy_api.latest import io
+
+from ..erasure_core.compare import BEFORE, grid
+from ..erasure_core.concepts import parse_prompts
+from . import host_sampling, host_training
+from .sockets import CATEGORY
+
+MOST = 5  # models beside the first
+MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
+
+
+class ErasureCompare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureCompare",
+            display_name="Compare Models (Erasure)",
+            category=CATEGORY,
+            description="Draws the same prompts from the same seeds through several models, as one labelled grid: a "
+            "row for each picture, a column for each model. Works with every model that KSampler takes.",
+            inputs=[
+                io.Model.Input("model", tooltip="The first column, called 'before': the model without an erasure."),
+                io.Clip.Input("clip", tooltip="Its text encoder, and that of every column that has none of its own."),
+                io.Vae.Input("vae", tooltip="The autoencoder of all of them."),
+                io.Latent.Input(
+                    "latent", tooltip="An empty latent image: its size is that of the pictures, its batch their number."
+                ),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    placeholder="a landscape by van gogh",
+                    tooltip="One prompt a line. Lines that start with # are passed over.",
+                ),
+                io.String.Input("negative", default="", tooltip="What guidance leads away from, in every row."),
+                io.String.Input(
+                    "labels",
+                    multiline=True,
+                    default="",
+                    placeholder="RECE",
+                    tooltip="What the columns after the first are called, one a line; 'model_1' and so on if empty.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MOST_SEEDS,
+                    control_after_generate=True,
+                    tooltip="The noise that every column begins with, as KSampler draws it.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
+                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
+                io.Combo.Input("sampler_name", options=host_sampling.SAMPLERS, tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=host_sampling.SCHEDULERS, tooltip="As in KSampler."),
+                io.Boolean.Input(
+                    "difference",
+                    default=False,
+                    tooltip="Beside each column, where it differs from the first: black for nowhere, then red, yellow "
+                    "and white.",
+                ),
+                *(part for number in range(1, MOST + 1) for part in _column(number)),
+            ],
+            outputs=[io.Image.Output(display_name="grid", tooltip="All pictures, with captions.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, latent, prompts, negative, labels, seed, steps, cfg, sampler_name, scheduler,
+        difference, **others,
+    ):  # fmt: skip
+        rows = parse_prompts(prompts, "prompts")
+        if not rows:
+            raise ValueError("prompts is empty: write one prompt a line")
+        sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
+        columns = {}
+        for label, one, encoder in _columns(model, clip, labels, others):
+            parts = [host_sampling.draw(one, encoder, vae, prompt, negative, latent, sampling) for prompt in rows]
+            columns[label] = torch.cat(parts)
+        count = len(next(iter(columns.values()))) // len(rows)
+        captions = [f"{prompt} ({index + 1})" if count > 1 else prompt for prompt in rows for index in range(count)]
+        return io.NodeOutput(host_training.image(grid(captions, columns, difference=difference)))
+
+
+def _column(number: int) -> list:
+    """The inputs of a column after the first."""
+    own = f"Column {number + 1}'s text encoder, if it has its own."
+    return [
+        io.Model.Input(f"model_{number}", optional=True, tooltip=f"Column {number + 1}."),
+        io.Clip.Input(f"clip_{number}", optional=True, tooltip=own),
+    ]
+
+
+def _columns(model, clip, labels: str, others: dict) -> list[tuple]:
+    """Label, MODEL and CLIP of every column; one with a CLIP alone has the first's MODEL."""
+    found = [(BEFORE, model, clip)]
+    given = [n for n in range(1, MOST + 1) if others.get(f"model_{n}") or others.get(f"clip_{n}")]
+    names = parse_prompts(labels, "labels") or [f"model_{n}" for n in given]
+    if len(names) != len(given):
+        raise ValueError(f"labels has {len(names)} lines for {len(given)} models beside the first; write one for each")
+    if BEFORE in names:
+        raise ValueError(f"labels: '{BEFORE}' is what the first column is called")
+    for name, number in zip(names, given, strict=True):
+        found.append((name, others.get(f"model_{number}") or model, others.get(f"clip_{number}") or clip))
+    return found
