@@ -118,7 +118,7 @@ def _metadata(erasure: Erasure) -> dict[str, str]:
         up = erasure.context_map.up.float().contiguous()
         header["context_map_up"] = base64.b64encode(up.cpu().numpy().astype("<f4").tobytes()).decode("ascii")
     concepts = ", ".join(str(concept) for concept in erasure.concepts)
-    return {KEY: json.dumps(header), "ss_training_comment": f"erases: {concepts}"}
+    return {KEY: json.dumps(header, allow_nan=False), "ss_training_comment": f"erases: {concepts}"}
 
 
 def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:

@@ -110,7 +110,9 @@ def few_shot(
 
     losses = train(update, budget, what="few-shot", enough=grown, callback=callback)
     made_on = fingerprint(model.cross_attention_weights())
-    made_with = {**asdict(settings), "rank": rank, "seed": seed, "images": 0 if images is None else len(images)}
+    limit = growth if math.isfinite(growth) else None  # JSON has no infinity
+    made_with = {**asdict(settings), "growth": limit, "rank": rank, "seed": seed}
+    made_with["images"] = 0 if images is None else len(images)
     return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
 
 
