@@ -308,7 +308,7 @@ def _add_erase(commands) -> None:
     command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
     command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
     command.add_argument(
-        "--gradient-checkpointing", action="store_true", help="learned methods: less memory, a third more time"
+        "--gradient-checkpointing", action="store_true", help="learned methods: less memory, more time"
     )
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")

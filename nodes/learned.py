@@ -229,7 +229,7 @@ def _training(method: str) -> list:
         io.Boolean.Input(
             "gradient_checkpointing",
             default=False,
-            tooltip="Trains in much less memory and a third more time: switch it on when memory runs out.",
+            tooltip="Trains in less memory and up to twice the time: switch it on when memory runs out.",
         ),
         io.Int.Input(
             "seed",

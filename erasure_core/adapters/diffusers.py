@@ -102,7 +102,10 @@ class DiffusersModel:
         return found
 
     def _call(self, part: str, ours: Mapping[str, Tensor], *arguments, **named):
+        """The module with ``ours`` in the places of its own weights, which get and keep nothing for gradients."""
         module = getattr(self.pipe, part)
+        if torch.is_grad_enabled():
+            ours = {**{name: weight.detach() for name, weight in module.named_parameters()}, **ours}
         return functional_call(module, ours, arguments, named) if ours else module(*arguments, **named)
 
     @torch.no_grad()

@@ -97,7 +97,9 @@ def test_parameters_that_ask_for_gradients_get_none(toy) -> None:
     pipe = load_pipeline()
     pipe.unet.requires_grad_(True)
     pipe.text_encoder.requires_grad_(True)
-    few_shot(from_diffusers(pipe), "cat", generate(toy, ["a cat"], [1], steps=1), steps=1)
+    model = from_diffusers(pipe)
+    assert not output(model).requires_grad, "activations would be kept for gradients that nobody wants"
+    few_shot(model, "cat", generate(toy, ["a cat"], [1], steps=1), steps=1)
     parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
     assert all(parameter.grad is None for parameter in parameters)
 
