@@ -51,7 +51,7 @@ class FewShotPreset:
 PUBLISHED: Mapping[str, FewShotPreset] = {"object": FewShotPreset("object"), "style": FewShotPreset("style")}
 PRESETS = PUBLISHED
 TOY_PRESETS: Mapping[str, FewShotPreset] = {
-    kind: FewShotPreset(kind, steps=100, learning_rate=5e-5, batch_size=4, growth=3.0) for kind in PRESETS
+    kind: FewShotPreset(kind, steps=100, learning_rate=5e-5, batch_size=4, growth=5.0) for kind in PRESETS
 }
 
 
