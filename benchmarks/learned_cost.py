@@ -26,6 +26,7 @@ from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.table import table
 
 SIDE, STEPS = 32, 3
+STEPS_FOR_MEMORY = 2  # the second has Adam's moments beside the activations
 BATCH = {"few-shot": 2, "DoCo": 2, "AbO": 1}
 MOST_RATIO = 1.15
 PAIR = Concept("parachute", "airplane")
@@ -47,7 +48,7 @@ def latents(model, count: int) -> torch.Tensor:
     return torch.randn(count, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
 
-def ours(model, method: str, variant: str) -> list[float]:
+def ours(model, method: str, variant: str, steps: int) -> list[float]:
     """Seconds of each step but the first."""
     marks: list[float] = []
 
@@ -55,11 +56,11 @@ def ours(model, method: str, variant: str) -> list[float]:
         if "loss" in what:
             marks.append(now())
 
-    METHODS[method](model, steps=STEPS, callback=mark, **VARIANTS[variant])
+    METHODS[method](model, steps=steps, callback=mark, **VARIANTS[variant])
     return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
 
 
-def bare(model, method: str, update: bool = False) -> list[float]:
+def bare(model, method: str, steps: int, update: bool = False) -> list[float]:
     """The same of the passes alone; with ``update`` also Adam's, of a copy of the weights that are trained."""
     unet, encoder = model.pipe.unet, model.pipe.text_encoder
     unet.requires_grad_(False)
@@ -92,7 +93,7 @@ def bare(model, method: str, update: bool = False) -> list[float]:
         return both_ways(1, context)
 
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(steps):
         began = now()
         gradients = passes()
         if adam:
@@ -125,7 +126,7 @@ def _named(encoder) -> dict[str, torch.Tensor]:
 def measure_time(method: str, variant: str) -> dict[str, float]:
     """Median seconds of a step, ours and bare."""
     model = full_size_model(whole=True, side=SIDE)
-    return {"ours": mean(ours(model, method, variant)), "bare": mean(bare(model, method))}
+    return {"ours": mean(ours(model, method, variant, STEPS)), "bare": mean(bare(model, method, STEPS))}
 
 
 def measure_memory(method: str, variant: str) -> dict[str, float]:
@@ -133,9 +134,9 @@ def measure_memory(method: str, variant: str) -> dict[str, float]:
     model = full_size_model(whole=True, side=SIDE)
     before = settle()
     if variant in FLOORS:
-        bare(model, method, update=variant == UPDATE)
+        bare(model, method, STEPS_FOR_MEMORY, update=variant == UPDATE)
     else:
-        ours(model, method, variant)
+        ours(model, method, variant, STEPS_FOR_MEMORY)
     return {"megabytes": status("VmHWM") - before}
 
 
