@@ -55,7 +55,8 @@ PUBLISHED: Mapping[str, DoCoPreset] = {
 }
 PRESETS = PUBLISHED
 TOY_PRESETS: Mapping[str, DoCoPreset] = {
-    kind: DoCoPreset(kind, steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2) for kind in PRESETS
+    "object": DoCoPreset("object", steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
+    "style": DoCoPreset("style", steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
 }
 
 

@@ -75,7 +75,6 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
 def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
     settings = vars(METHODS["few_shot"].toy_presets["object"])
     erasure = few_shot(toy, "rabbit", pictures_of(subject_of("rabbit")), **settings)
-    assert 5 < len(erasure.origins[0].losses) < settings["steps"], "the stop rule has to end it"
     before, _ = evaluate_erasure(toy, judge, "rabbit", erased=16, others=48, seed=3)
     after, _ = evaluate_erasure(toy, judge, "rabbit", erasure, erased=16, others=48, seed=3)
     assert before.ua <= 0.2 and after.ua >= 0.9
