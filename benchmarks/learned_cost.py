@@ -25,8 +25,7 @@ from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.table import table
 
-SIDE, STEPS = 32, 3
-STEPS_FOR_MEMORY = 2  # the second has Adam's moments beside the activations
+SIDE, STEPS = 32, 2  # the second step has Adam's moments beside the activations
 BATCH = {"few-shot": 2, "DoCo": 2, "AbO": 1}
 MOST_RATIO = 1.15
 PAIR = Concept("parachute", "airplane")
@@ -48,7 +47,7 @@ def latents(model, count: int) -> torch.Tensor:
     return torch.randn(count, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
 
-def ours(model, method: str, variant: str, steps: int) -> list[float]:
+def ours(model, method: str, variant: str) -> list[float]:
     """Seconds of each step but the first."""
     marks: list[float] = []
 
@@ -56,11 +55,11 @@ def ours(model, method: str, variant: str, steps: int) -> list[float]:
         if "loss" in what:
             marks.append(now())
 
-    METHODS[method](model, steps=steps, callback=mark, **VARIANTS[variant])
+    METHODS[method](model, steps=STEPS, callback=mark, **VARIANTS[variant])
     return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
 
 
-def bare(model, method: str, steps: int, update: bool = False) -> list[float]:
+def bare(model, method: str, update: bool = False) -> list[float]:
     """The same of the passes alone; with ``update`` also Adam's, of a copy of the weights that are trained."""
     unet, encoder = model.pipe.unet, model.pipe.text_encoder
     unet.requires_grad_(False)
@@ -93,7 +92,7 @@ def bare(model, method: str, steps: int, update: bool = False) -> list[float]:
         return both_ways(1, context)
 
     seconds = []
-    for _ in range(steps):
+    for _ in range(STEPS):
         began = now()
         gradients = passes()
         if adam:
@@ -126,7 +125,7 @@ def _named(encoder) -> dict[str, torch.Tensor]:
 def measure_time(method: str, variant: str) -> dict[str, float]:
     """Median seconds of a step, ours and bare."""
     model = full_size_model(whole=True, side=SIDE)
-    return {"ours": mean(ours(model, method, variant, STEPS)), "bare": mean(bare(model, method, STEPS))}
+    return {"ours": mean(ours(model, method, variant)), "bare": mean(bare(model, method))}
 
 
 def measure_memory(method: str, variant: str) -> dict[str, float]:
@@ -134,9 +133,9 @@ def measure_memory(method: str, variant: str) -> dict[str, float]:
     model = full_size_model(whole=True, side=SIDE)
     before = settle()
     if variant in FLOORS:
-        bare(model, method, STEPS_FOR_MEMORY, update=variant == UPDATE)
+        bare(model, method, update=variant == UPDATE)
     else:
-        ours(model, method, variant, STEPS_FOR_MEMORY)
+        ours(model, method, variant)
     return {"megabytes": status("VmHWM") - before}
 
 
@@ -162,7 +161,7 @@ def report(times: dict[tuple[str, str], dict], memory: dict[tuple[str, str], flo
     slowest = max(row["ours"] / row["bare"] for (_, variant), row in times.items() if not variant)
     largest = max(memory[method, ""] / memory[method, BARE] for method in METHODS)
     return PAGE.format(
-        machine=machine(), side=SIDE, ratio=MOST_RATIO, steps=STEPS - 1,
+        machine=machine(), side=SIDE, ratio=MOST_RATIO,
         time=_verdict(slowest), memory=_verdict(largest),
         seconds=table(("seconds of a step", "bare passes", "ours", "times"), first),
         megabytes=table(
@@ -185,7 +184,7 @@ The bare passes are those that a step cannot do without, through the same module
 encoder and UNet, forward and backward. DoCo: the frozen UNet forward, the trained one twice forward and backward. AbO
 with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too. "With
 Adam's update" adds what no training can do without: a copy of the weights that are trained, and Adam's moments.
-Times are means of {steps} steps after a first, in one process; memory is the peak of what is resident less what the
+Times are of a second step, ours and bare in one process: rough, to some ten percent; memory is the peak of what is resident less what the
 loaded model takes, each case in a process of its own.
 
 Target: at most {ratio} times the bare passes. Time: **{time}**. Memory: **{memory}**.
