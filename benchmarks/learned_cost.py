@@ -184,8 +184,8 @@ The bare passes are those that a step cannot do without, through the same module
 encoder and UNet, forward and backward. DoCo: the frozen UNet forward, the trained one twice forward and backward. AbO
 with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too. "With
 Adam's update" adds what no training can do without: a copy of the weights that are trained, and Adam's moments.
-Times are of a second step, ours and bare in one process: rough, to some ten percent; memory is the peak of what is resident less what the
-loaded model takes, each case in a process of its own.
+Times are of a second step, ours and bare in one process: rough, to some ten percent; memory is the peak of what is
+resident less what the loaded model takes, each case in a process of its own.
 
 Target: at most {ratio} times the bare passes. Time: **{time}**. Memory: **{memory}**.
 
