@@ -25,7 +25,7 @@ from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.table import table
 
-SIDE, STEPS = 32, 2  # the second step has Adam's moments beside the activations
+SIDE, STEPS = 24, 2  # the second step has Adam's moments beside the activations
 BATCH = {"few-shot": 2, "DoCo": 2, "AbO": 1}
 MOST_RATIO = 1.15
 PAIR = Concept("parachute", "airplane")
@@ -122,52 +122,34 @@ def _named(encoder) -> dict[str, torch.Tensor]:
     }
 
 
-def measure_time(method: str, variant: str) -> dict[str, float]:
-    """Median seconds of a step, ours and bare."""
-    model = full_size_model(whole=True, side=SIDE)
-    return {"ours": mean(ours(model, method, variant)), "bare": mean(bare(model, method))}
-
-
-def measure_memory(method: str, variant: str) -> dict[str, float]:
-    """The peak of what is resident beyond the loaded model, in megabytes."""
+def measure(method: str, variant: str) -> dict[str, float]:
+    """Seconds of a step, and the peak of what is resident beyond the loaded model, in megabytes."""
     model = full_size_model(whole=True, side=SIDE)
     before = settle()
-    if variant in FLOORS:
-        bare(model, method, update=variant == UPDATE)
-    else:
-        ours(model, method, variant)
-    return {"megabytes": status("VmHWM") - before}
+    seconds = bare(model, method, update=variant == UPDATE) if variant in FLOORS else ours(model, method, variant)
+    return {"seconds": mean(seconds), "megabytes": status("VmHWM") - before}
 
 
-def in_a_fresh_process(what: str, method: str, variant: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--case", what, method, variant]
+def in_a_fresh_process(method: str, variant: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--case", method, variant]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def report(times: dict[tuple[str, str], dict], memory: dict[tuple[str, str], float]) -> str:
+def report(found: dict[tuple[str, str], dict[str, float]]) -> str:
     """The page, from what was found by method and variant."""
-    first = []
-    for (method, variant), row in times.items():
-        cells = [f"{row['bare']:.1f}", f"{row['ours']:.1f}", f"{row['ours'] / row['bare']:.2f}"]
-        first.append([f"{method}, {variant}" if variant else method, *cells])
-    second = []
-    for method in METHODS:
-        passes, update = (memory[method, floor] for floor in FLOORS)
-        for variant in VARIANTS:
-            mine = memory[method, variant]
-            ratios = [f"{mine / passes:.2f}", f"{mine / update:.2f}"]
-            name = f"{method}, {variant}" if variant else method
-            second.append([name, f"{passes:.0f}", f"{update:.0f}", f"{mine:.0f}", *ratios])
-    slowest = max(row["ours"] / row["bare"] for (_, variant), row in times.items() if not variant)
-    largest = max(memory[method, ""] / memory[method, BARE] for method in METHODS)
+    lines = []
+    for (method, variant), row in found.items():
+        passes, update = (found[method, floor] for floor in FLOORS)
+        ratios = [row["seconds"] / passes["seconds"], *(row["megabytes"] / of["megabytes"] for of in (passes, update))]
+        cells = [f"{row['seconds']:.1f}", f"{row['megabytes']:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        lines.append([f"{method}, {variant}" if variant else f"**{method}**", *cells])
+    slowest, largest = (
+        max(found[method, ""][key] / found[method, BARE][key] for method in METHODS) for key in ("seconds", "megabytes")
+    )
+    head = ("", "seconds of a step", "MB", "times the passes' time", "their memory", "their memory with Adam's update")
     return PAGE.format(
-        machine=machine(), side=SIDE, ratio=MOST_RATIO,
-        time=_verdict(slowest), memory=_verdict(largest),
-        seconds=table(("seconds of a step", "bare passes", "ours", "times"), first),
-        megabytes=table(
-            ("MB beyond the model", "bare passes", "with Adam's update", "ours", "times the passes", "times with Adam"),
-            second,
-        ),
+        machine=machine(), side=SIDE, ratio=MOST_RATIO, time=_verdict(slowest), memory=_verdict(largest),
+        table=table(head, lines),
     )  # fmt: skip
 
 
@@ -184,14 +166,12 @@ The bare passes are those that a step cannot do without, through the same module
 encoder and UNet, forward and backward. DoCo: the frozen UNet forward, the trained one twice forward and backward. AbO
 with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too. "With
 Adam's update" adds what no training can do without: a copy of the weights that are trained, and Adam's moments.
-Times are of a second step, ours and bare in one process: rough, to some ten percent; memory is the peak of what is
-resident less what the loaded model takes, each case in a process of its own.
+Times are of the second of two steps, and rough, to some ten percent; memory is the peak of what is resident less what
+the loaded model takes. Each case has a process of its own.
 
 Target: at most {ratio} times the bare passes. Time: **{time}**. Memory: **{memory}**.
 
-{seconds}
-
-{megabytes}
+{table}
 """
 
 
@@ -199,21 +179,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     docs = Path(__file__).resolve().parent.parent / "docs"
     parser.add_argument("--out", type=Path, default=docs / "bench-learned.md")
-    parser.add_argument("--case", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        what, method, variant = options.case
-        print(json.dumps((measure_time if what == "time" else measure_memory)(method, variant)))
+        print(json.dumps(measure(*options.case)))
         return
-    times, memory = {}, {}
+    found = {}
     for method in METHODS:
-        for variant in ("", "gradient checkpointing") if method == "few-shot" else ("",):
-            times[method, variant] = in_a_fresh_process("time", method, variant)
-            print(method, variant, times[method, variant], file=sys.stderr, flush=True)
-        for variant in (*FLOORS, *VARIANTS):
-            memory[method, variant] = in_a_fresh_process("memory", method, variant)["megabytes"]
-            print(method, variant, memory[method, variant], file=sys.stderr, flush=True)
-    page = report(times, memory)
+        for variant in (*FLOORS, *(VARIANTS if method == "few-shot" else ("",))):
+            found[method, variant] = in_a_fresh_process(method, variant)
+            print(method, variant, found[method, variant], file=sys.stderr, flush=True)
+    page = report(found)
     options.out.write_text(page, encoding="utf-8")
     print(page)
 
