@@ -31,7 +31,7 @@ test-full: $(READY) ## everything, the longest tests too
 bench: $(READY) ## speed of RECE on a full-size SD1.5, as ratios
 	$(BIN)/python benchmarks/rece_speed.py
 
-bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as ratios; takes some 15 minutes
+bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as ratios; takes most of an hour
 	$(BIN)/python benchmarks/learned_cost.py
 
 results: $(READY) ## measure again what docs/results.md says

@@ -1,0 +1,86 @@
+"""Who says what a picture shows: the embedded model's judge, or any CLIP, without training (arXiv 2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .evaluation import subject_of
+from .toy.judge import Judge
+from .vocabulary import COMMON
+
+STYLE = "in the style of "
+WORDING = "a picture of {}"
+
+
+class Recogniser(Protocol):
+    """Says whether pictures show what they should, or what they should not."""
+
+    name: str
+
+    def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
+        """Whether image i of ``[n, 3, h, w]`` in 0 to 1 shows ``concepts[i]``.
+
+        Raises ``ValueError`` for a concept that it cannot know.
+        """
+
+
+class ToyRecogniser:
+    """The judge that ships with the embedded model; it knows what that model draws, and nothing else."""
+
+    name = "the judge of the embedded model"
+
+    def __init__(self, judge: Judge | None = None):
+        self._judge = judge or Judge.load()
+
+    def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
+        subjects = [subject_of(concept) for concept in concepts]
+        seen = self._judge.judge(images)
+        return [getattr(seen, f"{one.kind}s")[index] == one.name for index, one in enumerate(subjects)]
+
+
+class ClipRecogniser:
+    """Zero-shot: a picture shows a concept that is nearer to it than every rival, the common concepts of its kind."""
+
+    name = "CLIP, zero-shot"
+
+    def __init__(
+        self,
+        embed_images: Callable[[Tensor], Tensor],
+        embed_texts: Callable[[Sequence[str]], Tensor],
+        rivals: Sequence[str] = COMMON,
+    ):
+        """``embed_images`` gives ``[n, d]`` of images ``[n, 3, h, w]`` in 0 to 1, ``embed_texts`` of as many texts."""
+        self._embed_images, self._embed_texts, self._rivals = embed_images, embed_texts, tuple(rivals)
+
+    def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
+        seen = self._seen(images)
+        found = []
+        for index, concept in enumerate(concepts):
+            kind = concept.startswith(STYLE)
+            rivals = [one for one in self._rivals if one.startswith(STYLE) == kind and one != concept]
+            texts = self._told([WORDING.format(one) for one in (concept, *rivals)])
+            found.append(int((texts @ seen[index]).argmax()) == 0)
+        return found
+
+    def likeness(self, images: Tensor, prompts: Sequence[str]) -> list[float]:
+        """The cosine of image i and prompt i, from -1 to 1: the CLIP score (arXiv 2104.08718)."""
+        return (self._seen(images) * self._told(prompts)).sum(-1).tolist()
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return _unit(self._embed_images(images), "images")
+
+    def _told(self, texts: Sequence[str]) -> Tensor:
+        return _unit(self._embed_texts(list(texts)), "texts")
+
+
+@torch.no_grad()
+def _unit(embedded: Tensor, what: str) -> Tensor:
+    found = embedded.detach().float().cpu()
+    if not torch.isfinite(found).all():
+        raise ValueError(f"CLIP's embedding of the {what} holds NaN; its weights may be damaged")
+    return F.normalize(found, dim=-1)
