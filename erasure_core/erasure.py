@@ -134,6 +134,21 @@ class Erasure:
         with model.patched({name: delta.dense() for name, delta in self.deltas.items()}):
             yield model
 
+    def over(self, model: TextToImageModel) -> TextToImageModel:
+        """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
+
+        Raises what ``model.with_weights`` raises, among others for weights in float16.
+        """
+        changed = {}
+        for scope in ("unet", "text_encoder"):
+            own = model.weights_of(scope)
+            for name in [name for name in self.deltas if name.startswith(f"{scope}.")]:
+                delta = self.deltas[name].dense()
+                if name not in own or own[name].shape != delta.shape:
+                    raise ValueError(f"the erasure changes {name} as {tuple(delta.shape)}; it was made for another model")
+                changed[name] = own[name] + delta.to(own[name])
+        return model.with_weights(changed)
+
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
 

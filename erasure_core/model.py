@@ -11,6 +11,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+TOKEN_EMBEDDING = "text_encoder.text_model.embeddings.token_embedding.weight"
+
 Callback = Callable[[int, int, str], None]
 """Called as ``callback(done, total, what)``; whatever it raises cancels the work and reaches the caller."""
 
@@ -45,6 +47,18 @@ class TextToImageModel(Protocol):
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window."""
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """The ids of a prompt's tokens in its window of ``tokens``, with start, end and padding.
+
+        Raises ``ValueError`` for a prompt longer than the window.
+        """
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The words that tokens stand for."""
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """Contexts ``[n, tokens, d]`` of ``[n, tokens]`` token ids, as ``encode_prompts`` gives them."""
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
         """Every ``to_k`` and ``to_v`` that reads the context, ``[out, d]``, merged with what upstream patches did.

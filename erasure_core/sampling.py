@@ -117,15 +117,16 @@ def ddim(
     steps: int,
     guidance: float,
     visit: Visit | None = None,
+    skip: int = 0,
 ) -> Tensor:
     """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``; adds no noise.
 
     ``empty`` ``[1, tokens, d]`` is what guidance leads away from. After each step ``visit`` is told its timestep and
-    the latents it began with.
+    the latents it began with. The first ``skip`` of the steps are left out: ``latents`` are then what they lead to.
     """
     alphas = model.alphas_cumprod
     stride = len(alphas) // steps
-    for timestep in timesteps(len(alphas), steps):
+    for timestep in timesteps(len(alphas), steps)[skip:]:
         output = guided(model, latents, timestep, context, empty, guidance)
         clean, noise = split_prediction(model.prediction_type, output, latents, float(alphas[timestep]))
         ahead = float(alphas[max(timestep - stride, 0)])

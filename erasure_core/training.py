@@ -141,6 +141,22 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
     return signal * noise - spread * clean
 
 
+def denoising_error(
+    model: TextToImageModel,
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    gradient_checkpointing: bool = False,
+) -> Tensor:
+    """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
+    alphas = model.alphas_cumprod[timesteps]
+    kind = model.prediction_type
+    latents = noised(clean, noise, alphas)
+    output = predict(model, latents, timesteps.to(clean.device), context, gradient_checkpointing)
+    return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
+
+
 def check_learning_rate(**rates: float) -> None:
     """Raise ``ValueError`` naming the first of ``rates`` that is no finite number above 0."""
     for name, value in rates.items():

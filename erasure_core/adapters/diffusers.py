@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,16 +30,26 @@ class DiffusersModel:
     def device(self) -> torch.device:
         return self.pipe.unet.device
 
-    def encode_prompts(self, prompts: Sequence[str], batch: int = 32) -> EncodedPrompts:
-        ids = [self._tokens_of(prompt) for prompt in prompts]
-        ends = tuple(len(row) - 2 for row in ids)
-        pad = self.pipe.tokenizer.pad_token_id
-        padded = torch.tensor([row + [pad] * (self.tokens - len(row)) for row in ids])
-        distinct, places = padded.unique(dim=0, return_inverse=True)
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        rows = [self._tokens_of(prompt) for prompt in prompts]
+        context = self.encode_tokens(torch.tensor([self._padded(row) for row in rows]))
+        return EncodedPrompts(context, tuple(len(row) - 2 for row in rows))
+
+    def encode_tokens(self, ids: Tensor, batch: int = 32) -> Tensor:
+        distinct, places = ids.unique(dim=0, return_inverse=True)
         device, ours = self.pipe.text_encoder.device, self._ours("text_encoder")
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
             parts = [self._call("text_encoder", ours, part.to(device))[0] for part in distinct.split(batch)]
-            return EncodedPrompts(torch.cat(parts)[places.to(device)], ends)
+            return torch.cat(parts)[places.to(device)]
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return self._padded(self._tokens_of(prompt))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return self.pipe.tokenizer.decode(list(ids)).strip()
+
+    def _padded(self, row: list[int]) -> list[int]:
+        return row + [self.pipe.tokenizer.pad_token_id] * (self.tokens - len(row))
 
     def _tokens_of(self, prompt: str) -> list[int]:
         ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]
@@ -55,7 +65,7 @@ class DiffusersModel:
         for name, module in self.pipe.unet.named_modules():
             if name.endswith(("attn2.to_k", "attn2.to_v")):
                 readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
-        return LazyWeights(readers)
+        return LazyWeights(self._seen(readers))
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
@@ -69,7 +79,15 @@ class DiffusersModel:
             wanted = {_nested(name): weight for name, weight in wanted.items()}
         if scope == "attention":
             wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
-        return LazyWeights({name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()})
+        readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
+        return LazyWeights(self._seen(readers))
+
+    def _seen(self, readers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
+        """With the stand-ins in the places of the pipeline's own."""
+        return {
+            name: (lambda name=name: self._stand_ins[name].detach()) if name in self._stand_ins else read
+            for name, read in readers.items()
+        }
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
         for name in weights:

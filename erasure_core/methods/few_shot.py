@@ -22,11 +22,9 @@ from ..training import (
     Budget,
     StandIns,
     check_learning_rate,
-    denoising_target,
+    denoising_error,
     descend,
     layers_of,
-    noised,
-    predict,
     train,
 )
 
@@ -140,22 +138,6 @@ class Watch:
 def _quantiles(trained: int) -> Tensor:
     """Timesteps in the middle of ``WATCHED`` equal parts."""
     return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
-
-
-def denoising_error(
-    model: TextToImageModel,
-    clean: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    context: Tensor,
-    gradient_checkpointing: bool = False,
-) -> Tensor:
-    """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
-    alphas = model.alphas_cumprod[timesteps]
-    kind = model.prediction_type
-    latents = noised(clean, noise, alphas)
-    output = predict(model, latents, timesteps.to(clean.device), context, gradient_checkpointing)
-    return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
 
 
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,60 @@
+"""Concept inversion (Circumventing Concept Erasure, arXiv 2308.01508): a word learned through the edited model.
+
+Textual inversion (arXiv 2208.01618) on the edited model: one token embedding is trained until prompts with it denoise
+pictures of the concept; the weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from ..model import TOKEN_EMBEDDING
+from ..prompts import wordings
+from ..training import denoising_error, descend, train
+from .scene import Attempt, Scene, attempt, dealt
+
+PLACEHOLDER = "*"
+LEARNING_RATE, BATCH = 5e-3, 4
+
+
+def by_inversion(scene: Scene) -> Attempt:
+    """Learn the word ``*`` from the pictures, for the scene's budget, and prompt with it."""
+    began = time.monotonic()
+    edited, generator = scene.edited, scene.generator()
+    prompts = wordings(scene.kind, PLACEHOLDER)
+    ids = torch.tensor([edited.tokenize(prompt) for prompt in prompts])
+    table = edited.weights_of("text_encoder")[TOKEN_EMBEDDING]
+    place = torch.tensor([placeholder(edited)], device=table.device)
+    word = table[place].clone().requires_grad_()
+    optimiser = torch.optim.Adam([word], LEARNING_RATE)
+
+    def contexts(rows: Tensor) -> Tensor:
+        view = edited.with_weights({TOKEN_EMBEDDING: table.index_copy(0, place, word)})
+        return view.encode_tokens(ids[rows])
+
+    def update(step: int) -> Tensor:
+        clean = scene.latents[torch.randint(len(scene.latents), (BATCH,), generator=generator)]
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        timesteps = torch.randint(len(edited.alphas_cumprod), (BATCH,), generator=generator)
+        rows = torch.randint(len(prompts), (BATCH,), generator=generator)
+        loss = denoising_error(edited, clean, noise, timesteps, contexts(rows))
+        descend(loss, [word], optimiser)
+        return loss
+
+    losses = train(update, scene.budget, what="inversion", callback=scene.callback)
+    rows = torch.tensor(dealt(range(len(prompts)), scene.pictures))
+    with torch.no_grad():
+        learned = contexts(rows)
+    return attempt(scene, "inversion", [prompts[row] for row in rows], learned, began=began, losses=losses)
+
+
+def placeholder(model) -> int:
+    """The id of the word that is learned. Raises ``ValueError`` if it is more than one token."""
+    plain, with_word = model.tokenize(""), model.tokenize(PLACEHOLDER)
+    content = [one for one in with_word if one not in plain]
+    if len(content) != 1:
+        raise ValueError(f"the text encoder's tokenizer takes '{PLACEHOLDER}' for {len(content)} tokens, one is needed")
+    return content[0]
