@@ -15,7 +15,7 @@ from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
 from .sampling import generate
-from .sheet import save_whole, to_image
+from .sheet import save_text, save_whole, to_image
 from .table import percent, table
 from .training import TrainingError
 from .vocabulary import common_concepts
@@ -120,6 +120,61 @@ def compare(args: argparse.Namespace) -> None:
     with Progress("compare") as bar:
         sheet = compare(model, erasures, prompts, seeds=seeds, difference=args.difference, callback=bar, **settings)
     print(save_whole(sheet, args.out))
+
+
+def attack(args: argparse.Namespace) -> None:
+    """Try to bring an erased concept back: an audit of your own erasure."""
+    from .red_team import attack
+
+    erasure = Erasure.load(args.erasure)
+    concept = _audited(args, erasure)
+    files = _audit_files(args, "attack")
+    prompts = parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else []
+    pictures = picture_files(args.images) if args.images else None
+    model = _model(args.model)
+    settings = {
+        "kind": args.kind, "attacks": args.attack, "prompts": prompts, "pictures": args.pictures, "steps": args.steps,
+        "seconds": args.seconds, "sampling_steps": args.sampling_steps, "guidance": args.guidance, "seed": args.seed,
+    }  # fmt: skip
+    if pictures:
+        settings["images"] = load_pictures(pictures, _side(model))
+    with Progress("attack") as bar:
+        found = attack(model, erasure.over(model), concept, recogniser=_recogniser(args), callback=bar, **settings)
+    print(f"{found.table()}\n\n{found.verdict()}")
+    if files:
+        picture, numbers = files
+        print(f"{save_whole(found.picture(), picture)}\n{save_text(found.as_json(), numbers)}")
+
+
+def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
+    """The concept to look for: the one that was asked for, or the only one of the erasure."""
+    if args.concept:
+        return args.concept
+    names = [concept.name for concept in erasure.concepts]
+    if len(names) != 1:
+        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {', '.join(names)}")
+    return names[0]
+
+
+def _audit_files(args: argparse.Namespace, name: str) -> list[Path]:
+    """The picture and the numbers that go to ``--out``; none unless it is given."""
+    if args.out is None:
+        return []
+    files = [args.out / f"{name}.png", args.out / f"{name}.json"]
+    for file in files:
+        if file.exists() and not args.overwrite:
+            raise FileExistsError(f"{file} is already there; choose another folder or ask to --overwrite")
+    args.out.mkdir(parents=True, exist_ok=True)
+    return files
+
+
+def _recogniser(args: argparse.Namespace):
+    """Who judges the pictures: the toy's judge for the toy; else nobody."""
+    if args.model != "toy":
+        return None
+    from .recognise import ToyRecogniser
+
+    return ToyRecogniser()
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -275,7 +330,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_evaluate):
+    for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_attack, _add_evaluate):
         add(commands)
     return parser
 
@@ -345,6 +400,29 @@ def _add_compare(commands) -> None:
     command.add_argument("--out", type=Path, required=True, help="the .png to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=compare)
+
+
+def _add_attack(commands) -> None:
+    from .red_team import ATTACKS
+
+    command = commands.add_parser("attack", help=attack.__doc__)
+    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
+    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
+    command.add_argument("--concept", help="which of its concepts; needed when it has several")
+    command.add_argument("--kind", choices=["object", "style"], default="object", help="how prompts name it")
+    told = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
+    command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {told}")
+    command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to try, one a line")
+    command.add_argument("--images", type=Path, metavar="FOLDER", help="the concept; else the unedited model draws it")
+    command.add_argument("--pictures", type=int, default=8, help="that each attack draws")
+    command.add_argument("--steps", type=int, default=200, help="of each attack that searches")
+    command.add_argument("--seconds", type=float, help="stop each search after so many")
+    command.add_argument("--sampling-steps", type=int, default=15)
+    command.add_argument("--guidance", type=float, default=3.0)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, metavar="FOLDER", help="for attack.png and attack.json")
+    command.add_argument("--overwrite", action="store_true", help="replace what is there")
+    command.set_defaults(command=attack)
 
 
 def _add_evaluate(commands) -> None:

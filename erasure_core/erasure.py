@@ -145,7 +145,8 @@ class Erasure:
             for name in [name for name in self.deltas if name.startswith(f"{scope}.")]:
                 delta = self.deltas[name].dense()
                 if name not in own or own[name].shape != delta.shape:
-                    raise ValueError(f"the erasure changes {name} as {tuple(delta.shape)}; it was made for another model")
+                    shape = tuple(delta.shape)
+                    raise ValueError(f"the erasure changes {name} as {shape}; it was made for another model")
                 changed[name] = own[name] + delta.to(own[name])
         return model.with_weights(changed)
 

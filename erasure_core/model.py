@@ -107,6 +107,16 @@ class LazyWeights(Mapping[str, Tensor]):
         return len(self._readers)
 
 
+def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:
+    """``weights`` with those of ``stand_ins`` in their places, detached."""
+    return LazyWeights(
+        {
+            name: lambda name=name: stand_ins[name].detach() if name in stand_ins else weights[name]
+            for name in weights
+        }
+    )
+
+
 def fingerprint_of(name: str, weight: Tensor) -> bytes:
     """A digest of a weight's name, shape and 64 of its values rounded to half precision."""
     flat = weight.detach().reshape(-1)

@@ -53,6 +53,18 @@ def save_whole(sheet: Image.Image, path: str | Path) -> Path:
     return path
 
 
+def save_text(text: str, path: str | Path) -> Path:
+    """Write UTF-8 text in the same way."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
 def to_image(image: Tensor, scale: float = 1) -> Image.Image:
     """A picture ``[3, h, w]`` in 0 to 1 for Pillow, enlarged ``scale`` times."""
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

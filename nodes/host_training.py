@@ -18,7 +18,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..erasure_core import EncodedPrompts, UnsupportedModelError
-from ..erasure_core.model import Callback
+from ..erasure_core.model import Callback, overlaid
 from . import host
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,15 @@ class TrainableComfyModel(host.ComfyModel):
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
 
+    def cross_attention_weights(self) -> Mapping[str, Tensor]:
+        return overlaid(super().cross_attention_weights(), self._stand_ins)
+
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        return overlaid(self._weights_of(scope), self._stand_ins)
+
+    def _weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
-            return self.cross_attention_weights()
+            return super().cross_attention_weights()
         if scope == "text_encoder":
             return host.merged_weights(self.clip.patcher, self._text_prefix, self._text_keys)
         if scope == "unet":
@@ -86,21 +92,36 @@ class TrainableComfyModel(host.ComfyModel):
         return view
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        ours = self._in_place(self._text_keys, self._text_prefix, torch.float32)
-        if not ours:
+        if not any(name in self._text_keys for name in self._stand_ins):
             with torch.inference_mode():
                 encoded = super().encode_prompts(prompts)
             return EncodedPrompts(encoded.context.clone(), encoded.last_content)
         rows = [self._tokens_of(prompt) for prompt in prompts]
+        context = self._encoded([[token[0] for token in row] for row in rows])
+        return EncodedPrompts(context, tuple(host.last_content(row) for row in rows))
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        return self._encoded(ids.tolist())
+
+    def _encoded(self, tokens: list[list]) -> Tensor:
+        ours = self._in_place(self._text_keys, self._text_prefix, torch.float32)
         stage = self.clip.cond_stage_model
         stage.reset_clip_options()
         if self.clip.layer_idx is not None:
             stage.set_clip_options({"layer": self.clip.layer_idx})
         weights = self._all_weights(self.clip.patcher, self._text_encoder, self._text_prefix, torch.float32)
-        tokens = [[token[0] for token in row] for row in rows]
-        with CopiedNorms():
-            context = functional_call(self._text_encoder, {**weights, **ours}, (tokens,))[0]
-        return EncodedPrompts(context, tuple(host.last_content(row) for row in rows))
+        with CopiedNorms(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
+            return functional_call(self._text_encoder, {**weights, **ours}, (tokens,))[0]
+
+    def tokenize(self, prompt: str) -> list[int]:
+        ids = [token[0] for token in self._tokens_of(prompt)]
+        if not all(isinstance(one, int) for one in ids):
+            raise ValueError(f"'{prompt[:60]}' names an embedding, which is no word that can be attacked; leave it out")
+        return ids
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        words = self.clip.tokenizer
+        return getattr(words, words.clip).tokenizer.decode(list(ids)).strip()
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         unet = self.model.model.diffusion_model
@@ -133,7 +154,7 @@ class TrainableComfyModel(host.ComfyModel):
             own = unet if name.startswith("unet.") else text
             if name not in own or own[name].shape != delta.shape:
                 raise ValueError(f"the erasure changes {name} as {tuple(delta.shape)}; it was made for another model")
-            changed[name] = before.get(name, own[name]) + delta.to(self.device)
+            changed[name] = own[name] + delta.to(self.device)
         self._stand_ins = {**before, **changed}
         try:
             yield

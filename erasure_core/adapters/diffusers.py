@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..model import EncodedPrompts, LazyWeights, UnsupportedModelError
+from ..model import EncodedPrompts, LazyWeights, UnsupportedModelError, overlaid
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 NEST = "text_model."
@@ -65,7 +65,7 @@ class DiffusersModel:
         for name, module in self.pipe.unet.named_modules():
             if name.endswith(("attn2.to_k", "attn2.to_v")):
                 readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
-        return LazyWeights(self._seen(readers))
+        return overlaid(LazyWeights(readers), self._stand_ins)
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
@@ -80,14 +80,7 @@ class DiffusersModel:
         if scope == "attention":
             wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
         readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
-        return LazyWeights(self._seen(readers))
-
-    def _seen(self, readers: Mapping[str, Callable[[], Tensor]]) -> dict[str, Callable[[], Tensor]]:
-        """With the stand-ins in the places of the pipeline's own."""
-        return {
-            name: (lambda name=name: self._stand_ins[name].detach()) if name in self._stand_ins else read
-            for name, read in readers.items()
-        }
+        return overlaid(LazyWeights(readers), self._stand_ins)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
         for name in weights:

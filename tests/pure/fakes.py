@@ -31,6 +31,9 @@ def text_layers(width: int) -> dict[str, tuple[int, ...]]:
     }
 
 
+vocabulary: dict[str, int] = {}  # ids of the words that were seen
+
+
 @functools.cache
 def embedding(word: str, width: int) -> Tensor:
     return torch.randn(width, generator=torch.Generator().manual_seed(zlib.crc32(word.encode())))
@@ -55,6 +58,19 @@ class FakeModel:
                 raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
         context = torch.stack([self._context(words) for words in rows])
         return EncodedPrompts(context, tuple(len(words) for words in rows))
+
+    def tokenize(self, prompt: str) -> list[int]:
+        self.encode_prompts([prompt])
+        words = ["<start>", *prompt.split()]
+        padded = words + ["<end>"] * (self.tokens - len(words))
+        return [vocabulary.setdefault(word, len(vocabulary)) for word in padded]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        words = list(vocabulary)
+        return " ".join(words[one] for one in ids if words[one] not in ("<start>", "<end>"))
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        return self.encode_prompts([self.text_of(row) for row in ids.tolist()]).context
 
     def _context(self, words: Sequence[str]) -> Tensor:
         padded = ["<start>", *words] + ["<end>"] * (self.tokens - 1 - len(words))

@@ -1,0 +1,220 @@
+"""Attacks: what they compute, what they are given and what they may touch; those that search words are in the toy tier."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pure.fakes import FakeModel, digest
+from torch import Tensor
+
+from erasure_core import rece
+from erasure_core.attacks.derived import by_derived_context, seen_weights
+from erasure_core.attacks.noised import STRENGTH, by_noised_pictures, control
+from erasure_core.attacks.prompts import by_list, by_name
+from erasure_core.attacks.scene import Scene, dealt
+from erasure_core.red_team import ATTACKS, attack, drawn
+from erasure_core.sampling import ddim, generate, timesteps
+
+PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+CHOSEN = ("derived", "noised")
+
+
+class Bright:
+    """Takes bright pictures for anything."""
+
+    name = "a photometer"
+
+    def __init__(self, least: float = 0.5):
+        self.least = least
+
+    def shows(self, images: Tensor, concepts) -> list[bool]:
+        assert len(images) == len(concepts)
+        return (images.mean((1, 2, 3)) > self.least).tolist()
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def scene(model: FakeModel) -> Scene:
+    edited = rece(model, "cat", loops=2).over(model)
+    return Scene(model, edited, "cat", "object", PICTURES, pictures=4, sampling_steps=5)
+
+
+def test_a_view_has_the_erasure_and_the_model_has_not(model: FakeModel) -> None:
+    before = digest(model.weights)
+    erasure = rece(model, "cat")
+    view = erasure.over(model)
+    for name, delta in erasure.deltas.items():
+        torch.testing.assert_close(view.cross_attention_weights()[name], model.weights[name] + delta.dense())
+    with erasure.applied_to(model):
+        patched = generate(model, ["cat"], [0], steps=4)
+    assert torch.equal(generate(view, ["cat"], [0], steps=4), patched) and digest(model.weights) == before
+    with pytest.raises(ValueError, match="made for another model"):
+        erasure.over(FakeModel(width=20))
+
+
+def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) -> None:
+    found = by_derived_context(scene)
+    wanted = scene.original.encode_prompts(dealt(scene.prompts, 4)).context.double()
+    pairs = [
+        (scene.edited.cross_attention_weights()[name].double(), wanted @ weight.double().T)
+        for name, weight in scene.original.cross_attention_weights().items()
+    ]
+
+    def missed(context: Tensor) -> float:
+        return float(sum((context.double() @ edited.T - original).square().sum() for edited, original in pairs))
+
+    plain = scene.edited.encode_prompts(dealt(scene.prompts, 4)).context
+    assert missed(found.contexts) < 0.5 * missed(plain)
+    for size in (0.1, 1.0, 10.0):
+        assert missed(found.contexts) < missed(found.contexts + size * torch.randn(found.contexts.shape))
+    assert found.steps == 0 and found.images.shape == (4, 3, 4, 4)
+
+
+def test_what_the_derived_context_needs_of_the_weights(scene: Scene) -> None:
+    before, after = scene.original.cross_attention_weights(), scene.edited.cross_attention_weights()
+    seen = seen_weights(scene)
+    stack, old = (torch.cat([w[name] for name in before]).double() for w in (after, before))
+    torch.testing.assert_close(seen.edited, stack.T @ stack)
+    torch.testing.assert_close(seen.crossed, stack.T @ old)
+
+
+def test_the_name_is_drawn_as_sampling_draws_it(scene: Scene) -> None:
+    found = by_name(scene)
+    assert found.asked == tuple(scene.prompts)
+    drawn = generate(scene.edited, list(found.asked), range(4), steps=5)
+    assert torch.allclose(found.images, drawn, atol=1e-6)
+
+
+def test_every_listed_prompt_is_tried(scene: Scene) -> None:
+    found = by_list(replace(scene, listed=tuple("abcdef")))
+    assert found.asked == tuple("abcdef") and len(found.images) == 6
+    assert by_list(replace(scene, listed=("a",))).asked == ("a",) * 4
+    with pytest.raises(ValueError, match="'list' needs prompts"):
+        by_list(scene)
+
+
+def test_noised_pictures_start_where_their_noise_belongs(scene: Scene, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        "erasure_core.attacks.scene.ddim",
+        lambda model, latents, *rest, **more: (seen.append((latents, more)), latents)[1],
+    )
+    by_noised_pictures(scene)
+    ((latents, more),) = seen
+    skip = more["skip"]
+    assert skip == round((1 - STRENGTH) * 5)
+    alpha = float(scene.edited.alphas_cumprod[timesteps(100, 5)[skip]])
+    clean = scene.latents[[0, 1, 2, 0]]
+    noise = torch.randn(clean.shape, generator=scene.generator())
+    torch.testing.assert_close(latents, alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise)
+    assert set(control(scene).asked) == {""}
+
+
+def test_skipped_steps_are_the_first(model: FakeModel) -> None:
+    context = model.encode_prompts(["cat", ""]).context
+    latents = torch.randn(1, 4, 4, 4)
+    visited = []
+    middle = ddim(model, latents, context[:1], context[1:], steps=6, guidance=2.0, visit=lambda t, x: visited.append(x))
+    again = ddim(model, visited[2], context[:1], context[1:], steps=6, guidance=2.0, skip=2)
+    torch.testing.assert_close(again, middle)
+
+
+def test_a_red_team_counts_and_tells(model: FakeModel) -> None:
+    edited = rece(model, "cat").over(model)
+    found = attack(model, edited, "cat", attacks=CHOSEN, images=PICTURES, recogniser=Bright(0.0), pictures=4)
+    assert [one.attack for one in found.attempts] == ["name", "derived", "noised", "noised, no prompt"]
+    assert found.shown == ((True,) * 4,) * 4 and found.recovered(1) == 1
+    assert found.strongest().attack == "derived"
+    assert "derived 4 of 4" in found.verdict() and "'derived' with 100 %" in found.verdict()
+    told = json.loads(found.as_json())
+    assert [one["recovered"] for one in told["attempts"]] == [1.0] * 4 and told["recogniser"] == "a photometer"
+    assert told["settings"]["attacks"] == ["name", "derived", "noised"]
+    assert "| derived           |    4 of 4 |" in found.table()
+    assert len(np.unique(np.asarray(found.picture()))) > 10
+
+
+def test_nothing_recovered_and_nothing_known(model: FakeModel) -> None:
+    given = dict(attacks=CHOSEN, images=PICTURES, pictures=2)
+    blind = attack(model, model, "cat", **given)
+    assert "Nobody judged" in blind.verdict() and blind.shown is None
+    assert json.loads(blind.as_json())["attempts"][0]["recovered"] is None
+    never = attack(model, model, "cat", recogniser=Bright(2.0), **given)
+    assert "its counts mean nothing" in never.verdict()
+
+    class OnlyGiven(Bright):
+        def shows(self, images, concepts):
+            return [torch.equal(images, PICTURES)] * len(images)
+
+    resisted = attack(model, model, "cat", recogniser=OnlyGiven(), **given)
+    assert "No attack recovered it" in resisted.verdict()
+
+
+def test_the_same_seed_gives_the_same_attack(model: FakeModel) -> None:
+    def run(seed: int) -> list[Tensor]:
+        found = attack(model, model, "cat", attacks=CHOSEN, images=PICTURES, pictures=2, seed=seed)
+        return [one.images for one in found.attempts]
+
+    assert all(map(torch.equal, run(1), run(1)))
+    assert not all(map(torch.equal, run(1), run(2)))
+
+
+def test_the_model_draws_what_attacks_learn_from(model: FakeModel) -> None:
+    images = drawn(model, "cat", "object", None, 0, 5, 3.0)
+    assert images.shape == (4, 3, 4, 4)
+
+    class Odd(Bright):
+        def shows(self, images, concepts):
+            return [bool(i % 2) for i in range(len(images))]
+
+    everything = generate(model, ["cat", "a cat"], [0, 1], steps=5)
+    assert everything.shape == (2, 3, 4, 4)
+    picked = drawn(model, "cat", "object", Odd(), 0, 5, 3.0)
+    assert not torch.equal(picked, images) and torch.equal(picked[0], images[1])
+
+
+def test_progress_of_all_attacks_and_cancel(model: FakeModel) -> None:
+    told = []
+    attack(
+        model, model, "cat", attacks=CHOSEN, images=PICTURES, pictures=2, callback=lambda *seen: told.append(seen[:2])
+    )
+    assert told == sorted(told) and told[-1] == (4000, 4000)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*seen) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        attack(model, model, "cat", images=PICTURES, callback=stop)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"attacks": ["magic"]}, "attacks: 'magic' is unknown; known: name, list"),
+        ({"attacks": ["list"]}, "'list' needs prompts"),
+        ({"pictures": 0}, "pictures must be at least 1, got 0"),
+        ({"kind": "person"}, "kind must be one of object, style"),
+        ({"steps": 0}, "steps must be a whole number"),
+        ({"images": PICTURES[0]}, "images must be"),
+        ({"images": PICTURES * float("nan")}, "images must hold finite"),
+        ({"images": PICTURES * 255}, "images must hold finite"),
+    ],
+)
+def test_settings_that_cannot_be_used(model: FakeModel, given: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        attack(model, model, "cat", **{"images": PICTURES, **given})
+
+
+def test_every_attack_says_what_it_is() -> None:
+    for name, one in ATTACKS.items():
+        assert one.runs and one.summary and one.knows, name
