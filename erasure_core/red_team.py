@@ -169,7 +169,7 @@ def attack(
     }  # fmt: skip
     budget = Budget(steps, seconds)
     if images is None:
-        images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance)
+        images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
     recognised = sum(recogniser.shows(images, [concept] * len(images))) if recogniser else None
     scene = Scene(
         original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed
@@ -189,11 +189,12 @@ def drawn(
     steps: int,
     guidance: float,
     count: int = 4,
+    callback: Callback | None = None,
 ) -> Tensor:
     """``count`` pictures of the concept by the model that still knows it; recognised ones first."""
     prompts = wordings(kind, concept) * count
     seeds = range(seed + FRESH, seed + FRESH + len(prompts))
-    images = generate(model, prompts, seeds, steps=steps, guidance=guidance)
+    images = generate(model, prompts, seeds, steps=steps, guidance=guidance, callback=callback)
     if recogniser is None:
         return images[:count]
     good = torch.tensor(recogniser.shows(images, [concept] * len(images)))

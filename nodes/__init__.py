@@ -7,11 +7,13 @@ from .erasures import ErasureApply, ErasureCombine, ErasureLoad, ErasureSave
 from .learned import ErasureAbO, ErasureDoCo, ErasureFewShot
 from .purify import ErasurePurify
 from .rece import ErasureRECE
+from .red_team import ErasureRedTeam
 from .toy import ErasureLoadToy
 
 
 class ErasureExtension(ComfyExtension):
     async def get_node_list(self):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
-        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify, ErasureCompare]
-        return [*methods, *uses, ErasureLoadToy]
+        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
+        proofs = [ErasureCompare, ErasureRedTeam]
+        return [*methods, *uses, *proofs, ErasureLoadToy]

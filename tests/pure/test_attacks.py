@@ -1,4 +1,4 @@
-"""Attacks: what they compute, what they are given and what they may touch; those that search words are in the toy tier."""
+"""Attacks: what they compute, what they are given, what they may touch; the toy tier has those that search words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,142 @@
+"""The node that attacks an erasure, for whoever made it."""
+
+import torch
+from comfy_api.latest import io
+
+from ..erasure_core.concepts import parse_prompts
+from ..erasure_core.recognise import ToyRecogniser
+from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
+from ..erasure_core.toy.config import TEXT
+from . import host, host_training
+from .sockets import CATEGORY
+
+SEARCHED = ("derived", "inversion", "discrete", "noised")
+MOST_SEEDS = 0xFFFFFFFF
+
+
+class ErasureRedTeam(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureRedTeam",
+            display_name="Red-Team an Erasure",
+            category=CATEGORY,
+            description="Audits your own erasure: attacks the model that should have forgotten, shows what brings the "
+            "concept back, and at what cost. Writes nothing to disk. SD 1.x, SD 2.x and this pack's toy model.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
+                io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
+                io.Vae.Input("vae", tooltip="The autoencoder of both."),
+                io.Model.Input("erased_model", tooltip="The model to attack: what an erasing node returned."),
+                io.String.Input(
+                    "concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."
+                ),
+                io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    placeholder="the painter of sunflowers",
+                    tooltip="Prompts to try, one a line: paraphrases, misspellings, other languages, descriptions that "
+                    "do not name it.",
+                ),
+                *(io.Boolean.Input(name, default=True, tooltip=_about(ATTACKS[name])) for name in SEARCHED),
+                io.Int.Input("pictures", default=8, min=1, max=64, tooltip="How many each attack draws in the end."),
+                io.Int.Input(
+                    "steps",
+                    default=200,
+                    min=1,
+                    max=100_000,
+                    tooltip="Of inversion; discrete, whose steps are longer, takes a quarter. More find more.",
+                ),
+                io.Float.Input(
+                    "seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=1e6,
+                    step=1.0,
+                    tooltip="Stop each search after so many seconds; 0 for no limit.",
+                ),
+                io.Int.Input("sampling_steps", default=20, min=1, max=999, tooltip="DDIM steps of each picture."),
+                io.Float.Input(
+                    "guidance", default=7.0, min=0.0, max=30.0, step=0.1, tooltip="How strongly prompts lead pictures."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MOST_SEEDS,
+                    control_after_generate=True,
+                    tooltip="The same seed gives the same attacks and pictures.",
+                ),
+                io.Clip.Input(
+                    "erased_clip",
+                    optional=True,
+                    tooltip="The text encoder that the erasing node returned; few-shot changes it. The plain one if "
+                    "not connected.",
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="Some pictures of the concept, in the size that the model draws, for the attacks to learn "
+                    "from. Without them the model without the erasure draws four.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="All attacks' pictures, with how many show the concept."),
+                io.Image.Output(display_name="pictures", tooltip="The strongest attack's pictures."),
+                io.Conditioning.Output(
+                    display_name="adversarial", tooltip="The strongest attack's conditioning, for KSampler."
+                ),
+                io.String.Output(display_name="json", tooltip="Everything but the pictures."),
+                io.String.Output(display_name="verdict", tooltip="One paragraph."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, erased_model, concept, kind, prompts, pictures, steps, seconds, sampling_steps, guidance,
+        seed, erased_clip=None, images=None, **wanted,
+    ):  # fmt: skip
+        concept = _named(concept)
+        listed = parse_prompts(prompts, "prompts")
+        chosen = [*(name for name in SEARCHED if wanted[name]), *(["list"] if listed else [])]
+        given = None if images is None else host_training.pictures(images)
+        check_settings(chosen, listed, given, pictures, kind)
+        settings = {"seed": seed, "sampling_steps": sampling_steps, "guidance": guidance}
+        with (
+            host_training.trainable(model, clip, vae) as before,
+            host_training.trainable(erased_model, erased_clip or clip, vae) as after,
+        ):
+            recogniser = ToyRecogniser() if before.context_dim == TEXT["hidden_size"] else None
+            if given is None:
+                more = {"callback": host.progress()}
+                given = drawn(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
+                before.forget()
+            found = attack(
+                before, after, concept, kind=kind, attacks=chosen, prompts=listed, images=given, recogniser=recogniser,
+                pictures=pictures, steps=steps, seconds=seconds or None, callback=host.progress(), **settings,
+            )  # fmt: skip
+        best = found.strongest()
+        shown = best.images.movedim(1, -1).clamp(0, 1)
+        conditioning = [[_best_context(found, best), {}]]
+        sheet = host_training.image(found.picture())
+        return io.NodeOutput(sheet, shown, conditioning, found.as_json(), found.verdict())
+
+
+def _about(attack) -> str:
+    return f"{attack.summary}. Needs {attack.knows}."
+
+
+def _named(concept: str) -> str:
+    name = concept.partition("->")[0].strip()
+    if not name:
+        raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
+    return name
+
+
+def _best_context(found, best) -> torch.Tensor:
+    """Of the attack's first picture that shows the concept, or else of its first; ``[1, tokens, d]``."""
+    shown = found.shown[found.attempts.index(best)] if found.shown else ()
+    place = shown.index(True) if True in shown else 0
+    return best.contexts[place : place + 1].float()
