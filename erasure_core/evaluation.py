@@ -86,8 +86,8 @@ def captions_for(subject: Subject, erased: int, others: int, seed: int) -> list[
     rest = tuple(name for name in NAMES[subject.kind] if name != subject.name)
     draw = random.Random(seed)
     return [
-        *_deal({**NAMES, subject.kind: (subject.name,)}, erased, draw),
-        *_deal({**NAMES, subject.kind: rest}, others, draw),
+        *deal({**NAMES, subject.kind: (subject.name,)}, erased, draw),
+        *deal({**NAMES, subject.kind: rest}, others, draw),
     ]
 
 
@@ -124,10 +124,10 @@ def score(gallery: Gallery, subject: Subject) -> Scores:
     others = [index for index, is_named in enumerate(named) if not is_named]
     return Scores(
         subject,
-        ua=1 - _accuracy(gallery, subject.kind, erased),
-        ira=_accuracy(gallery, subject.kind, others),
-        cra=_accuracy(gallery, CROSS[subject.kind], others),
-        colour=_accuracy(gallery, "colour", others),
+        ua=1 - accuracy(gallery, subject.kind, erased),
+        ira=accuracy(gallery, subject.kind, others),
+        cra=accuracy(gallery, CROSS[subject.kind], others),
+        colour=accuracy(gallery, "colour", others),
         erased=len(erased),
         others=len(others),
     )
@@ -179,7 +179,7 @@ def evaluate_model(
     callback: Callback | None = None,
 ) -> Accuracy:
     """How often the judge names what complete captions asked for."""
-    gallery = draw(model, judge, _deal(NAMES, images, random.Random(seed)), seed=seed, callback=callback)
+    gallery = draw(model, judge, deal(NAMES, images, random.Random(seed)), seed=seed, callback=callback)
     return _overall(gallery)
 
 
@@ -202,10 +202,10 @@ def evaluate_renders(model: TextToImageModel, judge: Judge) -> RenderAccuracy:
 
 def _overall(gallery: Gallery) -> Accuracy:
     every = range(len(gallery.captions))
-    return Accuracy(*(_accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), len(every))
+    return Accuracy(*(accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), len(every))
 
 
-def _deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:
+def deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:
     """``count`` captions in which each name of a kind comes as often as the others, give or take one."""
     columns = []
     for kind in ("object", "style", "colour"):
@@ -216,7 +216,7 @@ def _deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) ->
     return [Caption(*row) for row in zip(*columns, strict=True)]
 
 
-def _accuracy(gallery: Gallery, kind: str, places: Sequence[int]) -> float:
+def accuracy(gallery: Gallery, kind: str, places: Sequence[int]) -> float:
     """The share of ``places`` where the judge names the ``kind`` that the caption did; NaN for none."""
     seen = getattr(gallery.verdict, f"{kind}s")
     right = sum(seen[place] == getattr(gallery.captions[place], kind) for place in places)

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from statistics import mean
 
-from make_results import INSTEAD, TUNED_ON, run
+from results.settings import INSTEAD, TUNED_ON, run
 
 from erasure_core import Concept, common_concepts
 from erasure_core.evaluation import evaluate_erasure, subject_of

@@ -1,0 +1,99 @@
+"""What is measured: concepts, settings of methods, and erasures by them, each made only once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from erasure_core import Concept, Erasure, common_concepts
+from erasure_core.evaluation import NAMES, pictures_of, subject_of
+from erasure_core.methods.rece import PUBLISHED
+from erasure_core.methods.registry import METHODS, Method
+from erasure_core.toy import Judge, load_toy
+
+TUNED_ON = ("cat", "pizza", "car", "noto")
+OBJECTS = ("cat", "dog", "pizza", "car", "rose", "skull", "penguin", "banana", "guitar", "pumpkin")
+STYLES = ("noto", "twemoji", "blob", "fluent")
+REPLACED = ("cat -> dog", "rose -> sunflower", "noto -> fluent")
+INSTEAD = {
+    "cat": "dog", "dog": "fox", "pizza": "hamburger", "car": "bus", "rose": "sunflower", "skull": "ghost",
+    "penguin": "owl", "banana": "lemon", "guitar": "umbrella", "pumpkin": "watermelon",
+    "noto": "fluent", "twemoji": "blob", "blob": "twemoji", "fluent": "noto",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured. ``preserve`` is common, unlisted or nothing; ``instead``: each concept has a replacement."""
+
+    method: str
+    meaning: str
+    preserve: str = "common"
+    instead: bool = False
+
+
+RECE = {
+    "default": Setting("rece", "RECE, the product's default: preset of this pack, common concepts preserved"),
+    "unlisted": Setting(
+        "rece", "RECE, the default without the model's own objects and styles among what is preserved", "unlisted"
+    ),
+    "published": Setting(
+        "rece", "RECE, the published settings: preset of the paper, only the empty prompt preserved", "nothing"
+    ),
+    "uce": Setting("uce", "UCE with common concepts preserved"),
+}
+ALL = {
+    "rece": Setting("rece", "RECE with a replacement, common concepts preserved", instead=True),
+    "few_shot": Setting("few_shot", "few-shot: four pictures, no replacement, nothing listed", "nothing"),
+    "doco": Setting("doco", "DoCo with the replacement as its anchor, nothing listed", "nothing", True),
+    "abo": Setting("abo", "AbO with a replacement, common concepts preserved", instead=True),
+}
+SETTINGS = {**RECE, **ALL}
+SEED = 100
+
+
+def preserved(setting: Setting, concept: Concept) -> list[str]:
+    if setting.preserve == "nothing":
+        return []
+    known = {*NAMES["object"], *(f"in the style of {style}" for style in NAMES["style"])}
+    return [text for text in common_concepts([concept]) if setting.preserve == "common" or text not in known]
+
+
+def erase(model, concept: Concept, name: str) -> Erasure:
+    """By the setting of this name; everything random from seed 0."""
+    setting, subject = SETTINGS[name], subject_of(concept)
+    method = METHODS[setting.method]
+    presets = PUBLISHED if name == "published" else method.toy_presets
+    settings = presets["style" if subject.kind == "style" else "object"]
+    return run(model, method, concept, settings, preserved(setting, concept))
+
+
+def run(model, method: Method, concept: Concept, settings: Any, preserve: list[str]) -> Erasure:
+    """A method with all that it takes."""
+    more = {"preserve": preserve} if "preserve" in method.needs else {}
+    if "images" in method.needs:
+        more["images"] = pictures_of(subject_of(concept))
+    return method.run(model, [concept], **vars(settings), **more)
+
+
+def kept(folder: Path, concept: Concept, name: str, make: Callable[[], Erasure]) -> Erasure:
+    """The erasure of an earlier run, or a new one."""
+    path = folder / f"{name}-{str(concept).replace(' -> ', '-to-').replace(' ', '-')}.safetensors"
+    if path.exists():
+        return Erasure.load(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    erasure = make()
+    erasure.save(path)
+    return erasure
+
+
+class Bench:
+    """The model and its judge, and the folder where erasures are kept between runs."""
+
+    def __init__(self, folder: Path = Path("build/erasures")):
+        self.model, self.judge, self.folder = load_toy(), Judge.load(), folder
+
+    def erasure(self, concept: Concept, name: str) -> Erasure:
+        return kept(self.folder, concept, name, lambda: erase(self.model, concept, name))
