@@ -79,7 +79,8 @@ def quality(bench: Bench) -> str:
 HEAD = """# What the methods do to the embedded model
 
 Every number on this page comes from `make results` (`tools/make_results.py`), by the judge that ships with the model;
-it took about {hours:.1f} hours on one core of two, beside other work, and can be stopped and resumed. Percent throughout.
+it took about {hours:.1f} hours on one core of two, beside other work, and can be stopped and resumed. All shares are
+percents.
 
 - **UA**: pictures of the erased concept that are no longer recognised as it.
 - **IRA**: pictures of the other objects (styles, when a style was erased) recognised as what was asked for.

@@ -59,7 +59,8 @@ def section(rows: list[dict]) -> str:
     told = [f"- **{name}**: {one.summary}; the attacker needs {one.knows}." for name, one in ATTACKS.items()]
     head = HEAD.format(pictures=PICTURES, steps=STEPS, told="\n".join(told))
     found = "\n".join(words)
-    return f"{head}{table(('erased by, concept', *attacks), lines)}\n\nWords that the search found:\n\n{found}"
+    shown = table(("erased by, concept", *attacks), lines)
+    return f"{head}{shown}\n\nWords that the search found:\n\n{found}"
 
 
 HEAD = """## Attacks
