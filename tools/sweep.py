@@ -40,15 +40,16 @@ def main() -> None:
     concepts = [Concept(text, INSTEAD[text] if name in WITH_REPLACEMENT else "") for text in args.concepts]
     before = {concept: shares(model, judge, concept) for concept in concepts}
     args.rows.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
+    lines, low_rank = [], {"rank": args.rank} if args.rank else {}
     for values in itertools.product(*given.values()):
         changes, found = dict(zip(given, values, strict=True)), {}
         for concept in concepts:
             settings = replace(presets[_kind(concept)], **changes)
             preserve = [] if args.alone else common_concepts([concept])
-            found[str(concept)] = shares(model, judge, concept, run(model, method, concept, settings, preserve))
+            erasure = run(model, method, concept, settings, preserve, **low_rank)
+            found[str(concept)] = shares(model, judge, concept, erasure)
             with args.rows.open("a") as file:
-                row = {"concept": str(concept), "method": name, **vars(settings), "before": before[concept]}
+                row = {"concept": str(concept), "method": name, **vars(settings), **low_rank, "before": before[concept]}
                 file.write(json.dumps({**row, "after": found[str(concept)]}) + "\n")
         lines.append(_line(" ".join(f"{key} {value:g}" for key, value in changes.items()), found, before))
         print(lines[-1], flush=True)
@@ -64,6 +65,7 @@ def _parser() -> tuple[argparse.ArgumentParser, str]:
         parser.add_argument(f"--{field.replace('_', '-')}", type=kind, nargs="+")
     parser.add_argument("--concepts", nargs="+", default=list(TUNED_ON))
     parser.add_argument("--alone", action="store_true", help="preserve nothing")
+    parser.add_argument("--rank", type=int, help="let a learned method train low-rank changes")
     parser.add_argument("--rows", type=Path, default=Path("build/sweep.jsonl"))
     parser.add_argument("--help", action="help")
     return parser, name

@@ -65,8 +65,8 @@ def section(rows: list[dict]) -> str:
 
 HEAD = """## Attacks
 
-Percent of {pictures} pictures that show the concept again, by the judge. Searches took {steps} steps (discrete: a quarter
-of that) and learned from eight real renders.
+Percent of {pictures} pictures that show the concept again, by the judge. Searches took {steps} steps (discrete: a
+quarter of that) and learned from eight real renders.
 
 {told}
 - **noised, no prompt**: a control: what the noised picture itself gives away.

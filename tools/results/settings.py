@@ -70,9 +70,10 @@ def erase(model, concept: Concept, name: str) -> Erasure:
     return run(model, method, concept, settings, preserved(setting, concept))
 
 
-def run(model, method: Method, concept: Concept, settings: Any, preserve: list[str]) -> Erasure:
+def run(model, method: Method, concept: Concept, settings: Any, preserve: list[str], **more) -> Erasure:
     """A method with all that it takes."""
-    more = {"preserve": preserve} if "preserve" in method.needs else {}
+    if "preserve" in method.needs:
+        more["preserve"] = preserve
     if "images" in method.needs:
         more["images"] = pictures_of(subject_of(concept))
     return method.run(model, [concept], **vars(settings), **more)
