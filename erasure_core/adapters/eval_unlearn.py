@@ -85,6 +85,8 @@ class Technique:
         typed = {name: _typed(name, value, known) for name, value in self.settings.items()}
         asked = {name: value for name, value in typed.items() if name in ASKED}
         given = {name: value for name, value in typed.items() if name not in ASKED}
+        for prompt in asked.get("preserve", []):
+            _typed("preserve", prompt, {"preserve": str})
         if "images" in asked:
             asked["images"] = str(asked["images"])
         concepts = parse_concepts(self.erase_concept)
@@ -93,7 +95,7 @@ class Technique:
 
 
 class ErasureTechnique:
-    """Draws with an erased model; see ``Technique`` for its configuration, of which a typing error is refused."""
+    """Draws with an erased model. Raises ``ValueError`` naming what is wrong in its configuration, a ``Technique``."""
 
     def __init__(self, **config):
         self.config = _checked(Technique, config)
@@ -115,7 +117,7 @@ class ErasureTechnique:
         """A picture a prompt: the first from ``seed``, the next from the number after it.
 
         Without a ``seed``, as when the benchmark is run from its command line, they go on from the configured one,
-        through all calls. Prompts too long for the text encoder lose their ends, with a warning, as everywhere.
+        through all calls. Prompts too long for the text encoder lose their ends, as in diffusers, with a warning.
         """
         wrong = sorted(set(kwargs) - set(KEYWORDS))
         if wrong:

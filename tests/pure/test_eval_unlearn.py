@@ -55,6 +55,7 @@ def test_values_of_another_kind() -> None:
     assert "'erase_concept' must be text" in refused(**{**CAT, "erase_concept": ["cat", "dog"]})
     assert "'settings' must be a table" in refused(**CAT, settings=["loops"])
     assert "'images' must be text or a whole number" in refused(**CAT, settings={"images": 1.5})
+    assert "'preserve' must be text, got 1" in refused(**CAT, settings={"preserve": ["dog", 1]})
     assert "device 'gpu' cannot be used" in refused(**CAT, device="gpu")
 
 
