@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .concepts import Concept, as_concepts, parse_concepts, parse_prompts
 from .erasure import Erasure, __version__
@@ -14,15 +13,13 @@ from .files import check_target
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
-from .sampling import generate
+from .request import TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
 from .table import percent, table
 from .training import TrainingError
-from .vocabulary import common_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
-VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,12 +54,12 @@ def demo(args: argparse.Namespace) -> None:
 def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
     concepts = _concepts(args)
-    settings = _settings(args) | _preserve(args, concepts) | _training(args)
+    request = _request(args, concepts)
+    request.keywords()
     check_target(args.out, args.overwrite)
     model = _model(args.model)
-    settings |= _images(args, model, concepts)
     with Progress(args.method) as bar:
-        erasure = METHODS[args.method].run(model, concepts, callback=bar, **settings)
+        erasure = request.erasure(model, bar)
     path = erasure.save(args.out, overwrite=args.overwrite)
     size = path.stat().st_size / 1e6
     losses = erasure.origins[0].losses
@@ -77,7 +74,7 @@ def purify(args: argparse.Namespace) -> None:
     erasure, files = Erasure.load(args.erasure), picture_files(args.images)
     targets = _targets(args.out, files, args.overwrite)
     model = _model(args.model)
-    pictures = load_pictures(files, _side(model))
+    pictures = load_pictures(files, side(model))
     settings = {"prompt": args.prompt, "steps": args.steps, "guidance": args.guidance}
     with Progress("purify") as bar:
         pure = purify(model, erasure, pictures, callback=bar, **settings)
@@ -137,7 +134,7 @@ def attack(args: argparse.Namespace) -> None:
         "seconds": args.seconds, "sampling_steps": args.sampling_steps, "guidance": args.guidance, "seed": args.seed,
     }  # fmt: skip
     if pictures:
-        settings["images"] = load_pictures(pictures, _side(model))
+        settings["images"] = load_pictures(pictures, side(model))
     with Progress("attack") as bar:
         found = attack(model, erasure.over(model), concept, recogniser=_recogniser(args), callback=bar, **settings)
     print(f"{found.table()}\n\n{found.verdict()}")
@@ -170,7 +167,7 @@ def _audit_files(args: argparse.Namespace, name: str) -> list[Path]:
 
 def _recogniser(args: argparse.Namespace):
     """Who judges the pictures: the toy's judge for the toy; else nobody."""
-    if args.model != "toy":
+    if args.model != TOY:
         return None
     from .recognise import ToyRecogniser
 
@@ -234,13 +231,7 @@ def _model(name: str):
     """``toy``, or a path."""
     with Progress("load", patience=0) as bar:
         bar(0, 1, name)
-        if name == "toy":
-            from .toy import load_toy
-
-            return load_toy()
-        from .adapters.checkpoints import load_checkpoint
-
-        return load_checkpoint(name)
+        return load_model(name)
 
 
 def _concepts(args: argparse.Namespace) -> list[Concept]:
@@ -249,75 +240,17 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
     return as_concepts(args.concept)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The preset's, with what was given on the command line in its place."""
-    method = METHODS[args.method]
-    presets = method.toy_presets if args.model == "toy" else method.presets
-    if args.preset not in presets:
-        raise ValueError(f"{args.method} has no preset '{args.preset}'; it has {', '.join(presets)}")
-    settings = dict(vars(presets[args.preset]))
-    for name in _setting_types():
-        given = getattr(args, name)
-        if given is None:
-            continue
-        if name not in settings:
-            raise ValueError(
-                f"{args.method} has no setting {_option(name)}; it has {', '.join(map(_option, settings))}"
-            )
-        settings[name] = given
-    return settings
-
-
-def _preserve(args: argparse.Namespace, concepts: Sequence[Concept]) -> dict[str, Any]:
-    if "preserve" not in METHODS[args.method].needs:
-        _refuse(args, "preserve", "no_common")
-        return {}
-    return {"preserve": list(args.preserve) + ([] if args.no_common else common_concepts(concepts))}
-
-
-def _training(args: argparse.Namespace) -> dict[str, Any]:
-    if "training" not in METHODS[args.method].needs:
-        _refuse(args, "seed", "seconds", "rank", "gradient_checkpointing")
-        return {}
-    names = ("seconds", "rank", "gradient_checkpointing")
-    return {"seed": args.seed or 0, **{name: getattr(args, name) for name in names}}
-
-
-def _images(args: argparse.Namespace, model, concepts: Sequence[Concept]) -> dict[str, Any]:
-    """From a folder, drawn by the model itself, or none at all: as ``--images`` says."""
-    if "images" not in METHODS[args.method].needs:
-        _refuse(args, "images")
-        return {}
-    if args.images is None:
-        raise ValueError(
-            f"{args.method} needs --images: a folder of pictures of the concept, a number of pictures for the model to "
-            "draw itself, or 'none'"
-        )
-    if args.images == "none":
-        return {"images": None}
-    if not args.images.isdecimal():
-        return {"images": load_pictures(picture_files(Path(args.images)), _side(model))}
-    count = int(args.images)
-    with Progress("images") as bar:
-        return {"images": generate(model, [concepts[0].name] * count, range(count), callback=bar)}
-
-
-def _side(model) -> int:
-    """Of a picture that the model draws, in pixels."""
-    return VAE_FACTOR * model.latent_shape()[1]
-
-
-def _refuse(args: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        given = getattr(args, name)
-        if given or type(given) in (int, float):  # a 0 was given too
-            raise ValueError(f"{args.method} takes no {_option(name)}")
-
-
-def _setting_types() -> dict[str, type]:
-    """Every setting of every method by name."""
-    presets = [preset for method in METHODS.values() for preset in method.presets.values()]
-    return {name: type(value) for preset in presets for name, value in vars(preset).items()}
+def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
+    given = {name: getattr(args, name) for name in setting_types()}
+    return Request(
+        concepts,
+        args.method,
+        args.preset,
+        {name: value for name, value in given.items() if value is not None},
+        toy=args.model == TOY,
+        option=_option,
+        **{name: getattr(args, name) for name in ("preserve", "no_common", "images", "seed", *TRAINING)},
+    )
 
 
 def _option(name: str) -> str:
@@ -354,7 +287,7 @@ def _add_erase(commands) -> None:
     command.add_argument("--method", choices=list(METHODS), default="rece", help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
-    for name, kind in _setting_types().items():
+    for name, kind in setting_types().items():
         command.add_argument(_option(name), type=kind, help="in place of the preset's")
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")

@@ -38,4 +38,9 @@ def _load(path: Path, size: int) -> Tensor:
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"images: {path.name} is not a readable picture: {error}") from error
     square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1).float() / 255
+    return as_tensor(square)
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    """A picture in RGB as ``[3, h, w]`` in 0 to 1."""
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -51,14 +52,26 @@ class DiffusersModel:
     def _padded(self, row: list[int]) -> list[int]:
         return row + [self.pipe.tokenizer.pad_token_id] * (self.tokens - len(row))
 
+    def shortened(self, prompt: str) -> str:
+        """The prompt, or as much of its beginning as the text encoder takes."""
+        if self._fits(prompt):
+            return prompt
+        return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
+
     def _tokens_of(self, prompt: str) -> list[int]:
-        ids = self.pipe.tokenizer(prompt, verbose=False)["input_ids"]
+        ids = self._ids(prompt)
         if len(ids) > self.tokens:
             raise ValueError(
                 f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, "
                 f"the text encoder takes {self.tokens - 2}; shorten it"
             )
-        return list(ids)
+        return ids
+
+    def _fits(self, prompt: str) -> bool:
+        return len(self._ids(prompt)) <= self.tokens
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.pipe.tokenizer(text, verbose=False)["input_ids"])
 
     def cross_attention_weights(self) -> Mapping[str, Tensor]:
         readers = {}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import erasure_core
 
-HOSTS = ("comfy", "comfy_api", "folder_paths", "nodes", "diffusers", "transformers", "accelerate", "peft")
+HOSTS = (
+    "comfy", "comfy_api", "folder_paths", "nodes", "diffusers", "transformers", "accelerate", "peft", "eval_unlearn",
+)  # fmt: skip
 
 
 def test_no_module_imports_a_host_or_diffusers() -> None:

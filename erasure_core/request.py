@@ -1,0 +1,129 @@
+"""What a user asks for, on the command line or in a configuration: a model by name, and an erasure to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .concepts import Concept
+from .erasure import Erasure
+from .methods.registry import METHODS
+from .model import Callback
+from .pictures import load_pictures, picture_files
+from .progress import Progress
+from .sampling import generate
+from .vocabulary import common_concepts
+
+TOY = "toy"
+TRAINING = ("seconds", "rank", "gradient_checkpointing")
+VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
+
+
+def load_model(name: str):
+    """``toy``, or what is at a path; see ``load_checkpoint`` for what it raises."""
+    if name == TOY:
+        from .toy import load_toy
+
+        return load_toy()
+    from .adapters.checkpoints import load_checkpoint
+
+    return load_checkpoint(name)
+
+
+def setting_types() -> dict[str, type]:
+    """Every setting of every method by name."""
+    presets = [preset for method in METHODS.values() for preset in method.presets.values()]
+    return {name: type(value) for preset in presets for name, value in vars(preset).items()}
+
+
+@dataclass(frozen=True)
+class Request:
+    """An erasure to compute. What is ``None``, empty or false was not asked for.
+
+    ``settings`` take the places of the preset's; ``images`` is a folder, a number of pictures for the model to draw,
+    or ``none``. ``toy`` says that the model is the embedded one, ``option`` how errors spell the name of a setting.
+    """
+
+    concepts: Sequence[Concept]
+    method: str = "rece"
+    preset: str = "object"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preserve: Sequence[str] = ()
+    no_common: bool = False
+    images: str | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    rank: int | None = None
+    gradient_checkpointing: bool = False
+    toy: bool = False
+    option: Callable[[str], str] = str
+
+    def keywords(self) -> dict[str, Any]:
+        """What the method is called with, but for pictures of the concept.
+
+        Raises ``ValueError`` for what the method does not take.
+        """
+        self._check_images()
+        return self._settings() | self._preserve() | self._training()
+
+    def erasure(self, model, callback: Callback) -> Erasure:
+        """Compute it; raises what ``keywords`` and the method do."""
+        keywords = self.keywords() | self._images(model)
+        return METHODS[self.method].run(model, self.concepts, callback=callback, **keywords)
+
+    def _settings(self) -> dict[str, Any]:
+        method = METHODS[self.method]
+        presets = method.toy_presets if self.toy else method.presets
+        if self.preset not in presets:
+            raise ValueError(f"{self.method} has no preset '{self.preset}'; it has {', '.join(presets)}")
+        settings = dict(vars(presets[self.preset]))
+        for name in self.settings:
+            if name not in settings:
+                known = ", ".join(map(self.option, settings))
+                raise ValueError(f"{self.method} has no setting {self.option(name)}; it has {known}")
+        return settings | self.settings
+
+    def _preserve(self) -> dict[str, Any]:
+        if "preserve" not in METHODS[self.method].needs:
+            self._refuse("preserve", "no_common")
+            return {}
+        return {"preserve": list(self.preserve) + ([] if self.no_common else common_concepts(self.concepts))}
+
+    def _training(self) -> dict[str, Any]:
+        if "training" not in METHODS[self.method].needs:
+            self._refuse("seed", *TRAINING)
+            return {}
+        return {"seed": self.seed or 0, **{name: getattr(self, name) for name in TRAINING}}
+
+    def _check_images(self) -> None:
+        if "images" not in METHODS[self.method].needs:
+            self._refuse("images")
+        elif self.images is None:
+            raise ValueError(
+                f"{self.method} needs {self.option('images')}: a folder of pictures of the concept, a number of "
+                "pictures for the model to draw itself, or 'none'"
+            )
+
+    def _images(self, model) -> dict[str, Any]:
+        if self.images is None:
+            return {}
+        if self.images == "none":
+            return {"images": None}
+        if not self.images.isdecimal():
+            return {"images": load_pictures(picture_files(Path(self.images)), side(model))}
+        count = int(self.images)
+        with Progress("images") as bar:
+            return {"images": generate(model, [self.concepts[0].name] * count, range(count), callback=bar)}
+
+    def _refuse(self, *names: str) -> None:
+        for name in names:
+            given = getattr(self, name)
+            if given or type(given) in (int, float):  # a 0 was given too
+                raise ValueError(f"{self.method} takes no {self.option(name)}")
+
+
+def side(model) -> int:
+    """Of a picture that the model draws, in pixels."""
+    return VAE_FACTOR * model.latent_shape()[1]
