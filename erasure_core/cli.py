@@ -288,7 +288,7 @@ def _add_erase(commands) -> None:
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
     for name, kind in setting_types().items():
-        command.add_argument(_option(name), type=kind, help="in place of the preset's")
+        command.add_argument(_option(name), type=kind, help=f"in place of the preset's, for {', '.join(_having(name))}")
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
     command.add_argument("--images", help="few_shot: a folder of the concept, a number for the model to draw, or none")
@@ -301,6 +301,11 @@ def _add_erase(commands) -> None:
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)
+
+
+def _having(setting: str) -> list[str]:
+    """The methods that have a setting."""
+    return [name for name, method in METHODS.items() if setting in vars(next(iter(method.presets.values())))]
 
 
 def _add_purify(commands) -> None:

@@ -28,6 +28,7 @@ from .kohya import stem
 FORMAT = 1
 KEY = "erasure"
 SUFFIX = ".safetensors"
+TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
 
 
 class ErasureFileError(ValueError):
@@ -55,7 +56,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     if path.suffix != SUFFIX:
         raise ValueError(f"an erasure is saved as {SUFFIX}, got '{path.name}'")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite")
+        raise FileExistsError(f"{path} {TAKEN}")
     if not path.parent.is_dir():
         raise NotADirectoryError(f"cannot write into {path.parent}: there is no such folder")
 
@@ -206,8 +207,8 @@ def _move_to_new(partial: str, path: Path) -> None:
     try:
         os.link(partial, path)
     except FileExistsError:
-        raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite") from None
+        raise FileExistsError(f"{path} {TAKEN}") from None
     except OSError:
         if path.exists():
-            raise FileExistsError(f"{path} is already there; choose another name or ask to overwrite") from None
+            raise FileExistsError(f"{path} {TAKEN}") from None
         os.replace(partial, path)

@@ -1,5 +1,6 @@
 """The nodes whose methods train: few-shot, DoCo and AbO."""
 
+import logging
 import math
 from dataclasses import replace
 
@@ -14,7 +15,9 @@ from ..erasure_core.methods.registry import METHODS
 from ..erasure_core.toy.config import TEXT
 from ..erasure_core.vocabulary import common_concepts
 from . import host, host_training
-from .sockets import CATEGORY, Erasure, preserve_common_input, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_input, strength_input
+
+log = logging.getLogger(__name__)
 
 TOY, TOY_WIDTH = " (toy)", TEXT["hidden_size"]
 MODELS = "SD 1.x, SD 2.x and this pack's toy model."
@@ -157,6 +160,9 @@ def _trained(
     with host_training.trainable(model, clip, vae) as seen:
         if preset.endswith(TOY) and seen.context_dim != TOY_WIDTH:
             raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
+        if seen.context_dim == TOY_WIDTH and not preset.endswith(TOY):
+            log.warning("preset '%s' is for Stable Diffusion and hardly trains the toy model; choose '%s%s'", preset,
+                        preset, TOY)
         more = {"gradient_checkpointing": gradient_checkpointing, "callback": host_training.progress()}
         erasure = learn(seen, **budget, **more).scaled(strength)
     (origin,) = erasure.origins
@@ -172,7 +178,7 @@ def _presets(method: str) -> dict:
 
 def _settings(method: str, preset: str, **own):
     """The preset, with what the user set in place of its own numbers."""
-    return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
+    return replace(chosen(_presets(method), preset), **{name: value for name, value in own.items() if value})
 
 
 def _model_and_clip(use: str) -> list:

@@ -6,7 +6,7 @@ from ..erasure_core import common_concepts, parse_concepts, rece
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.methods.rece import PRESETS, RecePreset
 from . import host
-from .sockets import CATEGORY, Erasure, preserve_common_input, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -53,7 +53,7 @@ class ErasureRECE(io.ComfyNode):
     def execute(cls, model, clip, concepts, preserve, preserve_common, preset, strength, **custom) -> io.NodeOutput:
         parsed = parse_concepts(concepts)
         prompts = [*(common_concepts(parsed) if preserve_common else []), *parse_prompts(preserve, "preserve")]
-        settings = RecePreset(**custom) if preset == CUSTOM else PRESETS[preset]
+        settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
         seen = host.ComfyModel(model, clip)
         erasure = rece(seen, parsed, preserve=prompts, callback=host.progress(), **vars(settings)).scaled(strength)
         return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure)

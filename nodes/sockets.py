@@ -1,11 +1,23 @@
 """What nodes pass to one another, and the inputs that several have."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from comfy_api.latest import io
+
+T = TypeVar("T")
 
 CATEGORY = "Erasure"
 
 Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""
+
+
+def chosen(options: Mapping[str, T], name: str, what: str = "preset") -> T:
+    """The option of this name; the host does not check what comes through its API. Raises ``ValueError``."""
+    if name not in options:
+        raise ValueError(f"{what} '{name}' is unknown; known: {', '.join(options)}")
+    return options[name]
 
 
 def preserve_input():

@@ -206,5 +206,5 @@ def check_settings(settings: DoCoPreset) -> None:
 def _pair(concept: Concept | str, anchor: str) -> Concept:
     found = single_concept(concept, "DoCo")
     if not (anchor or found.instead):
-        raise ValueError(f"DoCo needs an anchor: a harmless class that '{found.name}' should turn into")
+        raise ValueError(f"DoCo needs an anchor: write '{found.name} -> ' and the harmless class to turn it into")
     return Concept(found.name, anchor or found.instead)

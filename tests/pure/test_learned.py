@@ -312,7 +312,7 @@ def test_abo_with_a_scope_that_does_not_exist() -> None:
 
 
 def test_doco_needs_an_anchor() -> None:
-    with pytest.raises(ValueError, match="needs an anchor: a harmless class that 'cat' should turn into"):
+    with pytest.raises(ValueError, match="needs an anchor: write 'cat -> ' and the harmless class"):
         doco(FakeModel(), "cat")
 
 
