@@ -17,6 +17,7 @@ from .request import TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
 from .table import percent, table
 from .training import TrainingError
+from .vocabulary import known_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
@@ -143,6 +144,28 @@ def attack(args: argparse.Namespace) -> None:
         print(f"{save_whole(found.picture(), picture)}\n{save_text(found.as_json(), numbers)}")
 
 
+def report(args: argparse.Namespace) -> None:
+    """Measure what an erasure does to its concept, to near neighbours and to far ones."""
+    from .report import report
+    from .report_sheet import report_sheet
+
+    erasure = Erasure.load(args.erasure)
+    concept = _audited(args, erasure)
+    files = _audit_files(args, "report")
+    if args.pictures < 1:
+        raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
+    prompts = parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else []
+    recogniser, model = _recogniser(args), _model(args.model)
+    settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
+    settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
+    with Progress("report") as bar:
+        found = report(model, erasure, concept, more=prompts, recogniser=recogniser, callback=bar, **settings)
+    print(f"{found.table()}\n\n{found.verdict()}")
+    if files:
+        picture, numbers = files
+        print(f"{save_whole(report_sheet(found), picture)}\n{save_text(found.as_json(), numbers)}")
+
+
 def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
     """The concept to look for: the one that was asked for, or the only one of the erasure."""
     if args.concept:
@@ -166,7 +189,15 @@ def _audit_files(args: argparse.Namespace, name: str) -> list[Path]:
 
 
 def _recogniser(args: argparse.Namespace):
-    """Who judges the pictures: the toy's judge for the toy; else nobody."""
+    """Who judges the pictures: whom the user names, or the toy's judge for the toy, or nobody."""
+    if args.clip:
+        from .adapters.clip import load_clip
+
+        return load_clip(args.clip)
+    if args.nudenet:
+        from .adapters.nude import NudeNetRecogniser
+
+        return NudeNetRecogniser()
     if args.model != TOY:
         return None
     from .recognise import ToyRecogniser
@@ -263,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_attack, _add_evaluate):
+    for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_report, _add_attack, _add_evaluate):
         add(commands)
     return parser
 
@@ -346,21 +377,40 @@ def _add_attack(commands) -> None:
     command = commands.add_parser("attack", help=attack.__doc__)
     command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
     command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
-    command.add_argument("--concept", help="which of its concepts; needed when it has several")
-    command.add_argument("--kind", choices=["object", "style"], default="object", help="how prompts name it")
+    _add_audited(command, "attack")
     told = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
     command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {told}")
-    command.add_argument("--prompts", type=Path, metavar="FILE", help="prompts to try, one a line")
     command.add_argument("--images", type=Path, metavar="FOLDER", help="the concept; else the unedited model draws it")
     command.add_argument("--pictures", type=int, default=8, help="that each attack draws")
     command.add_argument("--steps", type=int, default=200, help="of each attack that searches")
     command.add_argument("--seconds", type=float, help="stop each search after so many")
     command.add_argument("--sampling-steps", type=int, default=15)
+    command.set_defaults(command=attack)
+
+
+def _add_report(commands) -> None:
+    command = commands.add_parser("report", help=report.__doc__)
+    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
+    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
+    _add_audited(command, "report")
+    command.add_argument("--pictures", type=int, default=4, help="of each prompt")
+    command.add_argument("--neighbours", type=int, default=6, help="how many near concepts, and how many far ones")
+    command.add_argument("--steps", type=int, default=15, help="of sampling")
+    command.set_defaults(command=report)
+
+
+def _add_audited(command, name: str) -> None:
+    """What both audits ask: which concept, who judges, and where the result goes."""
+    command.add_argument("--concept", help="which of the erasure's concepts; needed when it has several")
+    command.add_argument("--kind", choices=["object", "style"], default="object", help="how prompts name it")
+    command.add_argument("--prompts", type=Path, metavar="FILE", help="more prompts that ask for it, one a line")
+    who = command.add_mutually_exclusive_group()
+    who.add_argument("--clip", type=Path, metavar="FOLDER", help="a CLIP of transformers, which judges the pictures")
+    who.add_argument("--nudenet", action="store_true", help="let NudeNet judge, for explicit content")
     command.add_argument("--guidance", type=float, default=3.0)
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, metavar="FOLDER", help="for attack.png and attack.json")
+    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"for {name}.png and {name}.json, if wanted")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")
-    command.set_defaults(command=attack)
 
 
 def _add_evaluate(commands) -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .evaluation import subject_of
 from .toy.judge import Judge
-from .vocabulary import COMMON
+from .vocabulary import COMMON, STYLE
 
-STYLE = "in the style of "
 WORDING = "a picture of {}"
 
 
@@ -21,6 +20,9 @@ class Recogniser(Protocol):
     """Says whether pictures show what they should, or what they should not."""
 
     name: str
+
+    def knows(self, concept: str) -> bool:
+        """Whether it can tell this concept."""
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
         """Whether image i of ``[n, 3, h, w]`` in 0 to 1 shows ``concepts[i]``.
@@ -36,6 +38,12 @@ class ToyRecogniser:
 
     def __init__(self, judge: Judge | None = None):
         self._judge = judge or Judge.load()
+
+    def knows(self, concept: str) -> bool:
+        try:
+            return bool(subject_of(concept))
+        except ValueError:
+            return False
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
         subjects = [subject_of(concept) for concept in concepts]
@@ -56,6 +64,10 @@ class ClipRecogniser:
     ):
         """``embed_images`` gives ``[n, d]`` of images ``[n, 3, h, w]`` in 0 to 1, ``embed_texts`` of as many texts."""
         self._embed_images, self._embed_texts, self._rivals = embed_images, embed_texts, tuple(rivals)
+        self._known: dict[str, Tensor] = {}
+
+    def knows(self, concept: str) -> bool:
+        return bool(concept.strip())
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
         seen = self._seen(images)
@@ -75,7 +87,11 @@ class ClipRecogniser:
         return _unit(self._embed_images(images), "images")
 
     def _told(self, texts: Sequence[str]) -> Tensor:
-        return _unit(self._embed_texts(list(texts)), "texts")
+        """Each text is embedded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, _unit(self._embed_texts(new), "texts"), strict=True))
+        return torch.stack([self._known[text] for text in texts])
 
 
 @torch.no_grad()

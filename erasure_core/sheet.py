@@ -83,11 +83,11 @@ def _page(section: Section, scale: float) -> Image.Image:
             raise ValueError(f"row '{label}' has {len(images)} pictures for {columns} captions")
     cell_height, cell_width = (_scaled(size, scale) for size in section.rows[0][1].shape[-2:])
     font, large = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=TITLE)
-    labels = [_wrapped(label, font, LABEL) for label, _ in section.rows]
+    labels = [wrapped(label, font, LABEL) for label, _ in section.rows]
     left = max(round(font.getlength(line)) for lines in labels for line in lines) + 2 * GAP
-    wrapped = [_wrapped(caption, font, cell_width) for caption in section.captions]
+    headings = [wrapped(caption, font, cell_width) for caption in section.captions]
     heading = LINE if section.groups else 0
-    top = TITLE + 2 * GAP + heading + LINE * max(map(len, wrapped)) + GAP
+    top = TITLE + 2 * GAP + heading + LINE * max(map(len, headings)) + GAP
     places = _places(left, cell_width, columns, section.groups)
     height = top + len(section.rows) * (cell_height + GAP)
     width = max(places[-1] + cell_width, round(large.getlength(section.title)) + GAP)
@@ -98,7 +98,7 @@ def _page(section: Section, scale: float) -> Image.Image:
     for text, span in section.groups:
         pen.text((places[at], TITLE + 2 * GAP), text, FAINT, font)
         at += span
-    for x, lines in zip(places, wrapped, strict=True):
+    for x, lines in zip(places, headings, strict=True):
         for number, line in enumerate(lines):
             pen.text((x, TITLE + 2 * GAP + heading + LINE * number), line, INK, font)
     for number, (lines, (_, images)) in enumerate(zip(labels, section.rows, strict=True)):
@@ -124,7 +124,8 @@ def _places(left: int, width: int, columns: int, groups: Sequence[tuple[str, int
     return places
 
 
-def _wrapped(text: str, font, width: int) -> list[str]:
+def wrapped(text: str, font, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` pixels; a longer word has a line of its own."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

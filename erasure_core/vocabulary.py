@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .concepts import Concept
 
+STYLE = "in the style of "
 COMMON: tuple[str, ...] = (
     # people and what they wear
     "person", "man", "woman", "child", "face", "hand", "dress", "hat", "glasses", "shoes",
@@ -29,8 +30,22 @@ COMMON: tuple[str, ...] = (
 )  # fmt: skip
 
 
+def known_concepts(toy: bool) -> tuple[str, ...]:
+    """Where neighbours are looked for: the common concepts, or what the embedded model draws."""
+    if not toy:
+        return COMMON
+    from .toy.captions import OBJECTS, STYLES
+
+    return (*OBJECTS, *(STYLE + style for style in STYLES))
+
+
 def common_concepts(concepts: Sequence[Concept]) -> list[str]:
     """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
+    return ["", *sharing_no_word(concepts, COMMON)]
+
+
+def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:
+    """Of ``among``, those that share no word with ``concepts``."""
     erased = {word for concept in concepts for word in concept.name.casefold().split()}
     erased -= {"a", "an", "the", "in", "of", "style", "on", "background"}
-    return ["", *(name for name in COMMON if not erased & set(name.casefold().split()))]
+    return [name for name in among if not erased & set(name.casefold().split())]

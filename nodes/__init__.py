@@ -8,6 +8,7 @@ from .learned import ErasureAbO, ErasureDoCo, ErasureFewShot
 from .purify import ErasurePurify
 from .rece import ErasureRECE
 from .red_team import ErasureRedTeam
+from .report import ErasureReport
 from .toy import ErasureLoadToy
 
 
@@ -15,5 +16,5 @@ class ErasureExtension(ComfyExtension):
     async def get_node_list(self):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
         uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
-        proofs = [ErasureCompare, ErasureRedTeam]
+        proofs = [ErasureCompare, ErasureReport, ErasureRedTeam]
         return [*methods, *uses, *proofs, ErasureLoadToy]

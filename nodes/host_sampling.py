@@ -27,6 +27,13 @@ class Sampling:
 
 def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> Tensor:
     """Images ``[n, 3, h, w]`` in 0 to 1, one for each latent of the batch, the same that KSampler gives."""
+    return draw_both(model, clip, vae, prompt, negative, latent, sampling)[0]
+
+
+def draw_both(
+    model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling
+) -> tuple[Tensor, Tensor]:
+    """What ``draw`` gives, and the latents ``[n, c, h, w]`` behind it."""
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     samples = comfy.sample.sample(
         model,
@@ -43,7 +50,7 @@ def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: S
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=sampling.seed,
     )
-    return vae.decode(samples).movedim(-1, 1).float().cpu()
+    return vae.decode(samples).movedim(-1, 1).float().cpu(), samples.float().cpu()
 
 
 def _conditioning(clip, text: str):

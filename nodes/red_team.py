@@ -4,11 +4,9 @@ import torch
 from comfy_api.latest import io
 
 from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.recognise import ToyRecogniser
 from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
-from ..erasure_core.toy.config import TEXT
-from . import host, host_training
-from .sockets import CATEGORY
+from . import host, host_recognise, host_training
+from .sockets import CATEGORY, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -81,6 +79,7 @@ class ErasureRedTeam(io.ComfyNode):
                     tooltip="Some pictures of the concept, in the size that the model draws, for the attacks to learn "
                     "from. Without them the model without the erasure draws four.",
                 ),
+                *judge_inputs(),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="All attacks' pictures, with how many show the concept."),
@@ -96,9 +95,9 @@ class ErasureRedTeam(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, vae, erased_model, concept, kind, prompts, pictures, steps, seconds, sampling_steps, guidance,
-        seed, erased_clip=None, images=None, **wanted,
+        seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, **wanted,
     ):  # fmt: skip
-        concept = _named(concept)
+        concept = named(concept)
         listed = parse_prompts(prompts, "prompts")
         chosen = [*(name for name in SEARCHED if wanted[name]), *(["list"] if listed else [])]
         given = None if images is None else host_training.pictures(images)
@@ -108,7 +107,7 @@ class ErasureRedTeam(io.ComfyNode):
             host_training.trainable(model, clip, vae) as before,
             host_training.trainable(erased_model, erased_clip or clip, vae) as after,
         ):
-            recogniser = ToyRecogniser() if before.context_dim == TEXT["hidden_size"] else None
+            recogniser = host_recognise.recogniser(before.context_dim, clip_vision, clip_judge)
             if given is None:
                 more = {"callback": host.progress()}
                 given = drawn(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
@@ -126,13 +125,6 @@ class ErasureRedTeam(io.ComfyNode):
 
 def _about(attack) -> str:
     return f"{attack.summary}. Needs {attack.knows}."
-
-
-def _named(concept: str) -> str:
-    name = concept.partition("->")[0].strip()
-    if not name:
-        raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
-    return name
 
 
 def _best_context(found, best) -> torch.Tensor:

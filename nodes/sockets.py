@@ -20,6 +20,30 @@ def chosen(options: Mapping[str, T], name: str, what: str = "preset") -> T:
     return options[name]
 
 
+def named(concept: str) -> str:
+    """The name of what was erased, without what came instead. Raises ``ValueError`` if there is none."""
+    name = concept.partition("->")[0].strip()
+    if not name:
+        raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
+    return name
+
+
+def judge_inputs() -> list:
+    """Halves of a CLIP that says what pictures show."""
+    return [
+        io.ClipVision.Input(
+            "clip_vision",
+            optional=True,
+            tooltip="With clip_judge: says what pictures show. Not needed for the toy, which has a judge of its own.",
+        ),
+        io.Clip.Input(
+            "clip_judge",
+            optional=True,
+            tooltip="The text encoder that belongs to clip_vision, with its projection: CLIP-L for ViT-L.",
+        ),
+    ]
+
+
 def preserve_input():
     return io.String.Input(
         "preserve",

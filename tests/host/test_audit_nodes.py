@@ -72,3 +72,42 @@ def test_the_red_team_refuses(server: ComfyServer, inputs: dict[str, Any], sente
     with pytest.raises(PromptError) as error:
         server.queue(attacking(**inputs))
     assert sentence in str(error.value)
+
+
+def reporting(**inputs: Any) -> dict[str, Any]:
+    """The report on an erasure of cats."""
+    prompt = graphs.api("erase-an-object")
+    prompt["5"]["inputs"]["batch_size"] = 2
+    widgets = {name: prompt["7"]["inputs"][name] for name in ("seed", "steps", "cfg", "sampler_name", "scheduler")}
+    links = {name: RED_TEAM[name] for name in ("model", "clip", "vae", "erased_model")}
+    own = {"latent": ["5", 0], "concept": "cat", "kind": "object", "prompts": "my cat on a box", "neighbours": 3}
+    prompt["50"] = {"class_type": "ErasureReport", "inputs": {**links, **widgets, **own, **inputs}}
+    prompt[SHEET] = {"class_type": "PreviewImage", "inputs": {"images": ["50", 0]}}
+    for node, place in ((JSON, 1), (VERDICT, 2)):
+        prompt[node] = {"class_type": "PreviewAny", "inputs": {"source": ["50", place]}}
+    return {node: body for node, body in prompt.items() if node not in ("10", "11", "12")}
+
+
+def test_the_report_tells_the_concept_from_its_neighbours(server: ComfyServer) -> None:
+    entry = server.queue(reporting())
+    told = json.loads(entry["outputs"][JSON]["text"][0])
+    assert told["ua"] >= 0.8 and told["ira"] >= 0.8 and told["pictures"] == 10
+    groups = told["groups"]
+    assert groups["neighbour"]["pixels"]["mean"] < 0.5 * groups["erased"]["pixels"]["mean"]
+    assert told["verdict"] == entry["outputs"][VERDICT]["text"][0]
+    (sheet,) = server.images(entry, SHEET)
+    assert sheet.width == 960
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        ({"concept": ""}, "concept is empty"),
+        ({"clip_judge": ["2", 1]}, "clip_vision is missing"),
+        ({"concept": "cat " * 90}, "is longer than the 75 tokens"),
+    ],
+)
+def test_the_report_refuses(server: ComfyServer, inputs: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(PromptError) as error:
+        server.queue(reporting(**inputs))
+    assert sentence in str(error.value)

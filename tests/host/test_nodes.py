@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
-    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureRedTeam", "ErasureLoadToy",
+    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureLoadToy",
 )  # fmt: skip
 RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
 

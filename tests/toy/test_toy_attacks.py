@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from pure.fakes import digest
@@ -100,3 +102,17 @@ def test_the_attack_command(toy, without_cats: Erasure, tmp_path, capsys) -> Non
     capsys.readouterr()
     assert cli.main([*command, "--out", str(out)]) == 2
     assert "already there" in capsys.readouterr().err
+
+
+def test_the_report_command(toy, without_cats: Erasure, tmp_path, capsys) -> None:
+    file = without_cats.save(tmp_path / "no-cats.safetensors")
+    out = tmp_path / "proof"
+    command = ["report", "--model", "toy", "--erasure", str(file), "--pictures", "3", "--out", str(out)]
+    assert cli.main(command) == 0
+    assert "| **erased**" in capsys.readouterr().out
+    told = json.loads((out / "report.json").read_text())
+    assert told["ua"] >= 0.9 and told["ira"] >= 0.9 and told["cra"] >= 0.9
+    groups = told["groups"]
+    assert groups["neighbour"]["latents"]["high"] < 0.5 * groups["erased"]["latents"]["low"]
+    assert (out / "report.png").stat().st_size > 5000
+    assert cli.main(command) == 2 and "already there" in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""The node that measures what an erasure did."""
+
+import torch
+from comfy_api.latest import io
+
+from ..erasure_core.concepts import parse_prompts
+from ..erasure_core.probes import probes
+from ..erasure_core.report import Drawn, summarise
+from ..erasure_core.report_sheet import report_sheet
+from ..erasure_core.toy.config import TEXT
+from ..erasure_core.vocabulary import known_concepts
+from . import host, host_recognise, host_sampling, host_training
+from .sockets import CATEGORY, judge_inputs, named
+
+MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
+
+
+class ErasureReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureReport",
+            display_name="Report on an Erasure",
+            category=CATEGORY,
+            description="Measures what an erasure does to its concept, to the concepts nearest to it in the text "
+            "encoder, and to far ones, on pictures from the same noise before and after. SD 1.x, SD 2.x and the toy.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
+                io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
+                io.Vae.Input("vae", tooltip="The autoencoder of both."),
+                io.Model.Input("erased_model", tooltip="What an erasing node returned."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="An empty latent image: its size is that of the pictures, its batch how many a prompt.",
+                ),
+                io.String.Input(
+                    "concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."
+                ),
+                io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    placeholder="sunflowers by van gogh",
+                    tooltip="More prompts that ask for the concept, one a line.",
+                ),
+                io.Int.Input(
+                    "neighbours", default=6, min=1, max=50, tooltip="How many near concepts, and how many far ones."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MOST_SEEDS,
+                    control_after_generate=True,
+                    tooltip="The noise that all pictures begin with, as KSampler draws it.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
+                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
+                io.Combo.Input("sampler_name", options=host_sampling.SAMPLERS, tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=host_sampling.SCHEDULERS, tooltip="As in KSampler."),
+                io.Clip.Input(
+                    "erased_clip", optional=True, tooltip="The erased text encoder; the plain one if not connected."
+                ),
+                *judge_inputs(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="report", tooltip="Bars, the verdict and a line for each prompt."),
+                io.String.Output(display_name="json", tooltip="All numbers."),
+                io.String.Output(display_name="verdict", tooltip="One paragraph."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, erased_model, latent, concept, kind, prompts, neighbours, seed, steps, cfg, sampler_name,
+        scheduler, erased_clip=None, clip_vision=None, clip_judge=None,
+    ):  # fmt: skip
+        name, seen = named(concept), host.ComfyModel(model, clip)
+        judge = host_recognise.recogniser(seen.context_dim, clip_vision, clip_judge)
+        among = known_concepts(seen.context_dim == TEXT["hidden_size"])
+        asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
+        sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
+        advance = _counter(2 * len(asked))
+
+        def drawn(one, encoder) -> Drawn:
+            found = []
+            for probe in asked:
+                advance()
+                found.append(host_sampling.draw_both(one, encoder, vae, probe.prompt, "", latent, sampling))
+            images, latents = zip(*found, strict=True)
+            return Drawn(torch.cat(images), torch.cat(latents))
+
+        before, after = drawn(model, clip), drawn(erased_model, erased_clip or clip)
+        settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
+        found = summarise(name, asked, before, after, judge, {**settings, "kind": kind})
+        return io.NodeOutput(host_training.image(report_sheet(found)), found.as_json(), found.verdict())
+
+
+def _counter(total: int):
+    report, done = host.progress(), 0
+
+    def advance() -> None:
+        nonlocal done
+        report(done, total, "sampling")
+        done += 1
+
+    return advance
