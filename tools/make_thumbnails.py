@@ -21,6 +21,7 @@ import graphs  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
 
 BEFORE, AFTER = "9", "12"
+WHOLE = {"audit-an-erasure": "10"}  # workflows whose thumbnail is one picture of theirs
 INSTEAD_OF_A_CHECKPOINT = {
     "3": {"text": "a rose in the style of twemoji on a green background"},
     "5": {"width": 64, "height": 64, "batch_size": 4},
@@ -64,15 +65,26 @@ def thumbnail(before: list[Image.Image], after: list[Image.Image], concept: str)
     return sheet
 
 
+def top(sheet: Image.Image) -> Image.Image:
+    """The upper part of a sheet, as wide as the other thumbnails."""
+    width = 2 * COLUMNS * (SIDE + GAP) + 2 * GAP
+    height = CAPTION + ROWS * (SIDE + GAP) + GAP
+    shrunk = sheet.convert("RGB").resize((width, round(sheet.height * width / sheet.width)), Image.Resampling.LANCZOS)
+    return shrunk.crop((0, 0, width, min(height, shrunk.height)))
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui(), Path(folder)) as server:
         for name in sys.argv[1:] or graphs.NAMES:
             prompt = on_the_toy(graphs.api(name))
             entry = server.queue(prompt)
-            before, after = (server.images(entry, node) for node in (BEFORE, AFTER))
             target = ROOT / "workflows" / f"{name}.jpg"
-            inputs = prompt["6"]["inputs"]
-            thumbnail(before, after, inputs.get("concepts") or inputs["concept"]).save(target, quality=90)
+            if name in WHOLE:
+                top(server.images(entry, WHOLE[name])[0]).save(target, quality=90)
+            else:
+                before, after = (server.images(entry, node) for node in (BEFORE, AFTER))
+                inputs = prompt["6"]["inputs"]
+                thumbnail(before, after, inputs.get("concepts") or inputs["concept"]).save(target, quality=90)
             print(target)
 
 

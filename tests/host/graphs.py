@@ -9,7 +9,7 @@ from comfy_server import ROOT
 
 NAMES = (
     "erase-an-object", "erase-a-style", "erase-from-your-checkpoint", "learn-to-forget-few-shot",
-    "learn-to-forget-doco", "learn-to-forget-abo", "purify-pictures",
+    "learn-to-forget-doco", "learn-to-forget-abo", "purify-pictures", "audit-an-erasure",
 )  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}

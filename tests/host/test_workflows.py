@@ -64,6 +64,12 @@ def test_purify_pictures(server: ComfyServer, judge: Judge) -> None:
     assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
 
 
+def test_audit_an_erasure(server: ComfyServer) -> None:
+    entry = server.queue(graphs.api("audit-an-erasure"), timeout=900)
+    compared, report, attacks = (server.images(entry, node)[0] for node in ("10", "11", "12"))
+    assert compared.height > 12 * 128 and report.width == 960 and attacks.width > 8 * 128
+
+
 @pytest.mark.parametrize("name", graphs.NAMES)
 def test_ui_and_api_are_one_graph(server: ComfyServer, name: str) -> None:
     prompt = graphs.as_api(graphs.ui(name), server.object_info())
