@@ -1,4 +1,4 @@
-"""Measure the methods on the embedded model and write docs/results.md. Run it again to resume.
+"""Measure the methods on the embedded model; write docs/results.md and docs/grid.png. Run it again to resume.
 
 python tools/make_results.py [--out docs/results.md] [--fresh] [--only attacks] [--shard 0 2]
 """
@@ -11,11 +11,19 @@ import shutil
 import time
 from pathlib import Path
 
+from PIL import Image
 from results import attacks, composed, many, single
 from results.settings import SEED, Bench
 
+from erasure_core.compare import compare
 from erasure_core.evaluation import evaluate_model, evaluate_renders
+from erasure_core.sheet import save_whole
 
+SHOWN = "penguin"
+PROMPTS = (
+    "a penguin on a blue background", "a penguin in the style of noto", "an owl on a blue background",
+    "a lion in the style of noto", "a guitar in the style of fluent on a red background",
+)  # fmt: skip
 PARTS = {"single": single, "many": many, "composed": composed, "attacks": attacks}
 
 
@@ -47,6 +55,7 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
     if not (args.only or args.shard):
         args.out.write_text(page(_rows(args.rows), quality(bench)), encoding="utf-8")
+        save_whole(grid(bench), args.out.with_name("grid.png"))
 
 
 def _rows(path: Path) -> list[dict]:
@@ -60,6 +69,12 @@ def page(rows: list[dict], seen: str) -> str:
     for name, part in PARTS.items():
         parts.append(part.section([{**row["job"], **row["found"]} for row in rows if row["part"] == name]))
     return "\n\n".join(parts) + "\n"
+
+
+def grid(bench: Bench) -> Image.Image:
+    """One concept erased by every method, beside its neighbours."""
+    erasures = {name: bench.erasure(attacks.asked(SHOWN, name), name) for name in attacks.SETTINGS}
+    return compare(bench.model, erasures, PROMPTS, seeds=(SEED,))
 
 
 def quality(bench: Bench) -> str:

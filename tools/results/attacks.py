@@ -33,8 +33,7 @@ def measure(bench: Bench, concept: str, setting: str) -> dict:
     assert concept not in SYNONYMS or SYNONYMS[concept] in LISTED[concept]
     edited, chosen = bench.model, ["name", "list"]
     if setting != NOTHING:
-        asked = Concept(concept, INSTEAD[concept] if setting in ALL and ALL[setting].instead else "")
-        edited, chosen = bench.erasure(asked, setting).over(bench.model), list(ATTACKS)
+        edited, chosen = bench.erasure(asked(concept, setting), setting).over(bench.model), list(ATTACKS)
     found = attack(
         bench.model, edited, concept, kind=subject.kind, attacks=chosen, images=pictures_of(subject, 8),
         prompts=LISTED[concept], recogniser=ToyRecogniser(bench.judge), pictures=PICTURES, steps=STEPS, seed=SEED,
@@ -44,6 +43,11 @@ def measure(bench: Bench, concept: str, setting: str) -> dict:
         "seconds": {one.attack: one.seconds for one in found.attempts},
         "words": next((one.asked[0] for one in found.attempts if one.attack == "discrete"), ""),
     }
+
+
+def asked(name: str, setting: str) -> Concept:
+    """With its replacement where the setting has one."""
+    return Concept(name, INSTEAD[name] if setting in ALL and ALL[setting].instead else "")
 
 
 def section(rows: list[dict]) -> str:

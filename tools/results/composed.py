@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 
-from erasure_core import Concept, Erasure
+from erasure_core import Erasure
 from erasure_core.evaluation import accuracy, deal, draw
 from erasure_core.table import table
 from erasure_core.toy import OBJECTS, STYLES
 from erasure_core.toy.captions import COLOURS
 
-from .settings import ALL, INSTEAD, SEED, Bench, erase, kept
+from .attacks import asked
+from .settings import SEED, Bench, erase, kept
 
 FIRST, SECOND = "penguin", "guitar"
 PAIRS = (("default", "default"), ("default", "abo"), ("few_shot", "default"), ("few_shot", "abo"), ("doco", "default"))
@@ -45,22 +46,18 @@ def measure(bench: Bench, methods: list[str], way: str) -> dict:
 
 def composed(bench: Bench, methods: list[str], way: str) -> Erasure:
     """Both erasures; unless they are merely added, the later one is computed on the model that has the earlier."""
-    asked = [(_concept(name, method), method) for name, method in zip((FIRST, SECOND), methods, strict=True)]
+    both = [(asked(name, method), method) for name, method in zip((FIRST, SECOND), methods, strict=True)]
     if way == "second, then first":
-        asked.reverse()
-    earlier = bench.erasure(*asked[0])
+        both.reverse()
+    earlier = bench.erasure(*both[0])
     if way == "added":
-        return earlier + bench.erasure(*asked[1])
+        return earlier + bench.erasure(*both[1])
 
     def on_top() -> Erasure:
         with earlier.applied_to(bench.model):
-            return erase(bench.model, *asked[1])
+            return erase(bench.model, *both[1])
 
-    return earlier + kept(bench.folder / f"on-{asked[0][1]}-{asked[0][0].name}", *asked[1], on_top)
-
-
-def _concept(name: str, method: str) -> Concept:
-    return Concept(name, INSTEAD[name] if method in ALL and ALL[method].instead else "")
+    return earlier + kept(bench.folder / f"on-{both[0][1]}-{both[0][0].name}", *both[1], on_top)
 
 
 def section(rows: list[dict]) -> str:
