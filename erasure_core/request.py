@@ -17,7 +17,8 @@ from .sampling import generate
 from .vocabulary import common_concepts
 
 TOY = "toy"
-TRAINING = ("seconds", "rank", "gradient_checkpointing")
+TRAINING = ("seconds", "rank")
+CHECKPOINTING = "gradient_checkpointing"
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
@@ -92,10 +93,16 @@ class Request:
         return {"preserve": list(self.preserve) + ([] if self.no_common else common_concepts(self.concepts))}
 
     def _training(self) -> dict[str, Any]:
-        if "training" not in METHODS[self.method].needs:
+        needs, found = METHODS[self.method].needs, {}
+        if "training" in needs:
+            found = {"seed": self.seed or 0, **{name: getattr(self, name) for name in TRAINING}}
+        else:
             self._refuse("seed", *TRAINING)
-            return {}
-        return {"seed": self.seed or 0, **{name: getattr(self, name) for name in TRAINING}}
+        if CHECKPOINTING in needs:
+            found[CHECKPOINTING] = self.gradient_checkpointing
+        else:
+            self._refuse(CHECKPOINTING)
+        return found
 
     def _check_images(self) -> None:
         if "images" not in METHODS[self.method].needs:

@@ -188,9 +188,30 @@ def layers_of(names: Iterable[str]) -> int:
     return max(found) + 1
 
 
-def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of ``loss``; zero for a parameter that it does not depend on."""
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+def context_gradient(
+    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``denoising_error`` and its gradient with respect to ``context`` ``[n, tokens, d]``, neither with a graph.
+
+    One latent after the other goes through the model and back, so that the activations of one are in memory at a time
+    and none is computed twice.
+    """
+    count = len(clean)
+    error, parts = torch.zeros((), device=clean.device), []
+    for one in torch.arange(count).split(1):
+        leaf = context[one.to(context.device)].detach().requires_grad_()
+        share = denoising_error(model, clean[one], noise[one], timesteps[one], leaf) / count
+        parts += gradients(share, [leaf])
+        error += share.detach()
+    return error, torch.cat(parts)
+
+
+def gradients(loss: Tensor, parameters: Sequence[Tensor], upstream: Tensor | None = None) -> list[Tensor]:
+    """The gradient of ``loss``; zero for a parameter that it does not depend on.
+
+    ``upstream``, of the shape of ``loss``, is the gradient that reaches it where it is not a single number.
+    """
+    found = torch.autograd.grad(loss, parameters, upstream, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

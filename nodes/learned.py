@@ -12,6 +12,7 @@ from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
 from ..erasure_core.methods.few_shot import few_shot
 from ..erasure_core.methods.registry import METHODS
+from ..erasure_core.request import CHECKPOINTING
 from ..erasure_core.toy.config import TEXT
 from ..erasure_core.vocabulary import common_concepts
 from . import host, host_training
@@ -150,9 +151,7 @@ class ErasureAbO(io.ComfyNode):
         return _trained(learn, preset, model, clip, **training)
 
 
-def _trained(
-    learn, preset, model, clip, vae=None, *, seconds, rank, gradient_checkpointing, seed, strength
-) -> io.NodeOutput:
+def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
     """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
     if not math.isfinite(strength):
         raise ValueError(f"strength must be a finite number, got {strength}")
@@ -163,8 +162,7 @@ def _trained(
         if seen.context_dim == TOY_WIDTH and not preset.endswith(TOY):
             log.warning("preset '%s' is for Stable Diffusion and hardly trains the toy model; choose '%s%s'", preset,
                         preset, TOY)
-        more = {"gradient_checkpointing": gradient_checkpointing, "callback": host_training.progress()}
-        erasure = learn(seen, **budget, **more).scaled(strength)
+        erasure = learn(seen, **budget, **memory, callback=host_training.progress()).scaled(strength)
     (origin,) = erasure.origins
     curve = host_training.image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, curve)
@@ -232,11 +230,7 @@ def _training(method: str) -> list:
             max=1024,
             tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
         ),
-        io.Boolean.Input(
-            "gradient_checkpointing",
-            default=False,
-            tooltip="Trains in less memory and up to twice the time: switch it on when memory runs out.",
-        ),
+        *([_checkpointing()] if CHECKPOINTING in METHODS[method].needs else []),
         io.Int.Input(
             "seed",
             default=0,
@@ -247,6 +241,14 @@ def _training(method: str) -> list:
         ),
         strength_input(),
     ]
+
+
+def _checkpointing():
+    return io.Boolean.Input(
+        CHECKPOINTING,
+        default=False,
+        tooltip="Trains in less memory and up to twice the time: switch it on when memory runs out.",
+    )
 
 
 def _outputs(model: str, clip: str) -> list:

@@ -22,9 +22,11 @@ from ..training import (
     Budget,
     StandIns,
     check_learning_rate,
+    context_gradient,
     denoising_error,
-    descend,
+    gradients,
     layers_of,
+    take_step,
     train,
 )
 
@@ -65,7 +67,6 @@ def few_shot(
     growth: float = math.inf,
     seconds: float | None = None,
     rank: int | None = None,
-    gradient_checkpointing: bool = False,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Erasure:
@@ -73,9 +74,8 @@ def few_shot(
 
     ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
     chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise, is ``growth``
-    times what it was. With ``rank`` the changes are low-rank; ``gradient_checkpointing`` saves memory and costs time.
-    Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the model is
-    only read.
+    times what it was. With ``rank`` the changes are low-rank. Raises ``ValueError`` for settings that cannot be
+    used and ``TrainingError`` when the loss explodes; the model is only read.
     """
     budget = Budget(steps, seconds)
     settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)
@@ -97,9 +97,9 @@ def few_shot(
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         edited = model.with_weights(stand_ins.weights())
         context = edited.encode_prompts([prompt.format(concept.name) for prompt in prompts]).context
-        loss = -denoising_error(model, clean, noise, timesteps, context, gradient_checkpointing)
-        descend(loss, stand_ins.parameters, optimiser)
-        return loss
+        error, upward = context_gradient(model, clean, noise, timesteps, context)
+        take_step(gradients(context, stand_ins.parameters, -upward), stand_ins.parameters, optimiser)
+        return -error
 
     watch = Watch(model, latents, templates[0].format(concept.name), seed) if math.isfinite(growth) else None
 

@@ -16,7 +16,7 @@ class Method:
 
     ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
     nothing to it. ``needs`` names what else it takes: ``preserve`` (prompts), ``images`` (of the concept) and
-    ``training`` (``seed``, ``seconds``, ``rank`` and ``gradient_checkpointing``).
+    ``training`` (``seed``, ``seconds`` and ``rank``) and ``gradient_checkpointing``.
     """
 
     run: Callable[..., Erasure]
@@ -42,14 +42,14 @@ METHODS: Mapping[str, Method] = {
         doco.PRESETS,
         doco.TOY_PRESETS,
         "adversarial: the concept's pictures learn to pass for an anchor's",
-        frozenset({"training"}),
+        frozenset({"training", "gradient_checkpointing"}),
     ),
     "abo": Method(
         abo.abo,
         abo.PRESETS,
         abo.TOY_PRESETS,
         "the concept's guidance learns to be an alternative's; reconstructed from the paper's abstract",
-        frozenset({"preserve", "training"}),
+        frozenset({"preserve", "training", "gradient_checkpointing"}),
     ),
     "uce": Method(rece.uce, rece.UCE_PRESETS, rece.UCE_PRESETS, "closed form, once: the first step of rece"),
 }

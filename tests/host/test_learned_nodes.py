@@ -14,15 +14,18 @@ from comfy_server import ComfyServer, PromptError
 METHOD, BEFORE, AFTER, CURVE = "6", "9", "12", "62"
 TRAINING = {
     "preset": "object (toy)", "steps": 2, "learning_rate": 1e-3, "seconds": 0.0, "rank": 0,
-    "gradient_checkpointing": False, "seed": 1, "strength": 1.0,
+    "seed": 1, "strength": 1.0,
 }  # fmt: skip
 ABO = {
     "preserve": "lion", "preserve_common": False, "unconditional_weight": 1.0, "preserve_weight": 1.0,
-    "scope": "cross-attention",
+    "scope": "cross-attention", "gradient_checkpointing": False,
 }  # fmt: skip
 NODES: dict[str, dict[str, Any]] = {
     "ErasureFewShot": {"concept": "cat", "growth": 0.0, "vae": ["2", 2], "images": ["8", 0]},
-    "ErasureDoCo": {"concept": "cat -> dog", "learning_rate": 1e-2, "steps": 4, "anchors": ["7", 0]},
+    "ErasureDoCo": {
+        "concept": "cat -> dog", "learning_rate": 1e-2, "steps": 4, "gradient_checkpointing": False,
+        "anchors": ["7", 0],
+    },
     "ErasureAbO": {"concept": "cat -> dog", **ABO},
 }
 

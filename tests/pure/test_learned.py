@@ -124,21 +124,32 @@ def test_low_rank(run: Callable) -> None:
     assert any(delta.dense().abs().max() > 0 for delta in matrices)
 
 
-@METHODS
+class Watched(FakeModel):
+    """Notes how many latents go through it at a time while gradients are needed."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def predict_noise(self, latents, timesteps, context):
+        if torch.is_grad_enabled():
+            self.sizes.append(len(latents))
+        return super().predict_noise(latents, timesteps, context)
+
+
+def test_few_shot_needs_the_activations_of_one_latent() -> None:
+    model = Watched()
+    run_few_shot(model, batch_size=3, steps=2)
+    assert model.sizes == [1] * 6
+
+
+@pytest.mark.parametrize("run", [run_doco, run_abo])
 def test_gradient_checkpointing_changes_memory_only(run: Callable) -> None:
     """Latents go through the model one at a time while gradients are needed, and the result is the same."""
-    model, sizes = FakeModel(), []
-    plain = dense(run(model))
-    original = FakeModel.predict_noise
-
-    class Watched(FakeModel):
-        def predict_noise(self, latents, timesteps, context):
-            if torch.is_grad_enabled():
-                sizes.append(len(latents))
-            return original(self, latents, timesteps, context)
-
-    found = dense(run(Watched(), gradient_checkpointing=True))
-    assert sizes and set(sizes) == {1}
+    model = Watched()
+    plain = dense(run(FakeModel()))
+    found = dense(run(model, gradient_checkpointing=True))
+    assert model.sizes and set(model.sizes) == {1}
     for name, change in plain.items():
         torch.testing.assert_close(found[name], change, rtol=1e-3, atol=1e-5)
 
