@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from erasure_core.toy import Judge, load_toy
 
 collect_ignore = [] if sys.version_info >= (3, 11) else ["test_eval_unlearn.py"]  # the benchmark needs Python 3.11
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.toy)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ import erasure_core
 from erasure_core.adapters.eval_unlearn import ErasureTechnique, ToyJudgeMetric
 from erasure_core.pictures import as_tensor
 
-pytestmark = pytest.mark.toy
 ROOT = Path(erasure_core.__file__).resolve().parent.parent
 DRAWING = {"model": "toy", "steps": 15, "guidance": 3}
 CAT = {**DRAWING, "method": "rece", "erase_concept": "cat"}

@@ -12,7 +12,7 @@ from erasure_core.adapters import eval_unlearn
 from erasure_core.adapters.eval_unlearn import ErasureTechnique
 from erasure_core.methods.rece import PRESETS
 
-pytestmark = [pytest.mark.toy, pytest.mark.usefixtures("untouched")]
+pytestmark = pytest.mark.usefixtures("untouched")
 FEW = {"model": "toy", "steps": 3, "guidance": 3}
 
 

@@ -14,7 +14,6 @@ from PIL import Image
 import erasure_core
 from erasure_core import Erasure
 
-pytestmark = pytest.mark.toy
 ROOT = Path(erasure_core.__file__).resolve().parent.parent
 
 

@@ -14,7 +14,7 @@ from erasure_core.methods.rece import PRESETS
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
 
-pytestmark = [pytest.mark.toy, pytest.mark.usefixtures("untouched")]
+pytestmark = pytest.mark.usefixtures("untouched")
 PICTURES = {"erased": 20, "others": 60, "seed": 3}
 
 

@@ -17,7 +17,7 @@ from erasure_core.purify import purify
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
 
-pytestmark = [pytest.mark.toy, pytest.mark.usefixtures("untouched")]
+pytestmark = pytest.mark.usefixtures("untouched")
 SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
 
 

@@ -13,8 +13,6 @@ from erasure_core.sampling import generate, initial_latents
 from erasure_core.toy import OBJECTS
 from erasure_core.toy.config import WEIGHTS
 
-pytestmark = pytest.mark.toy
-
 
 def test_it_fits_the_protocol(toy) -> None:
     assert isinstance(toy, TextToImageModel)
