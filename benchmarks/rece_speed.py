@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from erasure_core import Concept, Erasure, common_concepts, from_diffusers, rece
+from erasure_core.model import CONTEXT
 from erasure_core.table import table
 from erasure_core.toy.tokenizer import clip_tokenizer
 from erasure_core.vocabulary import COMMON
@@ -125,12 +126,12 @@ def measure_time(model, case: Case) -> dict:
     """Median seconds by phase and in all, of RECE and of its floor, taken in turns; the median of the ratios."""
     tokenizer, encoder = model.pipe.tokenizer, model.pipe.text_encoder
     ids = tokenizer(case.prompts(), padding="max_length", return_tensors="pt")["input_ids"].unique(dim=0)
-    weights = list(model.cross_attention_weights().values())
+    weights = list(model.text_entries()[CONTEXT].weights.values())
     ours, bare = [], []
     for _ in range(case.repeats):
         seconds, erasure = timed_rece(model, case)
         ours.append(seconds)
-        bare.append(timed_floor(encoder, ids, weights, erasure.context_map.up))
+        bare.append(timed_floor(encoder, ids, weights, erasure.maps[CONTEXT].change.up))
     ratio = median(sum(one.values()) / sum(other.values()) for one, other in zip(ours, bare, strict=True))
     return {"rece": _medians(ours), "floor": _medians(bare), "ratio": ratio}
 

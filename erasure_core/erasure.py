@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .closed_form import LowRank
 from .concepts import Concept
-from .model import TextToImageModel, fingerprint
+from .model import TextEntry, TextToImageModel, entry_weights, fingerprint
 
 __version__ = "0.1.0"
 
@@ -34,6 +34,18 @@ Delta = LowRank | Dense
 
 
 @dataclass(frozen=True)
+class ContextMap:
+    """The ``E`` of ``W' = W (I + E)``, ``[d, d]``, for the layers ``names`` of one text entry.
+
+    ``columns`` as in ``TextEntry``.
+    """
+
+    change: LowRank
+    names: tuple[str, ...]
+    columns: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Origin:
     """What made an erasure."""
 
@@ -41,7 +53,7 @@ class Origin:
     concepts: tuple[Concept, ...]
     settings: Mapping[str, Any]
     fingerprint: str
-    """Of the cross-attention weights that it was computed on."""
+    """Of the weights of the text entries that it was computed on."""
     version: str = __version__
     losses: tuple[float, ...] = ()
     """One a training step, where the method trains."""
@@ -51,18 +63,19 @@ class Origin:
 class Erasure:
     """Changes to weights, by the weight's name; nothing in it refers to a model.
 
-    ``context_map`` is the ``E`` of ``W' = W (I + E)`` where a closed form made the erasure: with it the same erasure
-    can be had for any model that shares the text encoder. ``error`` is the relative Frobenius error that
-    compression has left, 0 for none.
+    ``maps`` are by text entry where a closed form made the erasure: with them the same erasure can be had for any
+    model that shares the text encoder. ``error`` is the relative Frobenius error that compression has left, 0 for
+    none.
     """
 
     deltas: Mapping[str, Delta]
     origins: tuple[Origin, ...]
-    context_map: LowRank | None = None
+    maps: Mapping[str, ContextMap] = field(default_factory=dict)
     error: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
+        object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
@@ -78,8 +91,8 @@ class Erasure:
         if not math.isfinite(strength):
             raise ValueError(f"strength must be a finite number, got {strength}")
         deltas = {name: _scaled(delta, strength) for name, delta in self.deltas.items()}
-        context_map = self.context_map and _scaled(self.context_map, strength)
-        return replace(self, deltas=deltas, context_map=context_map)
+        maps = {entry: replace(one, change=_scaled(one.change, strength)) for entry, one in self.maps.items()}
+        return replace(self, deltas=deltas, maps=maps)
 
     def __add__(self, other: Erasure) -> Erasure:
         """Both changes at once. What each was computed on stays in ``origins``.
@@ -92,9 +105,8 @@ class Erasure:
         deltas = dict(self.deltas)
         for name, delta in other.deltas.items():
             deltas[name] = _sum(name, deltas[name], delta) if name in deltas else delta
-        both = self.context_map and other.context_map
-        context_map = _sum("context_map", self.context_map, other.context_map) if both else None
-        return Erasure(deltas, self.origins + other.origins, context_map, max(self.error, other.error))
+        maps = _both_maps(self.maps, other.maps)
+        return Erasure(deltas, self.origins + other.origins, maps, max(self.error, other.error))
 
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
         """The best approximation of rank at most ``max_rank``, or with a relative error of at most ``tolerance``.
@@ -105,28 +117,35 @@ class Erasure:
             raise ValueError(f"max_rank must be at least 1, got {max_rank}")
         if not 0 <= tolerance < 1:
             raise ValueError(f"tolerance must be from 0 to less than 1, got {tolerance}")
-        if self.context_map is not None:
-            deltas, context_map = self._compressed_together(tolerance, max_rank)
-        else:
-            deltas = {name: _compressed(delta, tolerance, max_rank) for name, delta in self.deltas.items()}
-            context_map = None
+        deltas, maps = dict(self.deltas), {}
+        for entry, one in self.maps.items():
+            if all(isinstance(self.deltas[name], LowRank) for name in one.names):
+                small, maps[entry] = self._compressed_together(one, tolerance, max_rank)
+                deltas |= small
+        together = {name for one in maps.values() for name in one.names}
+        deltas |= {
+            name: _compressed(delta, tolerance, max_rank) for name, delta in deltas.items() if name not in together
+        }
         lost = sum(float((deltas[n].dense() - d.dense()).square().sum()) for n, d in self.deltas.items())
         whole = sum(float(d.dense().square().sum()) for d in self.deltas.values())
         error = (lost / whole) ** 0.5 if whole else 0.0
-        return replace(self, deltas=deltas, context_map=context_map, error=max(self.error, error))
+        return replace(self, deltas=deltas, maps=maps, error=max(self.error, error))
 
-    def _compressed_together(self, tolerance: float, max_rank: int | None):
-        """All layers at once: the best shared ``down`` for the changes stacked on one another."""
-        names = list(self.deltas)
-        stack = LowRank(torch.cat([self.deltas[name].up.double() for name in names]), self.context_map.down.double())
+    def _compressed_together(self, one: ContextMap, tolerance: float, max_rank: int | None):
+        """All layers of an entry at once: the best shared ``down`` for the changes stacked on one another."""
+        own = one.change.down
+        stack = LowRank(torch.cat([self.deltas[name].up.double() for name in one.names]), own.double())
         best = stack.recompressed(tolerance, max_rank)
         turn = stack.down @ best.down.T
-        down = best.down.to(self.context_map.down.dtype)
+        down = best.down.to(own.dtype)
 
-        def turned(up: Tensor) -> LowRank:
-            return LowRank((up.double() @ turn).to(up.dtype), down)
+        def turned(up: Tensor) -> Tensor:
+            return (up.double() @ turn).to(up.dtype)
 
-        return {name: turned(self.deltas[name].up) for name in names}, turned(self.context_map.up)
+        width = self.deltas[one.names[0]].down.shape[1]
+        whole = widened(down, one.columns, width)
+        deltas = {name: LowRank(turned(self.deltas[name].up), whole) for name in one.names}
+        return deltas, replace(one, change=LowRank(turned(one.change.up), down))
 
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
@@ -153,18 +172,23 @@ class Erasure:
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
 
-        Raises ``ValueError`` when no closed form made this erasure, or the model's context has another width.
+        Raises ``ValueError`` when no closed form made this erasure, or text enters the model in other ways.
         """
-        if self.context_map is None:
+        if not self.maps:
             made = ", ".join(origin.method for origin in self.origins)
             raise ValueError(f"an erasure made by {made} keeps no context map and cannot be rebased; make it anew")
-        width = self.context_map.down.shape[1]
-        if width != model.context_dim:
-            raise ValueError(f"the erasure is for contexts {width} wide, the model reads {model.context_dim}")
-        weights = model.cross_attention_weights()
-        made_on = fingerprint(weights)
+        entries = model.text_entries()
+        own, theirs = _widths(self.maps), {name: _width(entry) for name, entry in entries.items()}
+        if own != theirs:
+            raise ValueError(f"the erasure is for text read as {_told(own)}, the model reads it as {_told(theirs)}")
+        deltas, maps = {}, {}
+        for name, entry in entries.items():
+            change = self.maps[name].change
+            deltas |= deltas_of(change, entry)
+            maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
+        made_on = fingerprint(entry_weights(model))
         origins = tuple(replace(origin, fingerprint=made_on) for origin in self.origins)
-        return Erasure(deltas_of(self.context_map, weights), origins, self.context_map, self.error)
+        return Erasure(deltas, origins, maps, self.error)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a safetensors file that stock LoRA loaders read; see ``files.save``."""
@@ -180,14 +204,43 @@ class Erasure:
         return load(path)
 
 
-def deltas_of(context_map: LowRank, weights: Mapping[str, Tensor]) -> dict[str, LowRank]:
-    """``W E`` for every weight as a low-rank change in float32 with one shared ``down``."""
-    down = context_map.down.float()
+def deltas_of(change: LowRank, entry: TextEntry) -> dict[str, LowRank]:
+    """``W E`` for every weight of a text entry as a low-rank change in float32 with one shared ``down``."""
     deltas: dict[str, LowRank] = {}
-    for name, weight in weights.items():
-        up = context_map.up.to(weight.device, weight.dtype)
-        deltas[name] = LowRank((weight @ up).float().cpu(), down)
+    down = None
+    for name, weight in entry.weights.items():
+        up = change.up.to(weight.device, weight.dtype)
+        if down is None:
+            down = widened(change.down.float(), entry.columns, weight.shape[1])
+        deltas[name] = LowRank((entry.part(weight) @ up).float().cpu(), down)
     return deltas
+
+
+def widened(down: Tensor, columns: tuple[int, int] | None, width: int) -> Tensor:
+    """``down`` ``[rank, d]`` in its ``columns`` of a matrix ``[rank, width]``, zero in the others."""
+    if columns is None:
+        return down
+    return torch.nn.functional.pad(down, (columns[0], width - columns[1]))
+
+
+def _width(entry: TextEntry) -> int:
+    return entry.part(next(iter(entry.weights.values()))).shape[1]
+
+
+def _widths(maps: Mapping[str, ContextMap]) -> dict[str, int]:
+    return {name: one.change.down.shape[1] for name, one in maps.items()}
+
+
+def _told(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {width} wide" for name, width in widths.items())
+
+
+def _both_maps(one: Mapping[str, ContextMap], other: Mapping[str, ContextMap]) -> dict[str, ContextMap]:
+    """The sums of both, or none unless both have maps of the same layers."""
+    layers = [{name: (found.names, found.columns) for name, found in maps.items()} for maps in (one, other)]
+    if layers[0] != layers[1]:
+        return {}
+    return {name: replace(one[name], change=_sum(name, one[name].change, other[name].change)) for name in one}
 
 
 def _scaled(delta: Delta, strength: float) -> Delta:

@@ -2,7 +2,7 @@
 
 Names are kohya's, so ComfyUI's "Load LoRA", A1111/Forge and diffusers' ``load_lora_weights`` take them. The header
 holds a JSON text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of
-the context map (its ``down`` is every layer's ``lora_down``).
+each context map (its ``down`` is every layer's ``lora_down``). Files of format 1 had one map, of all weights.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor
 
 from .closed_form import LowRank
 from .concepts import Concept
-from .erasure import Delta, Dense, Erasure, Origin
+from .erasure import ContextMap, Delta, Dense, Erasure, Origin
 from .kohya import stem
+from .model import CONTEXT
 
-FORMAT = 1
+FORMAT = 2
 KEY = "erasure"
 SUFFIX = ".safetensors"
 TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
@@ -83,6 +84,8 @@ def load(path: str | Path) -> Erasure:
         )
     try:
         header = json.loads(metadata[KEY])
+        if header["format"] == 1:
+            header = _from_format_1(header)
         if header["format"] != FORMAT:
             raise ErasureFileError(
                 f"{path.name} has format {header['format']}, this version reads {FORMAT}; update the pack"
@@ -115,9 +118,10 @@ def _metadata(erasure: Erasure) -> dict[str, str]:
         "origins": [asdict(origin) for origin in erasure.origins],
         "error": erasure.error,
     }
-    if erasure.context_map is not None:
-        up = erasure.context_map.up.float().contiguous()
-        header["context_map_up"] = base64.b64encode(up.cpu().numpy().astype("<f4").tobytes()).decode("ascii")
+    header["maps"] = {
+        entry: {"up": _packed(one.change.up), "weights": one.names, "columns": one.columns}
+        for entry, one in erasure.maps.items()
+    }
     concepts = ", ".join(str(concept) for concept in erasure.concepts)
     return {KEY: json.dumps(header, allow_nan=False), "ss_training_comment": f"erases: {concepts}"}
 
@@ -148,7 +152,15 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:
         )
         for origin in header["origins"]
     )
-    return Erasure(deltas, origins, _context_map(header, deltas), float(header["error"]))
+    maps = {entry: _context_map(stored, deltas) for entry, stored in header["maps"].items()}
+    return Erasure(deltas, origins, maps, float(header["error"]))
+
+
+def _from_format_1(header: dict[str, Any]) -> dict[str, Any]:
+    maps = {}
+    if "context_map_up" in header:
+        maps[CONTEXT] = {"up": header["context_map_up"], "weights": header["weights"], "columns": None}
+    return {**header, "format": FORMAT, "maps": maps}
 
 
 def _delta(name: str, take) -> Delta:
@@ -165,20 +177,37 @@ def _delta(name: str, take) -> Delta:
     return Dense(change)
 
 
-def _context_map(header: dict[str, Any], deltas: dict[str, Delta]) -> LowRank | None:
-    if "context_map_up" not in header:
-        return None
-    downs = [delta.down for delta in deltas.values() if isinstance(delta, LowRank)]
-    if len(downs) != len(deltas) or not all(torch.equal(down, downs[0]) for down in downs):
+def _context_map(stored: dict[str, Any], deltas: dict[str, Delta]) -> ContextMap:
+    names = tuple(stored["weights"])
+    found = [deltas[name] for name in names]
+    downs = [delta.down for delta in found if isinstance(delta, LowRank)]
+    if not names or len(downs) != len(names) or not all(torch.equal(down, downs[0]) for down in downs):
         raise ErasureFileError("it has a context map but its changes do not share one factor")
-    raw = bytearray(base64.b64decode(header["context_map_up"], validate=True))
-    up = torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)
-    rank, width = downs[0].shape
+    columns = None if stored["columns"] is None else _columns(stored["columns"], downs[0].shape[1])
+    down = downs[0] if columns is None else downs[0][:, slice(*columns)].contiguous()
+    rank, width = down.shape
+    up = _unpacked(stored["up"])
     if up.numel() != rank * width:
         raise ErasureFileError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
     if not torch.isfinite(up).all():
         raise ErasureFileError("its context map holds NaN or infinite values")
-    return LowRank(up.reshape(width, rank).clone(), downs[0])
+    return ContextMap(LowRank(up.reshape(width, rank).clone(), down), names, columns)
+
+
+def _columns(stored: Any, width: int) -> tuple[int, int]:
+    start, end = stored
+    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= width):
+        raise ErasureFileError(f"its context map is for the columns {stored} of {width}")
+    return start, end
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(values.float().contiguous().cpu().numpy().astype("<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str) -> Tensor:
+    raw = bytearray(base64.b64decode(text, validate=True))
+    return torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)
 
 
 def _write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:

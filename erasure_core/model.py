@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+CONTEXT, POOLED = "context", "pooled"
 TOKEN_EMBEDDING = "text_encoder.text_model.embeddings.token_embedding.weight"
 
 Callback = Callable[[int, int, str], None]
@@ -29,9 +30,37 @@ class EncodedPrompts:
     last_content: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class TextRows:
+    """What the layers of a text entry read for one prompt: ``rows`` is ``[n, d]``.
+
+    ``last_content`` is the index of the row of the last token before end-of-text. Where the rows come from several
+    encoders one after the other, each has its own ``TextRows``.
+    """
+
+    rows: Tensor
+    last_content: int
+
+
+@dataclass(frozen=True)
+class TextEntry:
+    """Linear layers that read the same rows of text, so that one map edits all of them: ``W' = W A``.
+
+    ``weights`` are ``[out, in]``, merged with what upstream patches did; they may be computed on access, one at a time.
+    ``columns`` are the first and the end of those of ``in`` that read the text, where the others read something else.
+    """
+
+    weights: Mapping[str, Tensor]
+    columns: tuple[int, int] | None = None
+
+    def part(self, weight: Tensor) -> Tensor:
+        """The columns ``[out, d]`` of one of the weights that read the text."""
+        return weight if self.columns is None else weight[:, slice(*self.columns)]
+
+
 @runtime_checkable
 class TextToImageModel(Protocol):
-    """A latent diffusion model with text cross-attention.
+    """A latent diffusion model that reads text.
 
     Weights are named as in diffusers with the part in front:
     ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight``.
@@ -46,7 +75,19 @@ class TextToImageModel(Protocol):
     """``[timesteps]``, float64: the share of signal left at each timestep."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window."""
+        """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window.
+
+        Where the model also reads a pooled vector (SDXL), that is a last row of the context, filled up with zeros.
+        """
+
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        """Where text enters: ``context``, and ``pooled`` where the model reads a pooled vector."""
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        """For each prompt what the layers of each text entry read, by the entry's name.
+
+        Raises ``ValueError`` for a prompt longer than the window.
+        """
 
     def tokenize(self, prompt: str) -> list[int]:
         """The ids of a prompt's tokens in its window of ``tokens``, with start, end and padding.
@@ -60,14 +101,12 @@ class TextToImageModel(Protocol):
     def encode_tokens(self, ids: Tensor) -> Tensor:
         """Contexts ``[n, tokens, d]`` of ``[n, tokens]`` token ids, as ``encode_prompts`` gives them."""
 
-    def cross_attention_weights(self) -> Mapping[str, Tensor]:
-        """Every ``to_k`` and ``to_v`` that reads the context, ``[out, d]``, merged with what upstream patches did.
-
-        Values may be computed on access, one at a time.
-        """
-
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
-        """The weights of ``cross-attention`` (as above), ``attention``, ``unet`` or ``text_encoder``, merged."""
+        """Weights merged with what upstream patches did, by ``scope``.
+
+        ``cross-attention`` are those of all text entries, keys and values first of all; ``attention``, ``unet`` and
+        ``text_encoder`` (all of them, where there are two) what they say.
+        """
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> TextToImageModel:
         """The same model as it would be with ``weights`` in the places of its own, differentiable in them.
@@ -105,6 +144,20 @@ class LazyWeights(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._readers)
+
+
+def entry_weights(model: TextToImageModel) -> Mapping[str, Tensor]:
+    """The weights of all text entries of a model."""
+    entries = model.text_entries().values()
+    return LazyWeights(
+        {name: lambda entry=entry, name=name: entry.weights[name] for entry in entries for name in entry.weights}
+    )
+
+
+def context_rows(encoded: EncodedPrompts) -> list[dict[str, tuple[TextRows, ...]]]:
+    """The ``text_rows`` of a model whose only entry reads the context as it is."""
+    each = zip(encoded.context, encoded.last_content, strict=True)
+    return [{CONTEXT: (TextRows(context, last),)} for context, last in each]
 
 
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
-from ..erasure_core.model import Callback, LazyWeights, fingerprint
+from ..erasure_core.model import CONTEXT, Callback, LazyWeights, TextEntry, TextRows, context_rows, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,11 @@ class ComfyModel:
             contexts.append(context.reshape(len(part), -1, context.shape[-1]).to("cpu", torch.float32))
         return EncodedPrompts(torch.cat(contexts), tuple(last_content(row) for row in rows))
 
-    def cross_attention_weights(self) -> Mapping[str, Tensor]:
-        return attention_weights(self.model, self._keys)
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        return {CONTEXT: TextEntry(attention_weights(self.model, self._keys))}
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        return context_rows(self.encode_prompts(prompts))
 
     def _tokens_of(self, prompt: str) -> list[tuple]:
         """``(token, weight, word)`` for every place of the window."""

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import comfy.model_management
 import comfy.model_sampling
@@ -18,7 +19,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..erasure_core import EncodedPrompts, UnsupportedModelError
-from ..erasure_core.model import Callback, overlaid
+from ..erasure_core.model import Callback, TextEntry, entry_weights, overlaid
 from . import host
 
 log = logging.getLogger(__name__)
@@ -65,15 +66,16 @@ class TrainableComfyModel(host.ComfyModel):
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
 
-    def cross_attention_weights(self) -> Mapping[str, Tensor]:
-        return overlaid(super().cross_attention_weights(), self._stand_ins)
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        entries = super().text_entries().items()
+        return {name: replace(entry, weights=overlaid(entry.weights, self._stand_ins)) for name, entry in entries}
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         return overlaid(self._weights_of(scope), self._stand_ins)
 
     def _weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
-            return super().cross_attention_weights()
+            return entry_weights(self)
         if scope == "text_encoder":
             return host.merged_weights(self.clip.patcher, self._text_prefix, self._text_keys)
         if scope == "unet":

@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..model import EncodedPrompts, LazyWeights, UnsupportedModelError, overlaid
+from ..model import (
+    CONTEXT,
+    EncodedPrompts,
+    LazyWeights,
+    TextEntry,
+    TextRows,
+    UnsupportedModelError,
+    context_rows,
+    entry_weights,
+    overlaid,
+)
 
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 NEST = "text_model."
@@ -73,16 +83,19 @@ class DiffusersModel:
     def _ids(self, text: str) -> list[int]:
         return list(self.pipe.tokenizer(text, verbose=False)["input_ids"])
 
-    def cross_attention_weights(self) -> Mapping[str, Tensor]:
+    def text_entries(self) -> Mapping[str, TextEntry]:
         readers = {}
         for name, module in self.pipe.unet.named_modules():
             if name.endswith(("attn2.to_k", "attn2.to_v")):
                 readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
-        return overlaid(LazyWeights(readers), self._stand_ins)
+        return {CONTEXT: TextEntry(overlaid(LazyWeights(readers), self._stand_ins))} if readers else {}
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        return context_rows(self.encode_prompts(prompts))
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
-            return self.cross_attention_weights()
+            return entry_weights(self)
         if scope not in ("attention", "unet", "text_encoder"):
             raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
         part = "text_encoder" if scope == "text_encoder" else "unet"

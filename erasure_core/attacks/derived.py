@@ -10,6 +10,7 @@ import time
 import torch
 
 from ..closed_form import SeenWeights
+from ..model import CONTEXT
 from .scene import Attempt, Scene, attempt, dealt
 
 RIDGE = 1e-6  # of the mean diagonal of the edited weights' Gram matrix
@@ -28,7 +29,7 @@ def by_derived_context(scene: Scene) -> Attempt:
 
 def seen_weights(scene: Scene) -> SeenWeights:
     """``sum W'^T W'`` and ``sum W'^T W`` over the cross-attention layers, in float64."""
-    before, after = scene.original.cross_attention_weights(), scene.edited.cross_attention_weights()
+    before, after = (model.text_entries()[CONTEXT].weights for model in (scene.original, scene.edited))
     edited = crossed = 0.0
     for name in before:
         new, old = after[name].double(), before[name].double()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
-from ..model import Callback, TextToImageModel, fingerprint
+from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
 from ..sampling import trajectories
 from ..training import Budget, StandIns, check_fell, check_learning_rate, descend, predict, train
@@ -118,7 +118,7 @@ def abo(
 
     losses = train(update, budget, what="AbO", callback=callback)
     check_fell(losses)
-    made_on = fingerprint(model.cross_attention_weights())
+    made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": list(preserve)}
     return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), made_with, made_on, losses=losses),))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..concepts import Concept, single_concept
 from ..discriminator import patch_discriminator, preserving
 from ..erasure import Erasure, Origin
-from ..model import Callback, TextToImageModel, fingerprint
+from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
 from ..sampling import sample_latents, split_prediction
 from ..training import (
@@ -101,7 +101,7 @@ def doco(
             raise TrainingError(f"what the model draws for '{concept.instead}' holds NaN; nothing was changed")
     clean_latents = check_latents(anchor_latents, model.latent_shape()).float().cpu()
 
-    stand_ins = StandIns(model.cross_attention_weights(), rank, generator)
+    stand_ins = StandIns(model.weights_of("cross-attention"), rank, generator)
     judge = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
     generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
     judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
@@ -131,7 +131,7 @@ def doco(
         return told
 
     losses = train(update, budget, what="DoCo", callback=callback)
-    made_on = fingerprint(model.cross_attention_weights())
+    made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "rank": rank, "seed": seed}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
-from ..model import Callback, TextToImageModel, fingerprint
+from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..training import (
     Budget,
     StandIns,
@@ -107,7 +107,7 @@ def few_shot(
         return watch is not None and watch.growth(model.with_weights(stand_ins.weights())) >= growth
 
     losses = train(update, budget, what="few-shot", enough=grown, callback=callback)
-    made_on = fingerprint(model.cross_attention_weights())
+    made_on = fingerprint(entry_weights(model))
     limit = growth if math.isfinite(growth) else None  # JSON has no infinity
     made_with = {**asdict(settings), "growth": limit, "rank": rank, "seed": seed}
     made_with["images"] = 0 if images is None else len(images)

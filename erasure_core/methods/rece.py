@@ -6,16 +6,24 @@ No gradient and no images: everything happens on ``[d, d]`` matrices, see ``clos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..closed_form import LowRank, SeenWeights, aligned_rows, edit_step, plus_gram, row_gram
+from ..closed_form import LowRank, SeenWeights, aligned_rows, edit_step, facing_rows, plus_gram, row_gram
 from ..concepts import Concept, as_concepts
-from ..erasure import Erasure, Origin, deltas_of
-from ..model import Callback, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
+from ..erasure import ContextMap, Erasure, Origin, deltas_of
+from ..model import (
+    Callback,
+    TextEntry,
+    TextRows,
+    TextToImageModel,
+    UnsupportedModelError,
+    combined,
+    fingerprint_of,
+)
 
 EMPTY_TARGET = " "
 PART = 16  # prompts encoded between two reports of progress
@@ -71,7 +79,7 @@ def rece(
     amplification: float = 1.0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Erase concepts from the cross-attention keys and values of ``model``.
+    """Erase concepts from the layers of ``model`` that text enters through: cross-attention keys and values, mostly.
 
     ``loops`` times, the context that best regenerates each concept through the edited weights is erased too; 0 is
     plain UCE. ``preserve`` lists prompts whose keys and values should stay, the empty prompt when there are none;
@@ -90,42 +98,74 @@ def rece(
     steps = len(parts)
     total = steps + 2 + loops
 
-    contexts: dict[str, tuple[Tensor, int]] = {}
+    rows: dict[str, Mapping[str, tuple[TextRows, ...]]] = {}
     for done, prompts in enumerate(parts):
         report(done, total, "encoding prompts")
-        contexts |= _encode(model, prompts)
+        rows |= zip(prompts, model.text_rows(prompts), strict=True)
     report(steps, total, "gathering weights")
-    weights = model.cross_attention_weights()
-    gram, made_on = gather(weights, model.context_dim)
-    gram = gram.to(contexts[concepts[0].name][0].device)
-    scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
+    entries = model.text_entries()
+    if not entries:
+        raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
+    digests: dict[str, bytes] = {}
+    deltas, maps = {}, {}
+    for name, entry in entries.items():
+        gram = gather(entry, digests)
+        read = {prompt: _solvable(found[name]) for prompt, found in rows.items()}
+        _check_width(name, gram, read)
 
-    report(steps + 1, total, "erasing")
-    kept = row_gram([contexts[prompt][0] for prompt in preserve])
-    pairs = [
-        aligned_rows(contexts[c.name][0], contexts[c.instead or EMPTY_TARGET][0],
-                     contexts[c.name][1], contexts[c.instead or EMPTY_TARGET][1])
-        for c in concepts
-    ]  # fmt: skip
+        def loop_done(loop: int) -> None:
+            report(steps + 1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
+
+        report(steps + 1, total, "erasing")
+        change = solve(read, concepts, preserve, gram, settings, loop_done)
+        report(total - 1, total, "forming the changes")
+        deltas |= deltas_of(change, entry)
+        maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
+    made_on = combined([digests[name] for name in sorted(digests)])
+    origin = Origin(
+        "rece" if loops else "uce", tuple(concepts), {**asdict(settings), "preserve": preserve}, made_on
+    )
+    report(total, total, "done")
+    return Erasure(deltas, (origin,), maps)
+
+
+def solve(
+    read: Mapping[str, Sequence[TextRows]],
+    concepts: Sequence[Concept],
+    preserve: Sequence[str],
+    gram: Tensor,
+    settings: RecePreset,
+    loop_done: Callable[[int], None],
+) -> LowRank:
+    """The ``E`` of ``W' = W (I + E)`` for the layers of one text entry, in float32 on the CPU.
+
+    ``read`` is what they read for each prompt, ``gram`` their ``sum W^T W``.
+    """
+    scales = {
+        "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
+    }  # fmt: skip
+    gram = gram.to(read[concepts[0].name][0].rows.device)
+    kept = row_gram([part.rows for prompt in preserve for part in read[prompt]])
+    faced = [
+        pair
+        for concept in concepts
+        for pair in zip(read[concept.name], read[concept.instead or EMPTY_TARGET], strict=True)
+    ]
+    pairs = [aligned_rows(k.rows, t.rows, k.last_content, t.last_content) for k, t in faced]
     change = step = edit_step([k for k, _ in pairs], [t for _, t in pairs], kept, **scales)
     seen = SeenWeights.of(gram)
-    targets = [contexts[concept.instead or EMPTY_TARGET][0] for concept in concepts]
-    originals = [contexts[concept.name][0] for concept in concepts]
-    for loop in range(loops):
-        report(steps + 1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
+    whole = [facing_rows(k.rows, t.rows, k.last_content, t.last_content) for k, t in faced]
+    for loop in range(settings.loops):
+        loop_done(loop)
         seen = seen.after(step)
-        step = edit_step(seen.derived(originals, regularization=regularization), targets, kept, **scales)
+        derived = seen.derived([k for k, _ in whole], regularization=settings.regularization)
+        step = edit_step(derived, [t for _, t in whole], kept, **scales)
         change = change.followed_by(step)
     change = change.recompressed(1e-9)
-    report(total - 1, total, "forming the changes")
-    method = "rece" if loops else "uce"
-    origin = Origin(method, tuple(concepts), {**asdict(settings), "preserve": preserve}, made_on)
-    context_map = LowRank((amplification * change.up).float().cpu(), change.down.float().cpu())
-    if not (torch.isfinite(context_map.up).all() and torch.isfinite(context_map.down).all()):
+    found = LowRank((settings.amplification * change.up).float().cpu(), change.down.float().cpu())
+    if not (torch.isfinite(found.up).all() and torch.isfinite(found.down).all()):
         raise UnsupportedModelError("the edit is not finite; raise ridge or regularization")
-    erasure = Erasure(deltas_of(context_map, weights), (origin,), context_map)
-    report(total, total, "done")
-    return erasure
+    return found
 
 
 def uce(
@@ -160,31 +200,32 @@ def check_settings(settings: RecePreset) -> None:
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
-def gather(weights: Mapping[str, Tensor], context_dim: int) -> tuple[Tensor, str]:
-    """The Gram matrix of the weights, ``[d, d]`` in float64, and their fingerprint, in one pass over them.
+def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
+    """The Gram matrix of the weights of a text entry, ``[d, d]`` in float64, in one pass over them.
 
-    Raises ``UnsupportedModelError`` when they cannot be edited.
+    Adds their digests by name. Raises ``UnsupportedModelError`` when they cannot be edited.
     """
-    if not weights:
-        raise UnsupportedModelError(
-            "the model has no text cross-attention (no attn2.to_k or to_v); families that work: SD 1.x, SD 2.x"
-        )
     gram = None
-    digests = []
-    for name in sorted(weights):
-        weight = weights[name]
-        if weight.ndim != 2 or weight.shape[1] != context_dim:
-            raise UnsupportedModelError(
-                f"{name} reads a context {weight.shape[-1]} wide but CLIP gives {context_dim}: "
-                "CLIP and MODEL do not belong together"
-            )
-        gram = plus_gram(gram, weight)
+    for name in sorted(entry.weights):
+        weight = entry.weights[name]
+        part = entry.part(weight)
+        if gram is not None and part.shape[1] != len(gram):
+            raise UnsupportedModelError(f"{name} reads text {part.shape[1]} wide, other layers {len(gram)} wide")
+        gram = plus_gram(gram, part)
         if not torch.isfinite(gram.diagonal()).all():
             raise UnsupportedModelError(
                 f"{name} holds NaN or infinite values; the checkpoint or an upstream patch is damaged"
             )
-        digests.append(fingerprint_of(name, weight))
-    return gram, combined(digests)
+        digests[name] = fingerprint_of(name, weight)
+    return gram
+
+
+def _check_width(entry: str, gram: Tensor, read: Mapping[str, Sequence[TextRows]]) -> None:
+    given = next(iter(read.values()))[0].rows.shape[1]
+    if given != len(gram):
+        raise UnsupportedModelError(
+            f"the model reads a {entry} {len(gram)} wide but CLIP gives {given}: CLIP and MODEL do not belong together"
+        )
 
 
 def _check_preserve(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[str]:
@@ -205,10 +246,6 @@ def _prompts(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[list[
     return [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
 
 
-def _encode(model: TextToImageModel, prompts: Sequence[str]) -> dict[str, tuple[Tensor, int]]:
-    """Each prompt's context and the index of its last content token."""
-    encoded = model.encode_prompts(prompts)
-    context = encoded.context
-    if context.device.type == "mps":
-        context = context.cpu()
-    return {prompt: (context[index], encoded.last_content[index]) for index, prompt in enumerate(prompts)}
+def _solvable(parts: Sequence[TextRows]) -> list[TextRows]:
+    """Off a device that lacks float64."""
+    return [replace(part, rows=part.rows.cpu()) if part.rows.device.type == "mps" else part for part in parts]

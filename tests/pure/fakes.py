@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from erasure_core import EncodedPrompts
+from erasure_core.model import CONTEXT, TextEntry, TextRows, context_rows
 
 LAYERS = {
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": 12,
@@ -86,8 +87,11 @@ class FakeModel:
     def _embedding(self, word: str) -> Tensor:
         return embedding(word, self.context_dim)
 
-    def cross_attention_weights(self) -> Mapping[str, Tensor]:
-        return dict(self.weights)
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        return {CONTEXT: TextEntry(dict(self.weights))} if self.weights else {}
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        return context_rows(self.encode_prompts(prompts))
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         return dict(self.text if scope == "text_encoder" else self.weights)

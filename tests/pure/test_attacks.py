@@ -16,6 +16,7 @@ from erasure_core.attacks.derived import by_derived_context, seen_weights
 from erasure_core.attacks.noised import STRENGTH, by_noised_pictures, control
 from erasure_core.attacks.prompts import by_list, by_name
 from erasure_core.attacks.scene import Scene, dealt
+from erasure_core.model import CONTEXT
 from erasure_core.red_team import ATTACKS, attack, drawn
 from erasure_core.sampling import ddim, generate, timesteps
 
@@ -52,7 +53,7 @@ def test_a_view_has_the_erasure_and_the_model_has_not(model: FakeModel) -> None:
     erasure = rece(model, "cat")
     view = erasure.over(model)
     for name, delta in erasure.deltas.items():
-        torch.testing.assert_close(view.cross_attention_weights()[name], model.weights[name] + delta.dense())
+        torch.testing.assert_close(view.text_entries()[CONTEXT].weights[name], model.weights[name] + delta.dense())
     with erasure.applied_to(model):
         patched = generate(model, ["cat"], [0], steps=4)
     assert torch.equal(generate(view, ["cat"], [0], steps=4), patched) and digest(model.weights) == before
@@ -64,8 +65,8 @@ def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) ->
     found = by_derived_context(scene)
     wanted = scene.original.encode_prompts(dealt(scene.prompts, 4)).context.double()
     pairs = [
-        (scene.edited.cross_attention_weights()[name].double(), wanted @ weight.double().T)
-        for name, weight in scene.original.cross_attention_weights().items()
+        (scene.edited.text_entries()[CONTEXT].weights[name].double(), wanted @ weight.double().T)
+        for name, weight in scene.original.text_entries()[CONTEXT].weights.items()
     ]
 
     def missed(context: Tensor) -> float:
@@ -79,7 +80,7 @@ def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) ->
 
 
 def test_what_the_derived_context_needs_of_the_weights(scene: Scene) -> None:
-    before, after = scene.original.cross_attention_weights(), scene.edited.cross_attention_weights()
+    before, after = scene.original.text_entries()[CONTEXT].weights, scene.edited.text_entries()[CONTEXT].weights
     seen = seen_weights(scene)
     stack, old = (torch.cat([w[name] for name in before]).double() for w in (after, before))
     torch.testing.assert_close(seen.edited, stack.T @ stack)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, rece, uce
+from erasure_core.model import CONTEXT
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
 FIRST = next(iter(LAYERS))
@@ -53,9 +54,9 @@ def test_scaling(strength: float) -> None:
     for erasure in (mixed(), rece(FakeModel(), "cat")):
         expected = {name: strength * change for name, change in dense(erasure).items()}
         same(dense(erasure.scaled(strength)), expected)
-        if erasure.context_map:
-            found = erasure.scaled(strength).context_map.dense()
-            torch.testing.assert_close(found, strength * erasure.context_map.dense())
+        if erasure.maps:
+            found = erasure.scaled(strength).maps[CONTEXT].change.dense()
+            torch.testing.assert_close(found, strength * erasure.maps[CONTEXT].change.dense())
 
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf")])
@@ -70,12 +71,13 @@ def test_adding(erasure: Erasure) -> None:
     same(dense(both), {name: change + dense(other)[name] for name, change in dense(erasure).items()})
     assert both.concepts == (Concept("cat", "dog"), Concept("red fish"))
     assert both.origins == erasure.origins + other.origins
-    torch.testing.assert_close(both.context_map.dense(), erasure.context_map.dense() + other.context_map.dense())
+    parts = [one.maps[CONTEXT].change.dense() for one in (erasure, other)]
+    torch.testing.assert_close(both.maps[CONTEXT].change.dense(), sum(parts))
 
 
 def test_adding_where_only_one_changes_a_weight(erasure: Erasure) -> None:
     both = erasure + mixed()
-    assert both.context_map is None
+    assert not both.maps
     same(dense(both), {**dense(erasure), **dense(mixed())})
 
 
@@ -105,7 +107,7 @@ def test_compression_keeps_its_word(max_rank: int, tolerance: float) -> None:
     if small.rank < min(max_rank, erasure.rank):
         assert error <= tolerance + 1e-6
     assert len({id(delta.down) for delta in small.deltas.values()}) == 1
-    assert small.context_map.down is small.deltas[FIRST].down
+    assert small.maps[CONTEXT].change.down is small.deltas[FIRST].down
 
 
 def test_compression_is_the_best_of_its_rank(erasure: Erasure) -> None:
@@ -198,5 +200,5 @@ def test_rebasing_loops_on_a_model_with_the_same_gram_matrix() -> None:
 def test_what_cannot_be_rebased() -> None:
     with pytest.raises(ValueError, match="made by test keeps no context map"):
         mixed().rebased_on(FakeModel())
-    with pytest.raises(ValueError, match="contexts 24 wide, the model reads 20"):
+    with pytest.raises(ValueError, match="read as context 24 wide, the model reads it as context 20 wide"):
         uce(FakeModel(), "cat").rebased_on(FakeModel(width=20))

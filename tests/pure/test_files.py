@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from erasure_core import Dense, Erasure, ErasureFileError, LowRank, files, rece
 from erasure_core.kohya import stem
+from erasure_core.model import CONTEXT
 
 FIRST = next(iter(LAYERS))
 
@@ -47,8 +48,8 @@ def test_round_trip(erasure: Erasure, saved: Path) -> None:
     back = Erasure.load(saved)
     same(dense(back), dense(erasure), 0)
     assert back.origins == erasure.origins and back.error == erasure.error
-    assert torch.equal(back.context_map.up, erasure.context_map.up)
-    assert torch.equal(back.context_map.down, erasure.context_map.down)
+    assert torch.equal(back.maps[CONTEXT].change.up, erasure.maps[CONTEXT].change.up)
+    assert torch.equal(back.maps[CONTEXT].change.down, erasure.maps[CONTEXT].change.down)
     other = FakeModel(seed=5)
     same(dense(back.rebased_on(other)), dense(erasure.rebased_on(other)), 0)
 
@@ -64,7 +65,7 @@ def test_round_trip_of_what_is_made_from_erasures(erasure: Erasure, change: str,
     }[change]()
     back = Erasure.load(made.save(tmp_path / "a.safetensors"))
     same(dense(back), dense(made), 0)
-    assert back.error == made.error and (back.context_map is None) == (made.context_map is None)
+    assert back.error == made.error and set(back.maps) == set(made.maps)
 
 
 def test_names_are_kohyas(saved: Path, erasure: Erasure) -> None:
@@ -90,7 +91,7 @@ def test_names_of_the_other_parts() -> None:
 def test_a_file_rescaled_by_its_alpha(saved: Path, erasure: Erasure) -> None:
     tensors, header = opened(saved)
     tensors[f"{stem(FIRST)}.alpha"] *= 0.5
-    del header["context_map_up"]
+    header["maps"] = {}
     back = Erasure.load(rewrite(saved, tensors, header))
     torch.testing.assert_close(back.deltas[FIRST].dense(), 0.5 * erasure.deltas[FIRST].dense())
 
@@ -214,7 +215,7 @@ def test_a_foreign_lora(saved: Path) -> None:
 
 def test_a_later_format(saved: Path) -> None:
     tensors, header = opened(saved)
-    with pytest.raises(ErasureFileError, match="has format 9, this version reads 1"):
+    with pytest.raises(ErasureFileError, match="has format 9, this version reads 2"):
         Erasure.load(rewrite(saved, tensors, {**header, "format": 9}))
 
 
@@ -234,9 +235,8 @@ def test_a_broken_header(saved: Path, header: str) -> None:
         ("origins", 3),
         ("origins", [{"method": "rece", "concepts": [{"name": ""}], "settings": {}, "fingerprint": "", "version": ""}]),
         ("error", "much"),
-        ("context_map_up", "?"),
-        ("context_map_up", "AAAA"),
-        ("context_map_up", 3),
+        ("maps", 3),
+        ("maps", {"context": {}}),
     ],
 )
 def test_a_header_that_does_not_fit(saved: Path, field: str, value: object) -> None:
@@ -245,12 +245,42 @@ def test_a_header_that_does_not_fit(saved: Path, field: str, value: object) -> N
         Erasure.load(rewrite(saved, tensors, {**header, field: value}))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("up", "?"),
+        ("up", "AAAA"),
+        ("up", 3),
+        ("weights", []),
+        ("weights", ["unet.other.weight"]),
+        ("columns", [0, 25]),
+        ("columns", [5, 5]),
+        ("columns", "all"),
+        ("columns", [0.0, 3.0]),
+    ],
+)
+def test_a_context_map_that_does_not_fit(saved: Path, field: str, value: object) -> None:
+    tensors, header = opened(saved)
+    header["maps"][CONTEXT][field] = value
+    with pytest.raises(ErasureFileError):
+        Erasure.load(rewrite(saved, tensors, header))
+
+
+def test_a_file_of_format_1_has_one_map_of_all_weights(saved: Path, erasure: Erasure) -> None:
+    tensors, header = opened(saved)
+    (only,) = header.pop("maps").values()
+    back = Erasure.load(rewrite(saved, tensors, {**header, "format": 1, "context_map_up": only["up"]}))
+    assert back.maps[CONTEXT].names == tuple(erasure.deltas) and back.maps[CONTEXT].columns is None
+    assert torch.equal(back.maps[CONTEXT].change.up, erasure.maps[CONTEXT].change.up)
+
+
 def test_a_context_map_that_is_not_finite(saved: Path) -> None:
     tensors, header = opened(saved)
     size = 24 * tensors[f"{stem(FIRST)}.lora_down.weight"].shape[0]
     up = torch.full((size,), float("nan")).numpy().tobytes()
     with pytest.raises(ErasureFileError, match="context map.*NaN"):
-        Erasure.load(rewrite(saved, tensors, {**header, "context_map_up": base64.b64encode(up).decode()}))
+        header["maps"][CONTEXT]["up"] = base64.b64encode(up).decode()
+        Erasure.load(rewrite(saved, tensors, header))
 
 
 @pytest.mark.parametrize(

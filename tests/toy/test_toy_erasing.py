@@ -11,6 +11,7 @@ from toy.conftest import state
 from erasure_core import Erasure, common_concepts, parse_concepts, rece
 from erasure_core.evaluation import Scores, evaluate_erasure
 from erasure_core.methods.rece import PRESETS
+from erasure_core.model import CONTEXT
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
 
@@ -99,9 +100,9 @@ def test_upstream_loras_are_seen(toy, no_cat: Erasure, tmp_path: Path) -> None:
     path = no_cat.save(tmp_path / "no-cat.safetensors")
     pipe = load_pipeline()
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
-    loaded = from_diffusers(pipe).cross_attention_weights()
+    loaded = from_diffusers(pipe).text_entries()[CONTEXT].weights
     with no_cat.applied_to(toy):
-        for name, weight in toy.cross_attention_weights().items():
+        for name, weight in toy.text_entries()[CONTEXT].weights.items():
             torch.testing.assert_close(loaded[name], weight, rtol=1e-4, atol=1e-5)
 
 
@@ -117,7 +118,7 @@ def test_a_second_erasure_on_top_of_the_first(toy, no_cat: Erasure) -> None:
     with no_cat.applied_to(toy):
         second = erasing(toy, "dog")
         with second.applied_to(toy):
-            nested = {name: weight.clone() for name, weight in toy.cross_attention_weights().items()}
+            nested = {name: weight.clone() for name, weight in toy.text_entries()[CONTEXT].weights.items()}
     with (no_cat + second).applied_to(toy):
-        for name, weight in toy.cross_attention_weights().items():
+        for name, weight in toy.text_entries()[CONTEXT].weights.items():
             torch.testing.assert_close(weight, nested[name], rtol=1e-4, atol=1e-4)

@@ -13,6 +13,7 @@ from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.methods.rece import PRESETS as RECE
 from erasure_core.methods.registry import METHODS
+from erasure_core.model import CONTEXT
 from erasure_core.purify import purify
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
@@ -69,7 +70,7 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
         with erasure.applied_to(toy):
             assert not torch.equal(generate(toy, ["a cat"] * 2, [1, 2], steps=2), pictures)
     assert set(made[0].deltas) == set(trained_weights(toy.weights_of("text_encoder")))
-    assert set(made[1].deltas) == set(made[2].deltas) == set(toy.cross_attention_weights())
+    assert set(made[1].deltas) == set(made[2].deltas) == set(toy.text_entries()[CONTEXT].weights)
 
 
 def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
@@ -108,7 +109,7 @@ def test_half_precision_is_refused() -> None:
     pipe.unet.half()
     model = from_diffusers(pipe)
     with pytest.raises(UnsupportedModelError, match="float16 gives NaN; load the model in float32 or bfloat16"):
-        model.with_weights(model.cross_attention_weights())
+        model.with_weights(model.text_entries()[CONTEXT].weights)
 
 
 def test_loras_must_be_fused_first(toy, tmp_path) -> None:

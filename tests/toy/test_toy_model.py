@@ -9,6 +9,7 @@ import torch
 
 from erasure_core import TextToImageModel, from_diffusers
 from erasure_core.evaluation import evaluate_model
+from erasure_core.model import CONTEXT
 from erasure_core.sampling import generate, initial_latents
 from erasure_core.toy import OBJECTS
 from erasure_core.toy.config import WEIGHTS
@@ -16,7 +17,7 @@ from erasure_core.toy.config import WEIGHTS
 
 def test_it_fits_the_protocol(toy) -> None:
     assert isinstance(toy, TextToImageModel)
-    weights = toy.cross_attention_weights()
+    weights = toy.text_entries()[CONTEXT].weights
     assert len(weights) > 0 and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in weights)
     assert {weight.shape[1] for weight in weights.values()} == {toy.context_dim}
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
 from pack.erasure_core.methods.rece import PRESETS
+from pack.erasure_core.model import CONTEXT
 from pack.nodes import host, host_toy
 from pack.nodes.erasures import ErasureApply, ErasureCombine, ErasureSave
 from pack.nodes.rece import ErasureRECE
@@ -50,7 +51,7 @@ def originals(patcher):
 
 
 def merged(model, clip):
-    return dict(host.ComfyModel(model, clip).cross_attention_weights())
+    return dict(host.ComfyModel(model, clip).text_entries()[CONTEXT].weights)
 
 
 def made(deltas):
@@ -156,7 +157,7 @@ def test_fp8_is_warned_about(toy, caplog):
     _, clip = toy
     rounded = altered(lambda inner: to_k(inner).to(torch.float8_e4m3fn))
     seen = host.ComfyModel(rounded, clip)
-    assert seen.cross_attention_weights()[KEY].dtype == torch.float32
+    assert seen.text_entries()[CONTEXT].weights[KEY].dtype == torch.float32
     host.apply_erasure(rounded, clip, made({KEY: Dense(torch.ones(96, 192))}))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "fp8" in caplog.text

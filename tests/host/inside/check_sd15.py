@@ -12,7 +12,7 @@ from pack.erasure_core import Erasure, rece
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot
-from pack.erasure_core.model import fingerprint
+from pack.erasure_core.model import CONTEXT, fingerprint
 from pack.nodes import host, host_training
 
 CHECKPOINT = os.environ["SD15_CHECKPOINT"]
@@ -29,17 +29,17 @@ def test_the_file_gives_the_weights_of_the_direct_patch(loaded, tmp_path, caplog
     model, clip, _ = loaded
     seen = host.ComfyModel(model, clip)
     assert (seen.context_dim, seen.tokens, seen.prediction_type) == (768, 77, "epsilon")
-    original = seen.cross_attention_weights()
+    original = seen.text_entries()[CONTEXT].weights
     assert len(original) == 32
     erasure = rece(seen, "van gogh -> art", preserve=["", "monet"])
-    direct = host.ComfyModel(*host.apply_erasure(model, clip, erasure)).cross_attention_weights()
+    direct = host.ComfyModel(*host.apply_erasure(model, clip, erasure)).text_entries()[CONTEXT].weights
 
     path = erasure.save(tmp_path / "no-van-gogh.safetensors")
     tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
     with caplog.at_level(logging.WARNING):
         stock = host.ComfyModel(
             *comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
-        ).cross_attention_weights()
+        ).text_entries()[CONTEXT].weights
     assert "not loaded" not in caplog.text
     for name, weight in direct.items():
         assert torch.equal(weight, stock[name])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from pack.erasure_core import rece
+from pack.erasure_core.model import CONTEXT
 from pack.erasure_core.toy import load_toy
 from pack.nodes import host, host_toy
 
@@ -60,7 +61,7 @@ def test_vae(toy, reference):
 
 
 def test_weights_and_names(seen, reference):
-    ours, theirs = seen.cross_attention_weights(), reference.cross_attention_weights()
+    ours, theirs = seen.text_entries()[CONTEXT].weights, reference.text_entries()[CONTEXT].weights
     assert set(ours) == set(theirs)
     for name in ours:
         assert torch.equal(ours[name], theirs[name])
