@@ -81,12 +81,17 @@ def run(model, method: Method, concept: Concept, settings: Any, preserve: list[s
 
 def kept(folder: Path, concept: Concept, name: str, make: Callable[[], Erasure]) -> Erasure:
     """The erasure of an earlier run, or a new one."""
-    path = folder / f"{name}-{str(concept).replace(' -> ', '-to-').replace(' ', '-')}.safetensors"
-    if path.exists():
-        return Erasure.load(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    erasure = make()
-    erasure.save(path)
+    path = _place(folder, concept, name)
+    return Erasure.load(path) if path.exists() else _keep(make(), path)
+
+
+def _place(folder: Path, concept: Concept, name: str) -> Path:
+    return folder / f"{name}-{str(concept).replace(' -> ', '-to-').replace(' ', '-')}.safetensors"
+
+
+def _keep(erasure: Erasure, path: Path) -> Erasure:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    erasure.save(path, overwrite=True)
     return erasure
 
 
@@ -98,3 +103,7 @@ class Bench:
 
     def erasure(self, concept: Concept, name: str) -> Erasure:
         return kept(self.folder, concept, name, lambda: erase(self.model, concept, name))
+
+    def erased_anew(self, concept: Concept, name: str) -> Erasure:
+        """Computed again, and kept for ``erasure``."""
+        return _keep(erase(self.model, concept, name), _place(self.folder, concept, name))

@@ -11,7 +11,7 @@ from erasure_core import Concept, Erasure
 from erasure_core.evaluation import drift_outside, evaluate_erasure
 from erasure_core.table import table
 
-from .settings import ALL, INSTEAD, OBJECTS, RECE, REPLACED, SEED, SETTINGS, STYLES, TUNED_ON, Bench, erase
+from .settings import ALL, INSTEAD, OBJECTS, RECE, REPLACED, SEED, SETTINGS, STYLES, TUNED_ON, Bench
 
 NOTHING = "nothing"
 ERASED, OTHERS = 24, 72
@@ -39,7 +39,7 @@ def measure(bench: Bench, concept: str, setting: str) -> dict:
     asked = Concept(*concept.split(" -> "))
     before = _unedited(bench, asked.name)
     began = time.perf_counter()
-    erasure = None if setting == NOTHING else erase(bench.model, asked, setting)
+    erasure = None if setting == NOTHING else bench.erased_anew(asked, setting)
     seconds = time.perf_counter() - began
     scores, gallery = before if erasure is None else _draw(bench, asked.name, erasure)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
