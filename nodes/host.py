@@ -22,18 +22,19 @@ from torch import Tensor
 from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
-from ..erasure_core.model import CONTEXT, Callback, LazyWeights, TextEntry, TextRows, context_rows, fingerprint
+from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows, fingerprint
+from .host_text import Encoded, TextEncoders
 
 log = logging.getLogger(__name__)
 
-FAMILIES = "the families that work are SD 1.x and SD 2.x"
-ENCODERS = {"l", "h"}  # ComfyUI's names for the text encoders of SD 1.x and SD 2.x
 UNET = "diffusion_model."
-BATCH = 32
+CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
+LABEL = "unet.add_embedding.linear_1.weight"
+"""Of SDXL: reads the pooled text vector, and after it the embedded sizes."""
 
 
 class ComfyModel:
-    """A MODEL and its CLIP as the ``TextToImageModel`` that closed forms need; both are only read.
+    """A MODEL of Stable Diffusion and its CLIP as the ``TextToImageModel`` that closed forms need; both are only read.
 
     What upstream LoRAs and erasures did to them is seen. Raises ``UnsupportedModelError`` for families that do
     not work.
@@ -44,7 +45,7 @@ class ComfyModel:
         self.clip = clip
         self.device = _working_device(model)
         self._keys = unet_keys(model)
-        self._encoder = _encoder_of(clip)
+        self.text = TextEncoders(clip, pooled=reads_pooled(model))
 
     @property
     def prediction_type(self) -> str:
@@ -57,36 +58,30 @@ class ComfyModel:
 
     @cached_property
     def context_dim(self) -> int:
-        return self.encode_prompts([""]).context.shape[-1]
+        return self._empty.context.shape[-1]
 
     @cached_property
     def tokens(self) -> int:
-        return len(self._tokens_of(""))
+        return len(self.text.windows_of("")[self.text.names[0]])
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """As "CLIP Text Encode" does, but brackets are text: they set no weights."""
-        rows = [self._tokens_of(prompt) for prompt in prompts]
-        contexts = []
-        for start in range(0, len(rows), BATCH):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            part = [[token[:2] for token in row] for row in rows[start : start + BATCH]]
-            context = self.clip.encode_from_tokens({self._encoder: part})
-            contexts.append(context.reshape(len(part), -1, context.shape[-1]).to("cpu", torch.float32))
-        return EncodedPrompts(torch.cat(contexts), tuple(last_content(row) for row in rows))
+        return self.text.encode(prompts).packed()
 
     def text_entries(self) -> Mapping[str, TextEntry]:
-        return {CONTEXT: TextEntry(attention_weights(self.model, self._keys))}
+        cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}
+        entries = {CONTEXT: TextEntry(merged_weights(self.model, UNET, cross))}
+        if self.text.pooled:
+            width = self._empty.pooled.shape[-1]
+            label = merged_weights(self.model, UNET, {LABEL: self._keys[LABEL]})
+            entries[POOLED] = TextEntry(label, columns=(0, width))
+        return entries
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        return context_rows(self.encode_prompts(prompts))
+        return self.text.encode(prompts).rows()
 
-    def _tokens_of(self, prompt: str) -> list[tuple]:
-        """``(token, weight, word)`` for every place of the window."""
-        windows = self.clip.tokenize(prompt, return_word_ids=True, disable_weights=True)[self._encoder]
-        if len(windows) > 1:
-            room = len(windows[0]) - 2
-            raise ValueError(f"'{prompt[:60]}...' is longer than the {room} tokens that CLIP takes; shorten it")
-        return windows[0]
+    @cached_property
+    def _empty(self) -> Encoded:
+        return self.text.encode([""])
 
 
 def unet_keys(model) -> dict[str, str]:
@@ -96,18 +91,22 @@ def unet_keys(model) -> dict[str, str]:
     named = comfy.utils.unet_to_diffusers(config)
     present = set(model.model_state_dict(UNET)) if named else set()
     keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
-    others = (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner)
-    unfit = isinstance(inner, others) or config.get("use_temporal_attention")
-    if unfit or not any(name.endswith("attn2.to_k.weight") for name in keys):
+    if config.get("use_temporal_attention") or not any(name.endswith(CROSS) for name in keys):
         kind = type(inner).__name__
-        raise UnsupportedModelError(f"MODEL is of the kind {kind}, which erasing does not support; {FAMILIES}")
-    return keys
+        raise UnsupportedModelError(f"MODEL is of the kind {kind}, which has no UNet of Stable Diffusion")
+    return {name: key for name, key in keys.items() if not name.startswith("unet.class_embedding.")}  # the label again
 
 
-def attention_weights(model, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
-    """Cross-attention keys and values in float32, by diffusers' names, merged with the patches or without."""
-    wanted = {name: key for name, key in keys.items() if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))}
-    return merged_weights(model, UNET, wanted, patched=patched)
+def reads_pooled(model) -> bool:
+    """Whether a UNet reads the pooled text vector, as those of SDXL and its refiner do."""
+    return isinstance(model.model, (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner))
+
+
+def text_weights(model, *, patched: bool = True) -> Mapping[str, Tensor]:
+    """The weights of a UNet that read text, in float32, by diffusers' names, merged with the patches or without."""
+    pooled = reads_pooled(model)
+    keys = {name: key for name, key in unet_keys(model).items() if name.endswith(CROSS) or (pooled and name == LABEL)}
+    return merged_weights(model, UNET, keys, patched=patched)
 
 
 def merged_weights(patcher, prefix: str, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
@@ -141,11 +140,10 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
 
 def warn_if_foreign(model, erasure: Erasure) -> None:
     """Log a warning when nothing of the erasure was computed on this model, as it is or without its patches."""
-    keys = unet_keys(model)
     known = set()
     try:
         for patched in (False, True):
-            known.add(fingerprint(attention_weights(model, keys, patched=patched)))
+            known.add(fingerprint(text_weights(model, patched=patched)))
     except UnsupportedModelError:
         return
     made_on = {origin.fingerprint for origin in erasure.origins}
@@ -194,24 +192,6 @@ def lora_path(name: str) -> str:
 def _working_device(model) -> torch.device:
     """The model's device, unless it may lack float64."""
     return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
-
-
-def _encoder_of(clip) -> str:
-    """The name by which CLIP's only text encoder takes its tokens."""
-    if clip is None:
-        raise UnsupportedModelError(
-            "CLIP is missing: the checkpoint has no text encoder; load one with 'Load CLIP' and connect it"
-        )
-    encoders = set(clip.tokenize(""))
-    if len(encoders) != 1 or not encoders <= ENCODERS:
-        names = " and ".join(sorted(encoders))
-        raise UnsupportedModelError(f"CLIP is not one CLIP text encoder but {names}; {FAMILIES}")
-    return encoders.pop()
-
-
-def last_content(row: Iterable[tuple]) -> int:
-    """The index of the last token of a word; 0, the start token, when there is none."""
-    return max((index for index, token in enumerate(row) if token[2]), default=0)
 
 
 def merged(entry: Sequence, key: str, device: torch.device) -> Tensor:

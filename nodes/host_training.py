@@ -6,7 +6,8 @@ import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import comfy.model_management
 import comfy.model_sampling
@@ -19,13 +20,15 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..erasure_core import EncodedPrompts, UnsupportedModelError
-from ..erasure_core.model import Callback, TextEntry, entry_weights, overlaid
+from ..erasure_core.model import Callback, LazyWeights, TextEntry, entry_weights, overlaid
 from . import host
+from .host_text import last_content, pack
 
 log = logging.getLogger(__name__)
 
-TEXT = "text_encoder."
-STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of SD 1.x and 2.x, whatever its size
+TEXT_PARTS = ("text_encoder", "text_encoder_2")
+VAE_FACTOR = 8  # pixels a latent
+STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of Stable Diffusion, whatever its size
 ROOM = 4  # times the UNet's copy: itself, activations, gradients
 
 
@@ -55,13 +58,8 @@ class TrainableComfyModel(host.ComfyModel):
         _check(model)
         self.vae = vae
         self.dtype = _compute_dtype(model, self.device)
-        stage = clip.cond_stage_model
-        self._text_encoder = getattr(stage, stage.clip)
-        self._text_prefix = f"{stage.clip}."
-        self._text_keys = {
-            TEXT + path.removeprefix("transformer."): self._text_prefix + path
-            for path, _ in self._text_encoder.named_parameters()
-            if path.startswith("transformer.")
+        self._towers = {
+            name: Tower.of(clip, name, part) for name, part in zip(self.text.names, TEXT_PARTS, strict=False)
         }
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
@@ -77,7 +75,8 @@ class TrainableComfyModel(host.ComfyModel):
         if scope == "cross-attention":
             return entry_weights(self)
         if scope == "text_encoder":
-            return host.merged_weights(self.clip.patcher, self._text_prefix, self._text_keys)
+            towers = [host.merged_weights(self.clip.patcher, t.prefix, t.keys) for t in self._towers.values()]
+            return LazyWeights({name: lambda one=one, name=name: one[name] for one in towers for name in one})
         if scope == "unet":
             return host.merged_weights(self.model, host.UNET, self._keys)
         if scope == "attention":
@@ -87,52 +86,77 @@ class TrainableComfyModel(host.ComfyModel):
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> TrainableComfyModel:
         for name in weights:
-            if name not in self._keys and name not in self._text_keys:
+            if name not in self._keys and not any(name in tower.keys for tower in self._towers.values()):
                 raise ValueError(f"the model has no weight {name}")
         view = copy.copy(self)
         view._stand_ins = {**self._stand_ins, **weights}
         return view
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        if not any(name in self._text_keys for name in self._stand_ins):
+        if not any(name in tower.keys for tower in self._towers.values() for name in self._stand_ins):
             with torch.inference_mode():
                 encoded = super().encode_prompts(prompts)
             return EncodedPrompts(encoded.context.clone(), encoded.last_content)
-        rows = [self._tokens_of(prompt) for prompt in prompts]
-        context = self._encoded([[token[0] for token in row] for row in rows])
-        return EncodedPrompts(context, tuple(host.last_content(row) for row in rows))
+        windows = [self.text.windows_of(prompt) for prompt in prompts]
+        context = self._encoded({name: [[one[0] for one in w[name]] for w in windows] for name in self.text.names})
+        return EncodedPrompts(context, tuple(last_content(window[self.text.names[0]]) for window in windows))
 
     def encode_tokens(self, ids: Tensor) -> Tensor:
-        return self._encoded(ids.tolist())
+        rows = ids.tolist()
+        return self._encoded({name: [tower.padded(row) for row in rows] for name, tower in self._towers.items()})
 
-    def _encoded(self, tokens: list[list]) -> Tensor:
-        ours = self._in_place(self._text_keys, self._text_prefix, torch.float32)
+    def _encoded(self, tokens: Mapping[str, list[list]]) -> Tensor:
+        """The context of each encoder's tokens, with the pooled vector of the last encoder where the model reads it."""
         stage = self.clip.cond_stage_model
         stage.reset_clip_options()
         if self.clip.layer_idx is not None:
             stage.set_clip_options({"layer": self.clip.layer_idx})
-        weights = self._all_weights(self.clip.patcher, self._text_encoder, self._text_prefix, torch.float32)
-        with CopiedNorms(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
-            return functional_call(self._text_encoder, {**weights, **ours}, (tokens,))[0]
+        contexts = []
+        for name, tower in self._towers.items():
+            ours = self._in_place(tower.keys, tower.prefix, torch.float32)
+            weights = self._all_weights(self.clip.patcher, tower.module, tower.prefix, torch.float32)
+            with CopiedNorms(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
+                context, pooled = functional_call(tower.module, {**weights, **ours}, (tokens[name],))[:2]
+            contexts.append(context)
+        return pack(torch.cat(contexts, -1), pooled if self.text.pooled else None)
 
     def tokenize(self, prompt: str) -> list[int]:
-        ids = [token[0] for token in self._tokens_of(prompt)]
+        ids = [token[0] for token in self.text.windows_of(prompt)[self.text.names[0]]]
         if not all(isinstance(one, int) for one in ids):
             raise ValueError(f"'{prompt[:60]}' names an embedding, which is no word that can be attacked; leave it out")
         return ids
 
     def text_of(self, ids: Sequence[int]) -> str:
-        words = self.clip.tokenizer
-        return getattr(words, words.clip).tokenizer.decode(list(ids)).strip()
+        return self._towers[self.text.names[0]].tokenizer.tokenizer.decode(list(ids)).strip()
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         unet = self.model.model.diffusion_model
         weights = self._all_weights(self.model, unet, host.UNET, self.dtype)
         ours = self._in_place(self._keys, host.UNET, self.dtype)
-        given = latents.to(self.device, self.dtype), timesteps.to(self.device)
-        options = {"optimized_attention_override": _differentiable_attention}
-        named = {"context": context.to(self.device, self.dtype), "transformer_options": options}
-        return functional_call(unet, {**weights, **ours}, given, named)
+        latents, context = latents.to(self.device, self.dtype), context.to(self.device, self.dtype)
+        named = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
+        if self.text.pooled:
+            context, row = context[:, :-1], context[:, -1]
+            named["y"] = self._label(row[:, : self._empty.pooled.shape[-1]], latents)
+        given = self._with_extra_channels(latents), timesteps.to(self.device)
+        return functional_call(unet, {**weights, **ours}, given, {"context": context, **named})
+
+    def _label(self, pooled: Tensor, latents: Tensor) -> Tensor:
+        """What SDXL reads beside the context: the pooled vector and the size of the picture, uncropped."""
+        height, width = (VAE_FACTOR * side for side in latents.shape[-2:])
+        adm = self.model.model.encode_adm(pooled_output=pooled, height=height, width=width, device=self.device)
+        return adm.to(self.device, self.dtype)
+
+    def _with_extra_channels(self, latents: Tensor) -> Tensor:
+        """As the host fills them in for a picture that is all to be painted (inpainting) or has no model (edits)."""
+        inner = self.model.model
+        missing = inner.model_config.unet_config["in_channels"] - latents.shape[1]
+        if not missing:
+            return latents
+        extra = inner.concat_cond(noise=latents, latent_image=torch.zeros_like(latents), device=self.device)
+        if extra is None or extra.shape[1] != missing:
+            raise UnsupportedModelError(f"MODEL reads {missing} channels beside latents, and what they hold is unknown")
+        return torch.cat([latents, extra.to(latents)], 1)
 
     def encode_images(self, images: Tensor) -> Tensor:
         if self.vae is None:
@@ -170,7 +194,7 @@ class TrainableComfyModel(host.ComfyModel):
     def latent_shape(self) -> tuple[int, int, int]:
         side = self.model.model.model_config.unet_config["image_size"]
         if side == STOCK_IMAGE_SIZE:
-            side = 96 if self.prediction_type == "v_prediction" else 64
+            side = 128 if self.text.pooled else 96 if self.prediction_type == "v_prediction" else 64
         return self.model.model.latent_format.latent_channels, side, side
 
     def forget(self) -> None:
@@ -194,6 +218,31 @@ class TrainableComfyModel(host.ComfyModel):
                 for path, _ in module.named_parameters()
             }
         return self._own[prefix]
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One text encoder: its module, weights by our names and the host's, and tokenizer."""
+
+    module: torch.nn.Module
+    prefix: str
+    keys: Mapping[str, str]
+    tokenizer: Any
+
+    @classmethod
+    def of(cls, clip, name: str, part: str) -> Tower:
+        """``name`` as the host's tokens are called, ``part`` as diffusers calls the encoder."""
+        stage, words = clip.cond_stage_model, clip.tokenizer
+        place = f"clip_{name}"
+        module, prefix = getattr(stage, place), f"{place}."
+        paths = [path for path, _ in module.named_parameters() if path.startswith("transformer.")]
+        keys = {f"{part}.{path.removeprefix('transformer.')}": prefix + path for path in paths}
+        return cls(module, prefix, keys, getattr(words, place))
+
+    def padded(self, row: Sequence[int]) -> list[int]:
+        """Tokens with this encoder's padding behind the first end-of-text."""
+        end = row.index(self.tokenizer.end_token)
+        return [*row[: end + 1], *[self.tokenizer.pad_token] * (len(row) - end - 1)]
 
 
 class CopiedNorms(TorchFunctionMode):
@@ -231,17 +280,11 @@ def image(picture: Image.Image) -> Tensor:
 
 
 def _check(model) -> None:
-    inner = model.model
     sampling = model.get_model_object("model_sampling")
     if isinstance(sampling, (comfy.model_sampling.EDM, comfy.model_sampling.X0)) or not isinstance(
         sampling, comfy.model_sampling.EPS
     ):
         raise UnsupportedModelError("MODEL predicts neither noise nor velocity, and training needs one of them")
-    channels = inner.model_config.unet_config["in_channels"]
-    if channels != inner.latent_format.latent_channels:
-        raise UnsupportedModelError(
-            f"MODEL reads {channels} channels, as inpainting models do, which cannot be trained; use the plain one"
-        )
 
 
 def _compute_dtype(model, device: torch.device) -> torch.dtype:

@@ -26,5 +26,6 @@ def load_pack() -> None:
     spec.loader.exec_module(sys.modules["pack"])
 
 
+sys.path.insert(0, str(Path(__file__).parent))
 load_comfy()
 load_pack()

@@ -1,0 +1,169 @@
+"""SDXL: two text encoders, and a pooled vector that has a map of its own."""
+
+import hashlib
+
+import comfy.lora
+import comfy.sd
+import pytest
+import small_sdxl
+import torch
+from pack.erasure_core import Erasure, rece
+from pack.erasure_core.concepts import parse_concepts
+from pack.erasure_core.methods.abo import abo
+from pack.erasure_core.methods.doco import doco
+from pack.erasure_core.methods.few_shot import few_shot
+from pack.erasure_core.model import CONTEXT, POOLED
+from pack.nodes import host, host_training
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    with torch.inference_mode(False):
+        return small_sdxl.model(), small_sdxl.clip()
+
+
+def digest(*modules) -> str:
+    found = hashlib.sha256()
+    for module in modules:
+        for weight in module.state_dict().values():
+            found.update(weight.numpy().tobytes())
+    return found.hexdigest()
+
+
+def sampled(model, clip, prompt: str) -> torch.Tensor:
+    """What the UNet puts out at a fixed noisy latent, by the host's own way to it."""
+    cond, pooled = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    inner = model.model
+    conds = inner.extra_conds(
+        cross_attn=cond, pooled_output=pooled, noise=noise, width=64, height=64, device=noise.device
+    )
+    given = {name: one.process_cond(1, device=noise.device).cond for name, one in conds.items()}
+    model.patch_model()
+    try:
+        return inner.apply_model(noise, torch.tensor([1.0]), **given)
+    finally:
+        model.unpatch_model()
+
+
+@torch.inference_mode()
+def test_context_and_pooled_vector_are_what_sampling_uses(loaded):
+    model, clip = loaded
+    seen = host.ComfyModel(model, clip)
+    (rows,) = seen.text_rows(["a painting by van gogh"])
+    cond, pooled = clip.encode_from_tokens(clip.tokenize("a painting by van gogh"), return_pooled=True)
+    assert torch.equal(rows[CONTEXT][0].rows, cond[0]) and torch.equal(rows[POOLED][0].rows, pooled)
+    assert rows[CONTEXT][0].last_content == 5 and rows[POOLED][0].last_content == 0
+    packed = seen.encode_prompts(["a painting by van gogh"]).context
+    assert packed.shape == (1, 78, 80) and torch.equal(packed[:, :77], cond)
+    assert torch.equal(packed[:, 77, :48], pooled) and not packed[:, 77, 48:].any()
+    entries = seen.text_entries()
+    assert entries[POOLED].columns == (0, 48) and len(entries[CONTEXT].weights) == 16
+    assert (seen.context_dim, seen.tokens) == (80, 77)
+
+
+@torch.inference_mode()
+def test_an_erased_concept_reads_as_its_replacement(loaded):
+    """With next to nothing that holds the weights, the layers get from the bare name what the replacement gives."""
+    model, clip = loaded
+    before = digest(model.model, clip.cond_stage_model)
+    seen = host.ComfyModel(model, clip)
+    edited, _ = host.apply_erasure(model, clip, rece(seen, "cat -> dog", loops=0, ridge=1e-6, preserve_scale=1e-9))
+    assert digest(model.model, clip.cond_stage_model) == before
+    cat, dog = seen.text_rows(["cat", "dog"])
+    for name, entry in host.ComfyModel(edited, clip).text_entries().items():
+        one, other = cat[name][0], dog[name][0]
+        concept, target = (rows.rows[rows.last_content :] for rows in (one, other))
+        for layer, weight in entry.weights.items():
+            own = seen.text_entries()[name]
+            wanted, shown = target @ own.part(own.weights[layer]).T, concept @ own.part(own.weights[layer]).T
+            assert (concept @ entry.part(weight).T - wanted).norm() < 1e-2 * (shown - wanted).norm(), layer
+    apart = sampled(edited, clip, "cat") - sampled(model, clip, "cat")
+    assert apart.norm() > 0.01 and digest(model.model, clip.cond_stage_model) == before
+
+
+@torch.inference_mode()
+def test_the_columns_of_sizes_stay(loaded):
+    model, clip = loaded
+    erasure = rece(host.ComfyModel(model, clip), ["van gogh -> art", "monet"], loops=2)
+    change = erasure.deltas[host.LABEL].dense()
+    assert change[:, :48].any() and not change[:, 48:].any()
+    edited, _ = host.apply_erasure(model, clip, erasure)
+    own, new = (host.text_weights(one)[host.LABEL] for one in (model, edited))
+    torch.testing.assert_close(new, own + change, rtol=0, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_files_and_the_stock_loader(loaded, tmp_path, caplog):
+    model, clip = loaded
+    erasure = rece(host.ComfyModel(model, clip), "van gogh -> art", preserve=["", "monet"])
+    direct = host.text_weights(host.apply_erasure(model, clip, erasure)[0])
+    path = erasure.save(tmp_path / "sdxl.safetensors")
+    back = Erasure.load(path)
+    assert {name: one.columns for name, one in back.maps.items()} == {CONTEXT: None, POOLED: (0, 48)}
+    assert torch.equal(back.maps[POOLED].change.up, erasure.maps[POOLED].change.up)
+    tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
+    stock, _ = comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
+    assert "not loaded" not in caplog.text
+    for name, weight in host.text_weights(stock).items():
+        assert torch.equal(weight, direct[name])
+    again = back.rebased_on(host.ComfyModel(model, clip))
+    for name, delta in again.deltas.items():
+        torch.testing.assert_close(delta.dense(), erasure.deltas[name].dense(), rtol=1e-4, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_an_erasure_before_is_seen(loaded):
+    """Erasing again what is gone changes hardly anything."""
+    model, clip = loaded
+    settings = {"loops": 0, "ridge": 1e-6, "preserve_scale": 1e-9}
+    first = rece(host.ComfyModel(model, clip), "cat -> dog", **settings)
+    edited, _ = host.apply_erasure(model, clip, first)
+    second = rece(host.ComfyModel(edited, clip), "cat -> dog", **settings)
+    for name in (*list(first.maps[CONTEXT].names)[:2], host.LABEL):
+        assert host.text_weights(edited)[name].shape == first.deltas[name].dense().shape
+    (rows,) = host.ComfyModel(model, clip).text_rows(["cat"])
+    gone = [second.deltas[n].dense() @ rows[CONTEXT][0].rows.T for n in second.maps[CONTEXT].names]
+    shown = [first.deltas[n].dense() @ rows[CONTEXT][0].rows.T for n in first.maps[CONTEXT].names]
+    assert torch.stack([g.norm() for g in gone]).sum() < 3 * torch.stack([s.norm() for s in shown]).sum()
+
+
+def test_training_sees_what_sampling_sees(loaded):
+    model, clip = loaded
+    with host_training.trainable(model, clip) as seen:
+        frozen = seen.encode_prompts(["a cat", "van gogh"]).context
+        view = seen.with_weights(seen.weights_of("text_encoder"))
+        torch.testing.assert_close(view.encode_prompts(["a cat", "van gogh"]).context, frozen, rtol=0, atol=1e-5)
+        ids = torch.tensor([seen.tokenize(prompt) for prompt in ("a cat", "van gogh")])
+        torch.testing.assert_close(seen.encode_tokens(ids), frozen, rtol=0, atol=1e-5)
+        noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+        sigma = torch.tensor([1.0])
+        scaled = model.model.model_sampling.calculate_input(sigma, noise)
+        timestep = model.model.model_sampling.timestep(sigma).long()
+        with torch.no_grad():
+            output = seen.predict_noise(scaled, timestep, frozen[:1])
+        clean = model.model.model_sampling.calculate_denoised(sigma, output, noise)
+    torch.testing.assert_close(clean, sampled(model, clip, "a cat"), rtol=1e-3, atol=1e-3)
+
+
+def test_every_method_trains(loaded, monkeypatch):
+    model, clip = loaded
+    before = digest(model.model, clip.cond_stage_model)
+    with host_training.trainable(model, clip) as seen:
+        assert seen.latent_shape() == (4, 128, 128)
+        monkeypatch.setattr(seen, "latent_shape", lambda: (4, 8, 8))
+        towers = few_shot(seen, "cat", None, steps=2, batch_size=1, learning_rate=1e-3)
+        anchors = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        adversarial = doco(
+            seen, "cat -> dog", anchor_latents=anchors, steps=2, warm_up=0, batch_size=2, learning_rate=1e-3
+        )
+        guided = abo(seen, "cat -> dog", steps=2, trajectories=1, sampling_steps=1, batch_size=1, learning_rate=1e-3)
+    assert digest(model.model, clip.cond_stage_model) == before
+    assert {name.partition(".")[0] for name in towers.deltas} == {"text_encoder", "text_encoder_2"}
+    for erasure in (adversarial, guided):
+        assert erasure.deltas[host.LABEL].dense().any() and len(erasure.deltas) == 17
+    edited_model, edited_clip = host.apply_erasure(model, clip, towers)
+    context, pooled = edited_clip.encode_from_tokens(edited_clip.tokenize("cat"), return_pooled=True)
+    plain, plain_pooled = clip.encode_from_tokens(clip.tokenize("cat"), return_pooled=True)
+    assert not torch.allclose(context, plain) and not torch.allclose(pooled, plain_pooled)
+    assert parse_concepts("cat") == list(towers.concepts)
