@@ -36,9 +36,10 @@ def sampled(model, clip, prompt: str) -> torch.Tensor:
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     inner = model.model
     conds = inner.extra_conds(
-        cross_attn=cond, pooled_output=pooled, noise=noise, width=64, height=64, device=noise.device
-    )
-    given = {name: one.process_cond(1, device=noise.device).cond for name, one in conds.items()}
+        cross_attn=cond, pooled_output=pooled, noise=noise, latent_image=torch.zeros_like(noise), width=64, height=64,
+        device=noise.device,
+    )  # fmt: skip
+    given = {name: one.process_cond(1, device=noise.device, area=None).cond for name, one in conds.items()}
     model.patch_model()
     try:
         return inner.apply_model(noise, torch.tensor([1.0]), **given)
@@ -128,8 +129,13 @@ def test_an_erasure_before_is_seen(loaded):
     assert torch.stack([g.norm() for g in gone]).sum() < 3 * torch.stack([s.norm() for s in shown]).sum()
 
 
-def test_training_sees_what_sampling_sees(loaded):
+@pytest.mark.parametrize("channels", [4, 9])
+def test_training_sees_what_sampling_sees(loaded, channels):
+    """Inpainting models too: nine channels, of a picture that is all to be painted."""
     model, clip = loaded
+    if channels != 4:
+        with torch.inference_mode(False):
+            model = small_sdxl.model(in_channels=channels)
     with host_training.trainable(model, clip) as seen:
         frozen = seen.encode_prompts(["a cat", "van gogh"]).context
         view = seen.with_weights(seen.weights_of("text_encoder"))

@@ -234,7 +234,7 @@ def test_it_learns_low_rank(toy):
     assert all(isinstance(delta, LowRank) and delta.rank == 2 for delta in erasure.deltas.values())
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", ["doco", "abo"])
 def test_gradient_checkpointing_learns_the_same(toy, name):
     results = []
     for option in (False, True):
@@ -302,8 +302,9 @@ def test_models_that_cannot_be_trained(toy):
     model, clip, _ = toy
     inpainting = host_toy._model()
     inpainting.model.model_config.unet_config = inpainting.model.model_config.unet_config | {"in_channels": 33}
-    with pytest.raises(UnsupportedModelError, match="reads 33 channels, as inpainting models do"):
-        host_training.TrainableComfyModel(inpainting, clip)
+    odd = host_training.TrainableComfyModel(inpainting, clip)
+    with pytest.raises(UnsupportedModelError, match="reads 17 channels beside latents, and what they hold is unknown"):
+        odd.predict_noise(torch.zeros(1, 16, 8, 8), torch.tensor([1]), odd.encode_prompts([""]).context)
     clean = model.clone()
 
     class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
