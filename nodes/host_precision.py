@@ -35,6 +35,7 @@ def report_rounding(patcher, deltas: Mapping[str, Delta], strength: float, what:
     return error
 
 
+@torch.no_grad()
 def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> float:
     """What is lost where the changes act, relative to them, in the Frobenius norm over all of ``deltas``.
 

@@ -59,6 +59,7 @@ class StoredWeight:
             return self.weight.detach()
         return self.merged(device).to(dtype)
 
+    @torch.no_grad()
     def rounded(self, value: Tensor) -> Tensor:
         """``value`` in float32 as the model would keep it; overwrites ``value``."""
         if self._is_ggml and not self.weight.is_floating_point():
