@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import torch
-from conftest import load_comfy
+from hosting import load_comfy
 
 load_comfy()
 
@@ -255,6 +252,14 @@ def write(path: Path, entries: list[Entry], tensors: Iterator[torch.Tensor]) -> 
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
+def make(family: str, path: Path, dtype: str = "fp16", *, small: bool = False) -> None:
+    """Write the checkpoint; as the command does."""
+    entries = entries_of(FAMILIES[family], dtype, small)
+    write(path, entries, tensors_of(entries, FAMILIES[family].v_prediction))
+    count = sum(math.prod(entry.shape) for entry in entries)
+    print(f"{len(entries)} tensors, {count / 1e6:.0f} M weights, {path.stat().st_size / 1e9:.1f} GB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("family", choices=FAMILIES)
@@ -262,11 +267,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="fp16")
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
-    family = FAMILIES[options.family]
-    entries = entries_of(family, options.dtype, options.small)
-    write(options.file, entries, tensors_of(entries, family.v_prediction))
-    count = sum(math.prod(entry.shape) for entry in entries)
-    print(f"{len(entries)} tensors, {count / 1e6:.0f} M weights, {options.file.stat().st_size / 1e9:.1f} GB")
+    make(options.family, options.file, options.dtype, small=options.small)
 
 
 if __name__ == "__main__":
