@@ -215,10 +215,12 @@ def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, 
             raise ValueError(
                 f"the erasure changes {name}, which {what} does not have; it was made for another kind of model"
             )
-        if _shape(delta) != stored(patcher, key).shape:
+        weight = stored(patcher, key)
+        weight.check_readable()
+        if _shape(delta) != weight.shape:
             raise ValueError(
                 f"the erasure was made for another kind of model: it changes {name} as {_shape(delta)}, "
-                f"in {what} that is {stored(patcher, key).shape}"
+                f"in {what} that is {weight.shape}"
             )
         changes[key] = delta
     clone = owner.clone()

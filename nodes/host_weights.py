@@ -42,11 +42,17 @@ class StoredWeight:
         scaled = getattr(self.layer, "scale_weight", None) is not None
         return _said(self.weight.dtype) + ", scaled" * scaled
 
-    def merged(self, device: torch.device) -> Tensor:
-        """With its patches, in float32 on ``device``; never the model's own tensor.
+    def check_readable(self) -> None:
+        """Raise ``UnsupportedModelError`` for a quantised weight that cannot be read."""
+        if not (self.weight.is_floating_point() or self._is_ggml or isinstance(self.weight, QuantizedTensor)):
+            raise UnsupportedModelError(
+                f"MODEL is quantised ({self.key} is stored as {_said(self.weight.dtype)}, as in NF4) "
+                "and its weights cannot be read; load it in fp32, fp16, bf16, fp8 or GGUF"
+            )
 
-        Raises ``UnsupportedModelError`` for a quantised weight that cannot be read.
-        """
+    def merged(self, device: torch.device) -> Tensor:
+        """With its patches, in float32 on ``device``; never the model's own tensor. Raises as ``check_readable``."""
+        self.check_readable()
         return comfy.lora.calculate_weight(self.patches, self._read(self.weight, device), self.key)
 
     @torch.no_grad()
@@ -76,11 +82,6 @@ class StoredWeight:
             kind, shape = weight.tensor_type, weight.tensor_shape
             bare = type(weight)(weight.data, tensor_type=kind, tensor_shape=shape, patches=[])
             return self.layer.get_weight(bare, torch.float32).to(device, torch.float32, copy=True)
-        if not weight.is_floating_point():
-            raise UnsupportedModelError(
-                f"MODEL is quantised ({self.key} is stored as {_said(weight.dtype)}, as in NF4) "
-                "and its weights cannot be read; load it in fp32, fp16, bf16, fp8 or GGUF"
-            )
         copy = comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True)
         convert = getattr(self.layer, f"convert_{self._name}", None)
         return convert(copy, inplace=True) if convert else copy

@@ -107,7 +107,7 @@ def test_weights_change_by_what_the_erasure_says(family, loaded, erased):
 
 
 def test_the_concept_becomes_its_replacement(loaded, erased):
-    """In every layer, on the rows that the edit is about: nearer by default, the same where nothing holds the weights."""
+    """In every layer, on the rows that the edit is about: nearer by default, the same when nothing holds the weights."""
     model, clip = loaded
     seen = host.ComfyModel(model, clip)
     concept, instead = seen.text_rows(["van gogh", "art"])
