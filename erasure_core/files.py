@@ -23,7 +23,7 @@ from torch import Tensor
 from .closed_form import LowRank
 from .concepts import Concept
 from .erasure import ContextMap, Delta, Dense, Erasure, Origin
-from .kohya import stem
+from .kohya import stems
 from .model import CONTEXT
 
 FORMAT = 2
@@ -99,8 +99,9 @@ def load(path: str | Path) -> Erasure:
 
 def _tensors(erasure: Erasure) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
+    keys = stems(erasure.deltas)
     for name, delta in erasure.deltas.items():
-        key = stem(name)
+        key = keys[name]
         if isinstance(delta, LowRank):
             tensors[f"{key}.lora_up.weight"] = delta.up.float().contiguous()
             tensors[f"{key}.lora_down.weight"] = delta.down.float().clone().contiguous()
@@ -137,7 +138,7 @@ def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:
                 raise ErasureFileError(f"{key} holds NaN or infinite values")
         return tensor
 
-    deltas = {name: _delta(name, take) for name in header["weights"]}
+    deltas = {name: _delta(name, key, take) for name, key in stems(header["weights"]).items()}
     left = sorted(set(tensors) - used)
     if left:
         raise ErasureFileError(f"it holds tensors that its header does not list, for example {left[0]}")
@@ -163,8 +164,7 @@ def _from_format_1(header: dict[str, Any]) -> dict[str, Any]:
     return {**header, "format": FORMAT, "maps": maps}
 
 
-def _delta(name: str, take) -> Delta:
-    key = stem(name)
+def _delta(name: str, key: str, take) -> Delta:
     up, down, alpha = (take(f"{key}.{part}") for part in ("lora_up.weight", "lora_down.weight", "alpha"))
     if up is not None and down is not None:
         if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:

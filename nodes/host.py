@@ -23,7 +23,9 @@ from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelErr
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows, fingerprint
+from .host_precision import report_rounding
 from .host_text import Encoded, TextEncoders
+from .host_weights import stored
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +71,10 @@ class ComfyModel:
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}
-        entries = {CONTEXT: TextEntry(merged_weights(self.model, UNET, cross))}
+        entries = {CONTEXT: TextEntry(merged_weights(self.model, cross))}
         if self.text.pooled:
             width = self._empty.pooled.shape[-1]
-            label = merged_weights(self.model, UNET, {LABEL: self._keys[LABEL]})
+            label = merged_weights(self.model, {LABEL: self._keys[LABEL]})
             entries[POOLED] = TextEntry(label, columns=(0, width))
         return entries
 
@@ -106,17 +108,14 @@ def text_weights(model, *, patched: bool = True) -> Mapping[str, Tensor]:
     """The weights of a UNet that read text, in float32, by diffusers' names, merged with the patches or without."""
     pooled = reads_pooled(model)
     keys = {name: key for name, key in unet_keys(model).items() if name.endswith(CROSS) or (pooled and name == LABEL)}
-    return merged_weights(model, UNET, keys, patched=patched)
+    return merged_weights(model, keys, patched=patched)
 
 
-def merged_weights(patcher, prefix: str, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
-    """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's, after prefix."""
-    entries, device = patcher.get_key_patches(prefix), _working_device(patcher)
-    readers = {}
-    for name, key in keys.items():
-        entry = entries[key] if patched else entries[key][:1]
-        readers[name] = lambda entry=entry, key=key: merged(entry, key, device)
-    return LazyWeights(readers)
+def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
+    """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's."""
+    device = _working_device(patcher)
+    kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
+    return LazyWeights({name: lambda weight=weight: weight.merged(device) for name, weight in kept.items()})
 
 
 def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, strength_clip: float = 1.0):
@@ -194,16 +193,6 @@ def _working_device(model) -> torch.device:
     return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
 
 
-def merged(entry: Sequence, key: str, device: torch.device) -> Tensor:
-    """A weight with its patches, from ``get_key_patches``, in float32 and never the model's own tensor."""
-    (weight, convert), *patches = entry
-    if not weight.is_floating_point():
-        raise UnsupportedModelError(
-            f"MODEL is quantised ({key} is stored as {str(weight.dtype).removeprefix('torch.')}, as in GGUF or NF4) "
-            "and its weights cannot be read; load it in fp32, fp16, bf16 or fp8"
-        )
-    copy = comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True)
-    return comfy.lora.calculate_weight(patches, convert(copy, inplace=True), key)
 
 
 def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:
@@ -219,25 +208,28 @@ def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:
 def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, Delta], strength: float, what: str):
     """A clone of a MODEL or CLIP that has the changes."""
     weights = patcher.model_state_dict()
-    patches = {}
+    changes = {}
     for name, delta in deltas.items():
         key = keys.get(name)
         if key not in weights:
             raise ValueError(
                 f"the erasure changes {name}, which {what} does not have; it was made for another kind of model"
             )
-        if _shape(delta) != tuple(weights[key].shape):
+        weight = stored(patcher, key)
+        weight.check_readable()
+        if _shape(delta) != weight.shape:
             raise ValueError(
                 f"the erasure was made for another kind of model: it changes {name} as {_shape(delta)}, "
-                f"in {what} that is {tuple(weights[key].shape)}"
+                f"in {what} that is {weight.shape}"
             )
-        patches[key] = _patch(delta)
-    if any("float8" in str(weights[key].dtype) for key in patches):
-        log.warning("%s is stored in fp8: ComfyUI rounds changed weights at random, so the erasure is not exact.", what)
+        changes[key] = delta
     clone = owner.clone()
-    left = set(patches) - set(clone.add_patches(patches, strength))
+    taken = clone.add_patches({key: _patch(delta) for key, delta in changes.items()}, strength)
+    left = set(changes) - set(taken)
     if left:
         raise UnsupportedModelError(f"ComfyUI did not take the change of {sorted(left)[0]} in {what}")
+    if changes:
+        report_rounding(getattr(clone, "patcher", clone), changes, strength, what)
     return clone
 
 

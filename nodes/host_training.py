@@ -23,6 +23,7 @@ from ..erasure_core import EncodedPrompts, UnsupportedModelError
 from ..erasure_core.model import Callback, LazyWeights, TextEntry, entry_weights, overlaid
 from . import host
 from .host_text import last_content, pack
+from .host_weights import stored
 
 log = logging.getLogger(__name__)
 
@@ -75,13 +76,13 @@ class TrainableComfyModel(host.ComfyModel):
         if scope == "cross-attention":
             return entry_weights(self)
         if scope == "text_encoder":
-            towers = [host.merged_weights(self.clip.patcher, t.prefix, t.keys) for t in self._towers.values()]
+            towers = [host.merged_weights(self.clip.patcher, t.keys) for t in self._towers.values()]
             return LazyWeights({name: lambda one=one, name=name: one[name] for one in towers for name in one})
         if scope == "unet":
-            return host.merged_weights(self.model, host.UNET, self._keys)
+            return host.merged_weights(self.model, self._keys)
         if scope == "attention":
             keys = {name: key for name, key in self._keys.items() if ".attn1." in name or ".attn2." in name}
-            return host.merged_weights(self.model, host.UNET, keys)
+            return host.merged_weights(self.model, keys)
         raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> TrainableComfyModel:
@@ -212,10 +213,8 @@ class TrainableComfyModel(host.ComfyModel):
     def _all_weights(self, patcher, module, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """Every weight of a module as a normal tensor, merged with the patches; a copy where the host's will not do."""
         if prefix not in self._own:
-            entries = patcher.get_key_patches(prefix)
             self._own[prefix] = {
-                path: _normal(entries[prefix + path], prefix + path, self.device, dtype)
-                for path, _ in module.named_parameters()
+                path: stored(patcher, prefix + path).plain(self.device, dtype) for path, _ in module.named_parameters()
             }
         return self._own[prefix]
 
@@ -309,13 +308,6 @@ def _make_room(seen: TrainableComfyModel) -> None:
         if seen.device.type == "cuda":
             numbers = sum(weight.numel() for weight in seen.model.model.diffusion_model.parameters())
             management.free_memory(ROOM * numbers * seen.dtype.itemsize, seen.device)
-
-
-@torch.no_grad()
-def _normal(entry: Sequence, key: str, device: torch.device, dtype: torch.dtype) -> Tensor:
-    weight = entry[0][0]
-    usable = len(entry) == 1 and not weight.is_inference() and (weight.device, weight.dtype) == (device, dtype)
-    return weight.detach() if usable else host.merged(entry, key, device).to(dtype)
 
 
 def _differentiable_attention(function, *arguments, **named) -> Tensor:

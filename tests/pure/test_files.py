@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from erasure_core import Dense, Erasure, ErasureFileError, LowRank, files, rece
-from erasure_core.kohya import stem
+from erasure_core.kohya import stem, stems
 from erasure_core.model import CONTEXT
 
 FIRST = next(iter(LAYERS))
@@ -86,6 +86,15 @@ def test_names_of_the_other_parts() -> None:
     for name in ("vae.a.weight", "unet.weight", "unet.a.buffer", "a"):
         with pytest.raises(ValueError, match="no name for the weight"):
             stem(name)
+
+
+def test_names_in_files_for_sdxl() -> None:
+    """The first of two text encoders has a number; the layer of the pooled vector its name in original checkpoints."""
+    label, first, second = "unet.add_embedding.linear_1.weight", "text_encoder.a.weight", "text_encoder_2.a.weight"
+    numbered = {label: "lora_unet_label_emb_0_0", first: "lora_te1_a", second: "lora_te2_a"}
+    for names in ([label, first], [first, second], [label, first, second]):
+        assert stems(names) == {name: numbered[name] for name in names}
+    assert stems([first, FIRST]) == {first: "lora_te_a", FIRST: stem(FIRST)}
 
 
 def test_a_file_rescaled_by_its_alpha(saved: Path, erasure: Erasure) -> None:

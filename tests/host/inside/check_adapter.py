@@ -154,13 +154,17 @@ def test_a_foreign_erasure_is_warned_about(toy, caplog):
 
 
 def test_fp8_is_warned_about(toy, caplog):
-    _, clip = toy
+    """Where its rounding is a good part of the change; in float32 it never is."""
+    model, clip = toy
     rounded = altered(lambda inner: to_k(inner).to(torch.float8_e4m3fn))
-    seen = host.ComfyModel(rounded, clip)
-    assert seen.text_entries()[CONTEXT].weights[KEY].dtype == torch.float32
-    host.apply_erasure(rounded, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    assert merged(rounded, clip)[KEY].dtype == torch.float32
+    large, small = (made({KEY: Dense(torch.full((96, 192), change))}) for change in (1.0, 0.01))
+    for erasure, of_model in ((large, rounded), (small, model)):
+        host.apply_erasure(of_model, clip, erasure)
+    assert not caplog.records
+    host.apply_erasure(rounded, clip, small)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "fp8" in caplog.text
+    assert "MODEL is stored in float8_e4m3fn, and rounding to it loses" in caplog.text
 
 
 def test_a_quantised_model_is_refused(toy):

@@ -1,30 +1,11 @@
 """Tests that ``test_inside.py`` runs where ComfyUI is on the path; the pack is ``pack`` there."""
 
-import importlib.util
-import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(Path(__file__).parent))
 
-
-def load_comfy() -> None:
-    """ComfyUI reads its command line when it is imported; COMFYUI_OPTION adds to it."""
-    import comfy.options
-
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", *os.environ.get("COMFYUI_OPTION", "").split()]
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401
-
-    sys.argv = arguments
-
-
-def load_pack() -> None:
-    """As ComfyUI loads a folder of custom_nodes."""
-    spec = importlib.util.spec_from_file_location("pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pack"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["pack"])
-
+from hosting import load_comfy, load_pack  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 load_comfy()

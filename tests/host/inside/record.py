@@ -1,0 +1,26 @@
+"""What a check has found, as a line of JSON that ``tools/families_table.py`` reads."""
+
+import json
+import os
+from pathlib import Path
+
+import comfyui_version
+from pack.nodes import host
+from pack.nodes.host_weights import stored
+
+ROOT = Path(__file__).resolve().parents[3]
+FULL = os.environ.get("FULL") == "1"
+
+
+def record(family: str, model, **facts: bool | float) -> None:
+    """Append ``facts`` about a MODEL to FAMILIES_LOG, build/families.jsonl without it."""
+    keys = host.unet_keys(model)
+    name = next(name for name in keys if name.endswith("attn2.to_k.weight"))
+    line = {
+        "family": family, "size": "full" if FULL else "small", "precision": stored(model, keys[name]).precision,
+        "host": comfyui_version.__version__, **facts,
+    }  # fmt: skip
+    path = Path(os.environ.get("FAMILIES_LOG") or ROOT / "build" / "families.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
