@@ -85,8 +85,9 @@ def few_shot(
     ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
     chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise, is ``growth``
     times what it was. With ``rank`` the changes are low-rank. ``towers`` chooses the text encoders to train where
-    there are two (SDXL), by their names in diffusers. Layers that the model does not read are left alone. Raises
-    ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the model is only read.
+    there are two (SDXL), by their names in diffusers. Layers that the model does not read are left alone, "the last
+    layer" is the last that it reads. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when
+    the loss explodes; the model is only read.
     """
     budget = Budget(steps, seconds)
     settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)

@@ -49,7 +49,7 @@ def untouched(sdxl):
 def bits(pipe) -> str:
     """A hash of every weight of a pipeline."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    return digest({f"{part}.{n}": w.detach() for part, module in modules.items() for n, w in module.state_dict().items()})
+    return digest({f"{part}.{name}": w for part, module in modules.items() for name, w in module.state_dict().items()})
 
 
 def encoded(pipe, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -332,9 +332,7 @@ def test_what_is_no_family_is_refused_in_a_sentence() -> None:
 @pytest.fixture
 def scene(sdxl, no_cat: Erasure) -> Scene:
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
-    return Scene(
-        sdxl, no_cat.over(sdxl), "cat", "object", images, pictures=2, sampling_steps=2, budget=Budget(4)
-    )
+    return Scene(sdxl, no_cat.over(sdxl), "cat", "object", images, pictures=2, sampling_steps=2, budget=Budget(4))
 
 
 def test_the_pooled_vector_is_derived_through_its_own_layers(scene: Scene) -> None:
