@@ -161,7 +161,7 @@ class Erasure:
         changed = {}
         for scope in ("unet", "text_encoder"):
             own = model.weights_of(scope)
-            for name in [name for name in self.deltas if name.startswith(f"{scope}.")]:
+            for name in [name for name in self.deltas if name.startswith(scope)]:
                 delta = self.deltas[name].dense()
                 if name not in own or own[name].shape != delta.shape:
                     shape = tuple(delta.shape)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 CONTEXT, POOLED = "context", "pooled"
-TOKEN_EMBEDDING = "text_encoder.text_model.embeddings.token_embedding.weight"
+TOKEN_EMBEDDING = ".embeddings.token_embedding.weight"
 
 Callback = Callable[[int, int, str], None]
 """Called as ``callback(done, total, what)``; whatever it raises cancels the work and reaches the caller."""
@@ -152,6 +152,15 @@ def entry_weights(model: TextToImageModel) -> Mapping[str, Tensor]:
     return LazyWeights(
         {name: lambda entry=entry, name=name: entry.weights[name] for entry in entries for name in entry.weights}
     )
+
+
+def token_embeddings(model: TextToImageModel) -> dict[str, Tensor]:
+    """The table of each text encoder, ``[vocabulary, width]``, by its name."""
+    weights = model.weights_of("text_encoder")
+    found = {name: weights[name] for name in weights if name.endswith(TOKEN_EMBEDDING)}
+    if not found:
+        raise UnsupportedModelError(f"the text encoder has no weight named ...{TOKEN_EMBEDDING}, so no words to learn")
+    return found
 
 
 def context_rows(encoded: EncodedPrompts) -> list[dict[str, tuple[TextRows, ...]]]:

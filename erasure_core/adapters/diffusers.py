@@ -1,17 +1,17 @@
-"""A diffusers ``StableDiffusionPipeline`` behind the ``TextToImageModel`` protocol."""
+"""A diffusers pipeline of the Stable Diffusion families behind the ``TextToImageModel`` protocol."""
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ..model import (
     CONTEXT,
+    POOLED,
     EncodedPrompts,
     LazyWeights,
     TextEntry,
@@ -21,215 +21,144 @@ from ..model import (
     entry_weights,
     overlaid,
 )
+from .diffusers_images import Images
+from .diffusers_parts import ENCODERS, Parts, merged
+from .diffusers_text import TOKENIZERS, TextEncoders
 
-PARTS = ("unet", "text_encoder", "text_encoder_2")
-NEST = "text_model."
+POOLED_LAYER = "unet.add_embedding.linear_1.weight"
+AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
+NEEDED = "a pipeline of Stable Diffusion 1.x, 2.x or XL is needed"
 
 
 class DiffusersModel:
     """See ``TextToImageModel``. The pipeline's own weights are never written: see ``patched``."""
 
-    def __init__(self, pipe, stand_ins: Mapping[str, Tensor] | None = None):
+    def __init__(self, pipe):
         self.pipe = pipe
-        self._stand_ins = dict(stand_ins or {})
+        self._images = Images(pipe)
+        self._stand_in(Parts(pipe))
         self.prediction_type: str = pipe.scheduler.config.prediction_type
         self.alphas_cumprod: Tensor = pipe.scheduler.alphas_cumprod.double()
-        self.context_dim: int = pipe.text_encoder.config.hidden_size
-        self.tokens: int = min(pipe.tokenizer.model_max_length, pipe.text_encoder.config.max_position_embeddings)
+        self.context_dim: int = self._text.width
+        self.tokens: int = self._text.tokens
+
+    def _stand_in(self, parts: Parts) -> None:
+        self._parts, self._text = parts, TextEncoders(parts)
 
     @property
     def device(self) -> torch.device:
         return self.pipe.unet.device
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        rows = [self._tokens_of(prompt) for prompt in prompts]
-        context = self.encode_tokens(torch.tensor([self._padded(row) for row in rows]))
-        return EncodedPrompts(context, tuple(len(row) - 2 for row in rows))
+        return EncodedPrompts(*self._text.encode(prompts))
 
-    def encode_tokens(self, ids: Tensor, batch: int = 32) -> Tensor:
-        distinct, places = ids.unique(dim=0, return_inverse=True)
-        device, ours = self.pipe.text_encoder.device, self._ours("text_encoder")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
-            parts = [self._call("text_encoder", ours, part.to(device))[0] for part in distinct.split(batch)]
-            return torch.cat(parts)[places.to(device)]
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        return self._text.encode_tokens(ids)
 
     def tokenize(self, prompt: str) -> list[int]:
-        return self._padded(self._tokens_of(prompt))
+        return self._text.tokenize(prompt)
 
     def text_of(self, ids: Sequence[int]) -> str:
-        return self.pipe.tokenizer.decode(list(ids)).strip()
-
-    def _padded(self, row: list[int]) -> list[int]:
-        return row + [self.pipe.tokenizer.pad_token_id] * (self.tokens - len(row))
+        return self._text.text_of(ids)
 
     def shortened(self, prompt: str) -> str:
         """The prompt, or as much of its beginning as the text encoder takes."""
-        if self._fits(prompt):
-            return prompt
-        return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
-
-    def _tokens_of(self, prompt: str) -> list[int]:
-        ids = self._ids(prompt)
-        if len(ids) > self.tokens:
-            raise ValueError(
-                f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, "
-                f"the text encoder takes {self.tokens - 2}; shorten it"
-            )
-        return ids
-
-    def _fits(self, prompt: str) -> bool:
-        return len(self._ids(prompt)) <= self.tokens
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.pipe.tokenizer(text, verbose=False)["input_ids"])
+        return self._text.shortened(prompt)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
-        readers = {}
-        for name, module in self.pipe.unet.named_modules():
-            if name.endswith(("attn2.to_k", "attn2.to_v")):
-                readers[f"unet.{name}.weight"] = lambda module=module: _merged(module)
-        return {CONTEXT: TextEntry(overlaid(LazyWeights(readers), self._stand_ins))} if readers else {}
+        unet, entries = self.pipe.unet, {}
+        readers = {
+            f"unet.{name}.weight": lambda module=module: merged(module)
+            for name, module in unet.named_modules()
+            if name.endswith(("attn2.to_k", "attn2.to_v"))
+        }
+        if readers:
+            entries[CONTEXT] = TextEntry(overlaid(LazyWeights(readers), self._parts.stand_ins))
+        if self._text.pooled:
+            reader = {POOLED_LAYER: lambda: merged(unet.add_embedding.linear_1)}
+            weights = overlaid(LazyWeights(reader), self._parts.stand_ins)
+            entries[POOLED] = TextEntry(weights, (0, self._text.pooled))
+        return entries
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        return context_rows(self.encode_prompts(prompts))
+        encoded = self.encode_prompts(prompts)
+        if not self._text.pooled:
+            return context_rows(encoded)
+        read = context_rows(EncodedPrompts(encoded.context[:, :-1], encoded.last_content))
+        pooled = encoded.context[:, -1:, : self._text.pooled]
+        return [{**rows, POOLED: (TextRows(row, 0),)} for rows, row in zip(read, pooled, strict=True)]
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
             return entry_weights(self)
         if scope not in ("attention", "unet", "text_encoder"):
             raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
-        part = "text_encoder" if scope == "text_encoder" else "unet"
-        self._without_loras()
-        wanted = {f"{part}.{name}": weight for name, weight in getattr(self.pipe, part).named_parameters()}
-        if part == "text_encoder":
-            wanted = {_nested(name): weight for name, weight in wanted.items()}
+        parts = self._parts.encoders if scope == "text_encoder" else ("unet",)
+        wanted = {name: weight for part in parts for name, weight in self._parts.weights(part).items()}
         if scope == "attention":
             wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
         readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
-        return overlaid(LazyWeights(readers), self._stand_ins)
+        return overlaid(LazyWeights(readers), self._parts.stand_ins)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
-        for name in weights:
-            owner, leaf = self._place(name)
-            if getattr(owner, leaf).dtype == torch.float16:
-                raise UnsupportedModelError("training in float16 gives NaN; load the model in float32 or bfloat16")
-        self._without_loras()
-        return DiffusersModel(self.pipe, {**self._stand_ins, **weights})
+        view = copy.copy(self)
+        view._stand_in(self._parts.replaced(weights))
+        return view
+
+    def patched(self, deltas: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        return self._parts.patched(deltas)
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        ours = self._ours("unet")
-        return self._call("unet", ours, latents, timesteps, encoder_hidden_states=context).sample
+        dtype, added = self.pipe.unet.dtype, {}
+        latents, context = latents.to(dtype), context.to(dtype)
+        if self._text.pooled:
+            pooled, context = context[:, -1, : self._text.pooled], context[:, :-1]
+            added["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._sizes(latents)}
+        seen = self._images.seen(latents)
+        return self._parts.call("unet", seen, timesteps, encoder_hidden_states=context, **added).sample
 
-    def _without_loras(self) -> None:
-        for part in ("unet", "text_encoder"):
-            if any(hasattr(module, "lora_A") for module in getattr(self.pipe, part).modules()):
-                raise UnsupportedModelError(
-                    f"the {part} has LoRAs on it, which cannot be trained through; call pipe.fuse_lora() and then "
-                    "pipe.unload_lora_weights()"
-                )
+    def _sizes(self, latents: Tensor) -> Tensor:
+        """What SDXL is told of the picture: its size, that nothing was cropped, and its size again.
 
-    def _ours(self, part: str) -> dict[str, Tensor]:
-        """Stand-ins for the weights of a part, by the names that it has for them, as it stores its own."""
-        found = {}
-        for name, tensor in self._stand_ins.items():
-            if name.startswith(part + "."):
-                owner, leaf = self._place(name)
-                weight = getattr(owner, leaf)
-                found[self._path(name)] = tensor.to(weight.device, weight.dtype)
-        return found
+        The refiner is told a score of beauty in place of the last.
+        """
+        height, width = (self.pipe.vae_scale_factor * side for side in latents.shape[2:])
+        config = self.pipe.unet.config
+        told = (config.projection_class_embeddings_input_dim - self._text.pooled) // config.addition_time_embed_dim
+        row = [height, width, 0, 0, *([height, width] if told == 6 else [AESTHETIC_SCORE])]
+        return torch.tensor([row] * len(latents), dtype=latents.dtype, device=latents.device)
 
-    def _call(self, part: str, ours: Mapping[str, Tensor], *arguments, **named):
-        """The module with ``ours`` in the places of its own weights, which get and keep nothing for gradients."""
-        module = getattr(self.pipe, part)
-        if torch.is_grad_enabled():
-            ours = {**{name: weight.detach() for name, weight in module.named_parameters()}, **ours}
-        return functional_call(module, ours, arguments, named) if ours else module(*arguments, **named)
-
-    @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        encoded = vae.encode((2 * images - 1).to(vae.device, vae.dtype))
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return latents * vae.config.scaling_factor
+        return self._images.encode(images)
 
-    @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:
-        vae = self.pipe.vae
-        images = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return self._images.decode(latents)
 
     def latent_shape(self) -> tuple[int, int, int]:
-        config = self.pipe.unet.config
-        size = config.sample_size
+        size = self.pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
-
-    @contextmanager
-    def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
-        """Stand-in parameters take the places of the named weights; the originals come back untouched."""
-        places = [(*self._place(name), delta) for name, delta in deltas.items()]
-        for owner, leaf, delta in places:
-            shape = tuple(getattr(owner, leaf).shape)
-            if tuple(delta.shape) != shape:
-                raise ValueError(f"the erasure changes a weight of shape {tuple(delta.shape)}, the model has {shape}")
-        originals = [(owner, leaf, getattr(owner, leaf)) for owner, leaf, _ in places]
-        try:
-            for (owner, leaf, delta), (_, _, weight) in zip(places, originals, strict=True):
-                changed = weight.detach().float() + delta.to(weight.device, torch.float32)
-                setattr(owner, leaf, nn.Parameter(changed.to(weight.dtype), requires_grad=False))
-            yield
-        finally:
-            for owner, leaf, weight in originals:
-                setattr(owner, leaf, weight)
-
-    def _place(self, name: str) -> tuple[nn.Module, str]:
-        part = name.partition(".")[0]
-        module, _, leaf = self._path(name).rpartition(".")
-        try:
-            if part not in PARTS:
-                raise AttributeError(part)
-            owner = getattr(self.pipe, part).get_submodule(module)
-            owner = getattr(owner, "base_layer", owner)
-            getattr(owner, leaf)
-        except AttributeError:
-            raise ValueError(f"the erasure changes {name}, which the model does not have") from None
-        return owner, leaf
-
-    def _path(self, name: str) -> str:
-        """A weight's name within its part: newer transformers have no ``text_model`` in the text encoder's."""
-        part, _, path = name.partition(".")
-        if path.startswith(NEST) and not hasattr(getattr(self.pipe, part, None), "text_model"):
-            return path.removeprefix(NEST)
-        return path
+        return self._images.channels, height, width
 
 
 def from_diffusers(pipe) -> DiffusersModel:
-    """Adapt a ``StableDiffusionPipeline`` (SD 1.x, SD 2.x and look-alikes).
+    """Adapt a pipeline of Stable Diffusion 1.x, 2.x or XL, of its refiner, for inpainting or for instructions.
 
-    Raises ``UnsupportedModelError`` for a pipeline without a UNet and one text encoder.
+    The refiner is asked for pictures of one aesthetic score, whether guidance leads to a prompt or away from it. Raises
+    ``UnsupportedModelError`` for a pipeline of another kind.
     """
-    missing = [part for part in ("unet", "text_encoder", "tokenizer", "vae") if getattr(pipe, part, None) is None]
+    kind = type(pipe).__name__
+    encoders = [part for part in ENCODERS if getattr(pipe, part, None) is not None]
+    parts = ["unet", *(encoders or ENCODERS[:1]), *(TOKENIZERS[part] for part in encoders or ENCODERS[:1]), "vae"]
+    missing = [part for part in parts if getattr(pipe, part, None) is None]
     if missing:
+        raise UnsupportedModelError(f"{kind} has no {', '.join(missing)}; {NEEDED}")
+    reads = pipe.unet.config.get("addition_embed_type")
+    if reads != ("text_time" if "text_encoder_2" in encoders else None):
         raise UnsupportedModelError(
-            f"{type(pipe).__name__} has no {', '.join(missing)}; a StableDiffusionPipeline (SD 1.x or 2.x) is needed"
+            f"{kind} has {' and '.join(encoders)} but its UNet's addition_embed_type is {reads}; {NEEDED}"
         )
-    if getattr(pipe, "text_encoder_2", None) is not None:
-        raise UnsupportedModelError(f"{type(pipe).__name__} has two text encoders, which is not supported yet")
+    if not hasattr(pipe.scheduler, "alphas_cumprod"):
+        raise UnsupportedModelError(
+            f"the {type(pipe.scheduler).__name__} of {kind} has no alphas_cumprod; {NEEDED}, with a DDIMScheduler"
+        )
     return DiffusersModel(pipe)
-
-
-def _nested(name: str) -> str:
-    """``text_encoder.text_model.encoder...`` as LoRA files and older transformers have it."""
-    part, _, path = name.partition(".")
-    return name if path.startswith(NEST) else f"{part}.{NEST}{path}"
-
-
-def _merged(module: nn.Module) -> Tensor:
-    """A linear layer's weight in at least float32, with the LoRAs that PEFT has put on it."""
-    base = getattr(module, "base_layer", module)
-    weight = base.weight.detach()
-    weight = weight if weight.dtype == torch.float64 else weight.float()
-    for adapter in getattr(module, "active_adapters", ()):
-        if base is not module and not module.merged and adapter in module.lora_A:
-            weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
-    return weight

@@ -8,13 +8,14 @@ coordinate gradients (arXiv 2307.15043), and every candidate is a text that a us
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from ..model import TOKEN_EMBEDDING, TextToImageModel
+from ..model import TextToImageModel, token_embeddings
 from ..training import Budget, denoising_error, gradients, train
+from .inversion import replaced
 from .scene import Attempt, Scene, attempt, dealt
 
 SLOTS = 5  # adversarial tokens, as in UnlearnDiffAtk
@@ -52,11 +53,11 @@ class Words:
 
     def __init__(self, model: TextToImageModel, prompt: str, generator: torch.Generator):
         self._model, self._prompt = model, prompt
-        self._table = model.weights_of("text_encoder")[TOKEN_EMBEDDING]
-        self._special = set(model.tokenize(""))
-        used = self._special | set(model.tokenize(prompt))
-        free = (one for one in reversed(range(min(self._special))) if one not in used)
-        self._places = torch.tensor([next(free) for _ in range(SLOTS)], device=self._table.device)
+        self._tables = token_embeddings(model)
+        special = set(model.tokenize(""))
+        self._ordinary = [one for one in range(len(next(iter(self._tables.values())))) if one not in special]
+        used = set(model.tokenize(prompt))
+        self._places = [one for one in reversed(self._ordinary) if one not in used][:SLOTS]
         self._ids = self._first(generator)
 
     def text(self, ids: list[int] | None = None) -> str:
@@ -64,11 +65,12 @@ class Words:
 
     def improve(self, error) -> Tensor:
         """Try the swaps that the gradient of ``error`` (of a context) favours; keep the best if it is better."""
-        rows = self._table[self._ids].clone().requires_grad_()
+        rows = {name: table[self._ids].clone().requires_grad_() for name, table in self._tables.items()}
         loss = error(self._embedded(rows))
-        slope = gradients(loss, [rows])[0]
+        slopes = zip(self._tables.values(), rows.values(), gradients(loss, list(rows.values())), strict=True)
         with torch.no_grad():
-            tried = list(self._likely(slope @ self._table.T - (slope * rows).sum(-1, keepdim=True)))
+            change = sum(slope @ table.T - (slope * row).sum(-1, keepdim=True) for table, row, slope in slopes)
+            tried = list(self._likely(change))
             if not tried:
                 return loss
             losses = torch.stack([error(self._model.encode_prompts([self.text(ids)]).context) for ids in tried])
@@ -78,11 +80,10 @@ class Words:
                 return losses[best]
         return loss.detach()
 
-    def _embedded(self, rows: Tensor) -> Tensor:
-        """The context with ``rows`` ``[SLOTS, d]`` for the embeddings of the slots, differentiable in them."""
-        tokens = self._row(self._places.tolist())
-        view = self._model.with_weights({TOKEN_EMBEDDING: self._table.index_copy(0, self._places, rows)})
-        return view.encode_tokens(torch.tensor([tokens]))
+    def _embedded(self, rows: Mapping[str, Tensor]) -> Tensor:
+        """The context with ``rows`` ``[SLOTS, width]`` of each table for the slots, differentiable in them."""
+        tables = {name: replaced(table, self._places, rows[name]) for name, table in self._tables.items()}
+        return self._model.with_weights(tables).encode_tokens(torch.tensor([self._row(self._places)]))
 
     def _row(self, ids: list[int]) -> list[int]:
         """The window with ``ids`` before the prompt."""
@@ -91,11 +92,12 @@ class Words:
 
     def _likely(self, change: Tensor) -> Iterator[list[int]]:
         """The swaps of least expected ``change`` ``[SLOTS, vocabulary]`` that are text, at most ``CANDIDATES``."""
+        change = change[:, self._ordinary]
         vocabulary, found = change.shape[1], 0
         for place in change.flatten().argsort()[: 20 * CANDIDATES].tolist():
-            slot, token = divmod(place, vocabulary)
-            ids = [*self._ids[:slot], token, *self._ids[slot + 1 :]]
-            if token not in self._special and ids != self._ids and self._is_text(ids):
+            slot, rank = divmod(place, vocabulary)
+            ids = [*self._ids[:slot], self._ordinary[rank], *self._ids[slot + 1 :]]
+            if ids != self._ids and self._is_text(ids):
                 yield ids
                 found += 1
             if found == CANDIDATES:
@@ -109,9 +111,9 @@ class Words:
 
     def _first(self, generator: torch.Generator) -> list[int]:
         """Tokens drawn at random, again until they are text."""
-        most = min(self._special)
         for _ in range(1000):
-            ids: list[int] = torch.randint(most, (SLOTS,), generator=generator).tolist()
+            drawn = torch.randint(len(self._ordinary), (SLOTS,), generator=generator).tolist()
+            ids = [self._ordinary[one] for one in drawn]
             if self._is_text(ids):
                 return ids
         raise ValueError(f"no {SLOTS} tokens fit before '{self._prompt}'; the prompt may be too long")

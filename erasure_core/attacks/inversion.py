@@ -1,17 +1,18 @@
 """Concept inversion (Circumventing Concept Erasure, arXiv 2308.01508): a word learned through the edited model.
 
-Textual inversion (arXiv 2208.01618) on the edited model: one token embedding is trained until prompts with it denoise
-pictures of the concept; the weights stay as they are.
+Textual inversion (arXiv 2208.01618) on the edited model: one token's embedding, in each text encoder that there is, is
+trained until prompts with it denoise pictures of the concept; the weights stay as they are.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..model import TOKEN_EMBEDDING
+from ..model import token_embeddings
 from ..prompts import wordings
 from ..training import denoising_error, descend, train
 from .scene import Attempt, Scene, attempt, dealt
@@ -26,13 +27,14 @@ def by_inversion(scene: Scene) -> Attempt:
     edited, generator = scene.edited, scene.generator()
     prompts = wordings(scene.kind, PLACEHOLDER)
     ids = torch.tensor([edited.tokenize(prompt) for prompt in prompts])
-    table = edited.weights_of("text_encoder")[TOKEN_EMBEDDING]
-    place = torch.tensor([placeholder(edited)], device=table.device)
-    word = table[place].clone().requires_grad_()
-    optimiser = torch.optim.Adam([word], LEARNING_RATE)
+    tables = token_embeddings(edited)
+    place = placeholder(edited)
+    words = {name: table[[place]].clone().requires_grad_() for name, table in tables.items()}
+    learned = list(words.values())
+    optimiser = torch.optim.Adam(learned, LEARNING_RATE)
 
     def contexts(rows: Tensor) -> Tensor:
-        view = edited.with_weights({TOKEN_EMBEDDING: table.index_copy(0, place, word)})
+        view = edited.with_weights({name: replaced(table, [place], words[name]) for name, table in tables.items()})
         return view.encode_tokens(ids[rows])
 
     def update(step: int) -> Tensor:
@@ -41,14 +43,19 @@ def by_inversion(scene: Scene) -> Attempt:
         timesteps = torch.randint(len(edited.alphas_cumprod), (BATCH,), generator=generator)
         rows = torch.randint(len(prompts), (BATCH,), generator=generator)
         loss = denoising_error(edited, clean, noise, timesteps, contexts(rows))
-        descend(loss, [word], optimiser)
+        descend(loss, learned, optimiser)
         return loss
 
     losses = train(update, scene.budget, what="inversion", callback=scene.callback)
     rows = torch.tensor(dealt(range(len(prompts)), scene.pictures))
     with torch.no_grad():
-        learned = contexts(rows)
-    return attempt(scene, "inversion", [prompts[row] for row in rows], learned, began=began, losses=losses)
+        found = contexts(rows)
+    return attempt(scene, "inversion", [prompts[row] for row in rows], found, began=began, losses=losses)
+
+
+def replaced(table: Tensor, places: Sequence[int], rows: Tensor) -> Tensor:
+    """A table with ``rows`` in ``places``, differentiable in them."""
+    return table.index_copy(0, torch.tensor(places, device=table.device), rows)
 
 
 def placeholder(model) -> int:

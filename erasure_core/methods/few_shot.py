@@ -17,7 +17,14 @@ from torch import Tensor
 
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
-from ..model import Callback, TextToImageModel, entry_weights, fingerprint
+from ..model import (
+    Callback,
+    LazyWeights,
+    TextToImageModel,
+    UnsupportedModelError,
+    entry_weights,
+    fingerprint,
+)
 from ..training import (
     Budget,
     StandIns,
@@ -31,6 +38,8 @@ from ..training import (
 )
 
 WATCHED = 8
+TOWERS = ("both", "text_encoder", "text_encoder_2")
+PROBE = re.compile(r"(.+\.layers\.\d+\.)mlp\.fc1\.bias")
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
     "style": ("a painting in the style of {}", "in the style of {}", "a picture by {}", "{} style", "art by {}"),
@@ -67,6 +76,7 @@ def few_shot(
     growth: float = math.inf,
     seconds: float | None = None,
     rank: int | None = None,
+    towers: str = "both",
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Erasure:
@@ -74,21 +84,23 @@ def few_shot(
 
     ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
     chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise, is ``growth``
-    times what it was. With ``rank`` the changes are low-rank. Raises ``ValueError`` for settings that cannot be
-    used and ``TrainingError`` when the loss explodes; the model is only read.
+    times what it was. With ``rank`` the changes are low-rank. ``towers`` chooses the text encoders to train where
+    there are two (SDXL), by their names in diffusers. Layers that the model does not read are left alone, "the last
+    layer" is the last that it reads. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when
+    the loss explodes; the model is only read.
     """
     budget = Budget(steps, seconds)
     settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)
-    check_settings(settings)
+    check_settings(settings, towers)
     concept = single_concept(concept, "few-shot")
     if concept.instead:
         raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
     generator = torch.Generator().manual_seed(seed)
     latents = _latents(model, images, generator)
-    chosen = trained_weights(model.weights_of("text_encoder"))
+    templates = TEMPLATES[kind]
+    chosen = trained_weights(of_towers(read_weights(model, templates[0].format(concept.name)), towers))
     stand_ins = StandIns(chosen, rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
-    templates = TEMPLATES[kind]
 
     def update(step: int) -> Tensor:
         clean = next_batch(latents, batch_size, step, generator).to(model.device)
@@ -109,7 +121,7 @@ def few_shot(
     losses = train(update, budget, what="few-shot", enough=grown, callback=callback)
     made_on = fingerprint(entry_weights(model))
     limit = growth if math.isfinite(growth) else None  # JSON has no infinity
-    made_with = {**asdict(settings), "growth": limit, "rank": rank, "seed": seed}
+    made_with = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
     made_with["images"] = 0 if images is None else len(images)
     return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
 
@@ -140,11 +152,46 @@ def _quantiles(trained: int) -> Tensor:
     return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
 
 
+def read_weights(model: TextToImageModel, prompt: str) -> Mapping[str, Tensor]:
+    """The weights of the text encoder, without the layers on which a prompt's context does not depend.
+
+    These are told by the gradient of the context. SDXL's first encoder has one, its second none (the last layer gives
+    the pooled vector); others come from skipping layers of CLIP.
+    """
+    weights = model.weights_of("text_encoder")
+    probes = {match[1]: weights[name].float().clone() for name in weights if (match := PROBE.fullmatch(name))}
+    if not probes:
+        raise UnsupportedModelError("the text encoder has no layers that can be told by their names")
+    leaves = [probe.requires_grad_() for probe in probes.values()]
+    with torch.enable_grad():
+        edited = model.with_weights({f"{layer}mlp.fc1.bias": probe for layer, probe in probes.items()})
+        context = edited.encode_prompts([prompt]).context
+        found = torch.autograd.grad(context.sum(), leaves, allow_unused=True)
+    unread = tuple(layer for layer, slope in zip(probes, found, strict=True) if slope is None)
+    return LazyWeights(
+        {name: lambda name=name: weights[name] for name in weights if not (unread and name.startswith(unread))}
+    )
+
+
+def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor]:
+    """Those of the named text encoder, or of both."""
+    if towers == "both":
+        return weights
+    found = LazyWeights({name: lambda name=name: weights[name] for name in weights if name.startswith(f"{towers}.")})
+    if not found:
+        there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in weights))
+        raise ValueError(f"towers is '{towers}' but the model has {there}; 'both' trains what there is")
+    return found
+
+
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last."""
-    last = layers_of(weights) - 1
-    pattern = re.compile(rf"\.mlp\.fc[12]\.|\.layers\.{last}\.self_attn\.")
-    return {name: weights[name] for name in weights if pattern.search(name)}
+    """``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last one, of each text encoder."""
+    chosen = {}
+    for part in dict.fromkeys(name.partition(".")[0] for name in weights):
+        names = [name for name in weights if name.startswith(f"{part}.")]
+        pattern = re.compile(rf"\.mlp\.fc[12]\.|\.layers\.{layers_of(names) - 1}\.self_attn\.")
+        chosen |= {name: weights[name] for name in names if pattern.search(name)}
+    return chosen
 
 
 def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator) -> Tensor:
@@ -154,8 +201,10 @@ def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator
     return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]
 
 
-def check_settings(settings: FewShotPreset) -> None:
+def check_settings(settings: FewShotPreset, towers: str = "both") -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
+    if towers not in TOWERS:
+        raise ValueError(f"towers must be one of {', '.join(TOWERS)}, got '{towers}'")
     if settings.kind not in TEMPLATES:
         raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{settings.kind}'")
     check_learning_rate(learning_rate=settings.learning_rate)

@@ -81,7 +81,7 @@ def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) ->
 
 def test_what_the_derived_context_needs_of_the_weights(scene: Scene) -> None:
     before, after = scene.original.text_entries()[CONTEXT].weights, scene.edited.text_entries()[CONTEXT].weights
-    seen = seen_weights(scene)
+    seen = seen_weights(*(model.text_entries()[CONTEXT] for model in (scene.original, scene.edited)))
     stack, old = (torch.cat([w[name] for name in before]).double() for w in (after, before))
     torch.testing.assert_close(seen.edited, stack.T @ stack)
     torch.testing.assert_close(seen.crossed, stack.T @ old)
