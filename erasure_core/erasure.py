@@ -98,14 +98,15 @@ class Erasure:
         """Both changes at once. What each was computed on stays in ``origins``.
 
         Two erasures computed on the same model are added as they are; to erase the second on top of the first, compute
-        it on the model that has the first.
+        it on the model that has the first; their sum keeps no context maps, since the second's is of other weights.
         """
         if not isinstance(other, Erasure):
             return NotImplemented
         deltas = dict(self.deltas)
         for name, delta in other.deltas.items():
             deltas[name] = _sum(name, deltas[name], delta) if name in deltas else delta
-        maps = _both_maps(self.maps, other.maps)
+        same = {origin.fingerprint for origin in self.origins} == {origin.fingerprint for origin in other.origins}
+        maps = _both_maps(self.maps, other.maps) if same else {}
         return Erasure(deltas, self.origins + other.origins, maps, max(self.error, other.error))
 
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:

@@ -34,8 +34,8 @@ class ErasureApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
-        host.warn_if_foreign(model, erasure)
-        return io.NodeOutput(*host.apply_erasure(model, clip, erasure, strength_model, strength_clip))
+        fitted = host.fitted(model, clip, erasure)
+        return io.NodeOutput(*host.apply_erasure(model, clip, fitted, strength_model, strength_clip))
 
 
 class ErasureCombine(io.ComfyNode):

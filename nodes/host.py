@@ -137,20 +137,27 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
     return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, "CLIP")
 
 
-def warn_if_foreign(model, erasure: Erasure) -> None:
-    """Log a warning when nothing of the erasure was computed on this model, as it is or without its patches."""
-    known = set()
-    try:
-        for patched in (False, True):
-            known.add(fingerprint(text_weights(model, patched=patched)))
-    except UnsupportedModelError:
-        return
+def fitted(model, clip, erasure: Erasure) -> Erasure:
+    """The erasure for this MODEL: formed anew from its context maps where it was computed on other weights.
+
+    Without maps it stays as it is. Both are said in a warning. Weights count with their patches or without.
+    """
     made_on = {origin.fingerprint for origin in erasure.origins}
-    if made_on and not made_on & known:
+    known = {fingerprint(text_weights(model, patched=patched)) for patched in (True, False)}
+    if not made_on or made_on & known:
+        return erasure
+    named = ", ".join(f"'{concept}'" for concept in erasure.concepts)
+    if not erasure.maps:
         log.warning(
-            "The erasure of %s was computed on other weights than this MODEL's; it may erase less or harm more.",
-            ", ".join(f"'{concept}'" for concept in erasure.concepts),
+            "The erasure of %s was computed on other weights than this MODEL's; it may erase less or harm more.", named
         )
+        return erasure
+    anew = erasure.rebased_on(ComfyModel(model, clip))
+    log.warning(
+        "The erasure of %s was computed on other weights than this MODEL's; it was formed anew for these, which is "
+        "right where both have the same text encoder.", named,
+    )  # fmt: skip
+    return anew
 
 
 def progress() -> Callback:

@@ -52,7 +52,7 @@ class ErasurePurify(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
-        host.warn_if_foreign(model, erasure)
+        erasure = host.fitted(model, clip, erasure)
         pictures, settings = host_training.pictures(images), {"steps": steps, "guidance": guidance}
         with host_training.trainable(model, clip, vae) as seen:
             pure = purify(seen, erasure, pictures, prompt=prompt, callback=host.progress(), **settings)

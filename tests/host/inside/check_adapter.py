@@ -12,7 +12,7 @@ import comfy.supported_models
 import folder_paths
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece, uce
 from pack.erasure_core.methods.rece import PRESETS
 from pack.erasure_core.model import CONTEXT
 from pack.nodes import host, host_toy
@@ -150,7 +150,18 @@ def test_a_foreign_erasure_is_warned_about(toy, caplog):
         ErasureApply.execute(known, clip, own, 1.0, 1.0)
     assert not caplog.records
     ErasureApply.execute(model, clip, made(own.deltas), 1.0, 1.0)
-    assert "'cat' was computed on other weights" in caplog.text
+    assert "'cat' was computed on other weights" in caplog.text and "may erase less" in caplog.text
+
+
+def test_an_erasure_of_another_checkpoint_is_formed_anew(toy, caplog):
+    """As if it had been computed on this one: UCE's map does not depend on the weights."""
+    model, clip = toy
+    other = altered(lambda inner: to_k(inner).weight.data.mul_(2))
+    carried, _ = ErasureApply.execute(other, clip, uce(host.ComfyModel(model, clip), "cat -> dog"), 1.0, 1.0).result
+    assert "'cat -> dog' was computed on other weights" in caplog.text and "formed anew" in caplog.text
+    computed, _ = host.apply_erasure(other, clip, uce(host.ComfyModel(other, clip), "cat -> dog"))
+    for name, weight in merged(carried, clip).items():
+        torch.testing.assert_close(weight, merged(computed, clip)[name], rtol=0, atol=1e-5)
 
 
 def test_fp8_is_warned_about(toy, caplog):
