@@ -129,6 +129,9 @@ class RowPairs:
         """With the contexts that best regenerate the concepts in their places."""
         return RowPairs(seen.derived(self.concepts, regularization=regularization), self.targets)
 
+    def summed(self) -> PairSums:
+        return PairSums.of(self.concepts, self.targets)
+
 
 @dataclass(frozen=True)
 class PairSums:
@@ -149,6 +152,16 @@ class PairSums:
         for concept, target in zip(concepts, targets, strict=True):
             sums.add_(concept, target)
         return sums
+
+    def summed(self) -> PairSums:
+        return self
+
+    def plus(self, other: PairSums, sign: int) -> PairSums:
+        """With ``sign`` times the other's."""
+        return PairSums(
+            self.concepts + sign * other.concepts.to(self.concepts),
+            self.crossed + sign * other.crossed.to(self.crossed),
+        )
 
     def add_(self, concept: Tensor, target: Tensor) -> None:
         """Add the rows of one pair, in place."""
