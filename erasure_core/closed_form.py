@@ -94,29 +94,133 @@ def edit_step(
     erase_scale: float,
     preserve_scale: float,
     ridge: float,
+    free: Tensor | None = None,
 ) -> LowRank:
     """``edit_map`` without the identity, as factors of rank at most the number of concept rows and at most ``d``.
 
-    ``kept`` is the ``row_gram`` of what is preserved.
+    ``kept`` is the ``row_gram`` of what is preserved. ``free``, ``[d, f]`` with orthonormal columns, confines the edit
+    ``E`` to what they span: it is the minimiser among those with ``E q = 0`` for all ``q`` orthogonal to them.
     """
-    _check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
+    scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
     _check_pairs(concepts, targets)
-    dim = concepts[0].shape[1]
-    if kept is not None and len(kept) != dim:
-        raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {dim}")
-    nothing = torch.zeros(dim, dim, dtype=torch.float64, device=concepts[0].device)
-    system = nothing if kept is None else preserve_scale * kept
+    width = concepts[0].shape[1] if free is None else free.shape[1]
+    if sum(map(len, concepts)) >= width:
+        return PairSums.of(concepts, targets).step(kept, free, **scales)
+    rows, moved = stacked(concepts), stacked(targets) - stacked(concepts)
+    system = _system(concepts[0].shape[1], kept, free, rows.device, **scales)
+    inside = rows if free is None else rows @ free
+    system.addmm_(inside.T, inside, alpha=erase_scale)
+    down = solve_positive(system, inside.T).T
+    return LowRank(erase_scale * moved.T, down if free is None else down @ free.T)
+
+
+@dataclass(frozen=True)
+class RowPairs:
+    """Contexts to erase and what they should become, row by row: for as many rows as fit into memory."""
+
+    concepts: Sequence[Tensor]
+    targets: Sequence[Tensor]
+
+    def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
+        """See ``edit_step``."""
+        return edit_step(self.concepts, self.targets, kept, free=free, **scales)
+
+    def derived(self, seen: SeenWeights, regularization: float) -> RowPairs:
+        """With the contexts that best regenerate the concepts in their places."""
+        return RowPairs(seen.derived(self.concepts, regularization=regularization), self.targets)
+
+    def summed(self) -> PairSums:
+        return PairSums.of(self.concepts, self.targets)
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """The same as sums over any number of rows, ``[d, d]`` each: ``sum K^T K`` and ``sum K^T T``.
+
+    That is all a step needs. A derived context is ``K M^T``, so its sums are ``M (K^T K) M^T`` and ``M (K^T T)``.
+    """
+
+    concepts: Tensor
+    crossed: Tensor
+
+    @classmethod
+    def of(cls, concepts: Sequence[Tensor], targets: Sequence[Tensor]) -> PairSums:
+        """Of row matrices ``[rows_i, d]``."""
+        _check_pairs(concepts, targets)
+        width, device = concepts[0].shape[1], concepts[0].device
+        sums = cls(*(torch.zeros(width, width, dtype=torch.float64, device=device) for _ in range(2)))
+        for concept, target in zip(concepts, targets, strict=True):
+            sums.add_(concept, target)
+        return sums
+
+    def summed(self) -> PairSums:
+        return self
+
+    def plus(self, other: PairSums, sign: int) -> PairSums:
+        """With ``sign`` times the other's."""
+        return PairSums(
+            self.concepts + sign * other.concepts.to(self.concepts),
+            self.crossed + sign * other.crossed.to(self.crossed),
+        )
+
+    def add_(self, concept: Tensor, target: Tensor) -> None:
+        """Add the rows of one pair, in place."""
+        rows = stacked([concept])
+        self.concepts.addmm_(rows.T, rows)
+        self.crossed.addmm_(rows.T, stacked([target]))
+
+    def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
+        """See ``edit_step``."""
+        system = _system(len(self.concepts), kept, free, self.concepts.device, **scales)
+        asked = scales["erase_scale"] * (self.crossed - self.concepts)
+        if free is None:
+            eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
+            return LowRank(solve_positive(system.add_(self.concepts, alpha=scales["erase_scale"]), asked).T, eye)
+        system += scales["erase_scale"] * (free.T @ self.concepts @ free)
+        return LowRank(solve_positive(system, free.T @ asked).T, free.T.contiguous())
+
+    def derived(self, seen: SeenWeights, regularization: float) -> PairSums:
+        """With the contexts that best regenerate the concepts in their places."""
+        back = seen.regenerating(regularization)
+        return PairSums(back @ self.concepts @ back.T, back @ self.crossed)
+
+
+def _system(
+    width: int,
+    kept: Tensor | None,
+    free: Tensor | None,
+    device: torch.device,
+    *,
+    erase_scale: float,
+    preserve_scale: float,
+    ridge: float,
+) -> Tensor:
+    """The normal equations before the concepts: ``preserve_scale * kept + ridge I``, in the basis ``free``."""
+    _check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
+    if kept is not None and len(kept) != width:
+        raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {width}")
+    if free is not None and len(free) != width:
+        raise ValueError(f"what is exempt is {len(free)} wide, concept rows {width}")
+    inside = width if free is None else free.shape[1]
+    system = torch.zeros(inside, inside, dtype=torch.float64, device=device)
+    if kept is not None:
+        system += preserve_scale * (kept if free is None else free.T @ kept @ free)
     system.diagonal().add_(ridge)
-    if sum(map(len, concepts)) < dim:
-        rows, target_rows = stacked(concepts), stacked(targets)
-        system.addmm_(rows.T, rows, alpha=erase_scale)
-        return LowRank(erase_scale * (target_rows - rows).T, solve_positive(system, rows.T).T)
-    moved = torch.zeros_like(system)
-    for concept, target in zip(concepts, targets, strict=True):
-        rows, target_rows = stacked([concept]), stacked([target])
-        system.addmm_(rows.T, rows, alpha=erase_scale)
-        moved.addmm_(rows.T, target_rows - rows, alpha=erase_scale)
-    return LowRank(solve_positive(system, moved).T, torch.eye(dim, dtype=moved.dtype, device=moved.device))
+    return system
+
+
+def free_directions(gram: Tensor, tolerance: float) -> Tensor:
+    """Orthonormal columns ``[d, f]`` along which rows hardly extend, given the rows' ``row_gram``.
+
+    As many as can be without the rows having more than ``tolerance`` of their Frobenius norm there. (A null space, as
+    in SPEED, arXiv 2503.07392.)
+    """
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must be from 0 to less than 1, got {tolerance}")
+    values, vectors = torch.linalg.eigh(gram)
+    left = values.clamp(min=0).cumsum(0)
+    floor = max(tolerance**2, len(gram) * torch.finfo(gram.dtype).eps)
+    return vectors[:, : int((left <= floor * left[-1]).sum())]
 
 
 def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
@@ -158,11 +262,18 @@ class SeenWeights:
 
     def derived(self, contexts: Sequence[Tensor], *, regularization: float) -> list[Tensor]:
         """``derived_context`` of several: one factorisation serves all."""
+        factor = self._factor(regularization)
+        return [torch.cholesky_solve(self.crossed @ stacked([context]).T, factor).T for context in contexts]
+
+    def regenerating(self, regularization: float) -> Tensor:
+        """The ``M`` of shape ``[d, d]`` with which the derived context of every ``C`` is ``C M^T``."""
+        return torch.cholesky_solve(self.crossed, self._factor(regularization))
+
+    def _factor(self, regularization: float) -> Tensor:
         _check_coefficients(regularization=regularization)
         system = self.edited.clone()
         system.diagonal().add_(regularization)
-        factor = cholesky(system)
-        return [torch.cholesky_solve(self.crossed @ stacked([context]).T, factor).T for context in contexts]
+        return cholesky(system)
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:

@@ -48,14 +48,14 @@ def save(erasure: Erasure, path: str | Path, *, overwrite: bool = False) -> Path
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
-    _write_whole(tensors, _metadata(erasure), path, overwrite)
+    write_whole(tensors, _metadata(erasure), path, overwrite)
     return path
 
 
-def check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> None:
     """Raise what ``save`` would for this path, before anything is computed for it."""
     if path.suffix != SUFFIX:
-        raise ValueError(f"an erasure is saved as {SUFFIX}, got '{path.name}'")
+        raise ValueError(f"{what} saved as {SUFFIX}, got '{path.name}'")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} {TAKEN}")
     if not path.parent.is_dir():
@@ -210,7 +210,7 @@ def _unpacked(text: str) -> Tensor:
     return torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)
 
 
-def _write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:
+def write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:
     """Through a temporary file in the same folder; what was at ``path`` stays until the new file is complete."""
     try:
         handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)

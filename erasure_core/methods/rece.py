@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from ..closed_form import LowRank, SeenWeights, aligned_rows, edit_step, facing_rows, plus_gram, row_gram
+from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
 from ..concepts import Concept, as_concepts
 from ..erasure import ContextMap, Erasure, Origin, deltas_of
-from ..model import (
-    Callback,
-    TextEntry,
-    TextRows,
-    TextToImageModel,
-    UnsupportedModelError,
-    combined,
-    fingerprint_of,
-)
-
-EMPTY_TARGET = " "
-PART = 16  # prompts encoded between two reports of progress
+from ..gathering import check_preserve, gather_statistics, probes
+from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
+from ..statistics import EntryStatistics, Statistics
 
 
 @dataclass(frozen=True)
@@ -39,6 +30,8 @@ class RecePreset:
     preserve_scale: float = 0.1
     ridge: float = 0.1
     amplification: float = 1.0
+    name_only: bool = False
+    exactness: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -71,12 +64,15 @@ def rece(
     concepts: Sequence[Concept | str] | Concept | str,
     *,
     preserve: Sequence[str] = (),
+    exactly: Sequence[str] = (),
     loops: int = 1,
     regularization: float = 1e-1,
     erase_scale: float = 1.0,
     preserve_scale: float = 0.1,
     ridge: float = 0.1,
     amplification: float = 1.0,
+    name_only: bool = False,
+    exactness: float = 1e-3,
     callback: Callback | None = None,
 ) -> Erasure:
     """Erase concepts from the layers of ``model`` that text enters through: cross-attention keys and values, mostly.
@@ -86,86 +82,135 @@ def rece(
     a prompt that names nothing but an erased concept is an error. ``regularization`` keeps derived contexts
     small, ``ridge`` keeps the weights near their originals. The closed form learns from the bare name and reaches only
     part of what the name does inside longer prompts: ``amplification`` goes on along the same change, 1 is as
-    published. Raises ``ValueError`` for settings and prompts that cannot be used and ``UnsupportedModelError`` for
-    weights that cannot; the model is only read.
+    published. ``name_only`` edits what is read for the name's last token and not what is read behind it, as SPEED
+    (arXiv 2503.07392) does: less of what all prompts share there is lost when many concepts are erased.
+
+    ``exactly`` lists prompts that the edit leaves alone whatever else it has to do, but for a share ``exactness`` of
+    what is read for them; ``exact_error`` among the origin's settings says by how much their keys and values change
+    nevertheless. A few prompts use up all directions; then nothing can be erased, which is an error.
+
+    Raises ``ValueError`` for settings and prompts that cannot be used and ``UnsupportedModelError`` for weights that
+    cannot; the model is only read.
     """
-    settings = RecePreset(loops, regularization, erase_scale, preserve_scale, ridge, amplification)
+    settings = RecePreset(
+        loops, regularization, erase_scale, preserve_scale, ridge, amplification, name_only, exactness
+    )
     check_settings(settings)
     concepts = as_concepts(concepts)
-    preserve = _check_preserve(concepts, preserve)
-    report = callback or (lambda done, total, what: None)
-    parts = _prompts(concepts, preserve)
-    steps = len(parts)
-    total = steps + 2 + loops
-
-    rows: dict[str, Mapping[str, tuple[TextRows, ...]]] = {}
-    for done, prompts in enumerate(parts):
-        report(done, total, "encoding prompts")
-        rows |= zip(prompts, model.text_rows(prompts), strict=True)
-    report(steps, total, "gathering weights")
-    entries = model.text_entries()
-    if not entries:
+    check_preserve(concepts, [*preserve, *exactly])
+    if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
+    told = _TwoStages(callback, 2 + loops)
+    statistics = gather_statistics(
+        model, concepts, preserve or [""], exactly=exactly, name_only=name_only, callback=told.first
+    )
+    return _erase(model, statistics, settings, told.second)
+
+
+def erase_statistics(
+    model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
+) -> Erasure:
+    """``rece`` with what is known of its concepts; only one short prompt is encoded, to tell text encoders apart.
+
+    Raises ``ValueError`` for statistics that are empty, are of another text encoder, or do not fit the settings.
+    """
+    check_settings(settings)
+    if not statistics.concepts:
+        raise ValueError("the statistics hold no concept, so there is nothing to erase")
+    if settings.name_only != statistics.name_only:
+        kinds = ("all rows of concepts", "names only (name_only)")
+        raise ValueError(
+            f"the settings edit {kinds[settings.name_only]}, the statistics are of {kinds[statistics.name_only]}"
+        )
+    statistics.check_encoder(probes(model))
+    return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
+
+
+def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:
+    total = 2 + settings.loops
+
+    def loop_done(loop: int) -> None:
+        report(1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {settings.loops}")
+
+    report(0, total, "gathering weights")
     digests: dict[str, bytes] = {}
-    deltas, maps = {}, {}
-    for name, entry in entries.items():
+    deltas, maps, errors = {}, {}, {}
+    for name, entry in model.text_entries().items():
         gram = gather(entry, digests)
-        read = {prompt: _solvable(found[name]) for prompt, found in rows.items()}
-        _check_width(name, gram, read)
-
-        def loop_done(loop: int) -> None:
-            report(steps + 1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {loops}")
-
-        report(steps + 1, total, "erasing")
-        change = solve(read, concepts, preserve, gram, settings, loop_done)
+        known = statistics.entries[name]
+        _check_width(name, gram, known)
+        report(1, total, "erasing")
+        change = solve(known, gram.to(known.kept.device), settings, loop_done)
         report(total - 1, total, "forming the changes")
         deltas |= deltas_of(change, entry)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
+        errors[name] = relative_change(change, known.exempt, gram)
     made_on = combined([digests[name] for name in sorted(digests)])
-    origin = Origin(
-        "rece" if loops else "uce", tuple(concepts), {**asdict(settings), "preserve": preserve}, made_on
-    )
+    told = {**asdict(settings), "preserve": list(statistics.preserve)}
+    if statistics.exactly:
+        told |= {"exactly": list(statistics.exactly), "exact_error": errors}
     report(total, total, "done")
-    return Erasure(deltas, (origin,), maps)
+    return Erasure(deltas, (Origin("rece" if settings.loops else "uce", statistics.concepts, told, made_on),), maps)
 
 
 def solve(
-    read: Mapping[str, Sequence[TextRows]],
-    concepts: Sequence[Concept],
-    preserve: Sequence[str],
-    gram: Tensor,
-    settings: RecePreset,
-    loop_done: Callable[[int], None],
+    known: EntryStatistics, gram: Tensor, settings: RecePreset, loop_done: Callable[[int], None] = lambda loop: None
 ) -> LowRank:
     """The ``E`` of ``W' = W (I + E)`` for the layers of one text entry, in float32 on the CPU.
 
-    ``read`` is what they read for each prompt, ``gram`` their ``sum W^T W``.
+    ``gram`` is their ``sum W^T W``.
     """
     scales = {
         "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
     }  # fmt: skip
-    gram = gram.to(read[concepts[0].name][0].rows.device)
-    kept = row_gram([part.rows for prompt in preserve for part in read[prompt]])
-    faced = [
-        pair
-        for concept in concepts
-        for pair in zip(read[concept.name], read[concept.instead or EMPTY_TARGET], strict=True)
-    ]
-    pairs = [aligned_rows(k.rows, t.rows, k.last_content, t.last_content) for k, t in faced]
-    change = step = edit_step([k for k, _ in pairs], [t for _, t in pairs], kept, **scales)
+    free = _free(known.exempt, settings.exactness)
+    change = step = known.edited.step(known.kept, free, **scales)
     seen = SeenWeights.of(gram)
-    whole = [facing_rows(k.rows, t.rows, k.last_content, t.last_content) for k, t in faced]
     for loop in range(settings.loops):
         loop_done(loop)
         seen = seen.after(step)
-        derived = seen.derived([k for k, _ in whole], regularization=settings.regularization)
-        step = edit_step(derived, [t for _, t in whole], kept, **scales)
+        step = known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
         change = change.followed_by(step)
     change = change.recompressed(1e-9)
     found = LowRank((settings.amplification * change.up).float().cpu(), change.down.float().cpu())
     if not (torch.isfinite(found.up).all() and torch.isfinite(found.down).all()):
         raise UnsupportedModelError("the edit is not finite; raise ridge or regularization")
     return found
+
+
+def _free(exempt: Tensor, exactness: float) -> Tensor | None:
+    """The directions that an edit may touch, ``None`` for all."""
+    if not exempt.any():
+        return None
+    free = free_directions(exempt, exactness)
+    if not free.shape[1]:
+        raise ValueError(
+            f"what is to be left exactly alone takes up all {len(exempt)} directions of the text, so nothing can be "
+            f"erased; list fewer prompts (exactly), or raise exactness above {exactness:g}"
+        )
+    return free
+
+
+def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:
+    """How much keys and values of rows with the ``row_gram`` ``rows`` change, relative to what they are: 0 for not."""
+    edit = change.dense().to(rows)
+    gram = gram.to(rows)
+    moved, whole = ((gram * (one @ rows @ one.T)).sum() for one in (edit, torch.eye(len(rows)).to(rows)))
+    return float((moved.clamp(min=0) / whole).sqrt()) if float(whole) else 0.0
+
+
+class _TwoStages:
+    """Two callbacks for work that is told of as one; the length of the second stage is known, ``steps``."""
+
+    def __init__(self, callback: Callback | None, steps: int):
+        self.callback, self.steps, self.passed = callback or (lambda done, total, what: None), steps, 0
+
+    def first(self, done: int, total: int, what: str) -> None:
+        self.passed = total
+        self.callback(done, total + self.steps, what)
+
+    def second(self, done: int, total: int, what: str) -> None:
+        self.callback(self.passed + done, self.passed + total, what)
 
 
 def uce(
@@ -195,8 +240,10 @@ def check_settings(settings: RecePreset) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
     if isinstance(settings.loops, bool) or not isinstance(settings.loops, int) or settings.loops < 0:
         raise ValueError(f"loops must be a whole number of at least 0, got {settings.loops!r}")
+    if not 0 <= settings.exactness < 1:
+        raise ValueError(f"exactness must be from 0 to less than 1, got {settings.exactness}")
     for name, value in asdict(settings).items():
-        if name != "loops" and not (math.isfinite(value) and value > 0):
+        if name not in ("loops", "name_only", "exactness") and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
@@ -220,32 +267,9 @@ def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
     return gram
 
 
-def _check_width(entry: str, gram: Tensor, read: Mapping[str, Sequence[TextRows]]) -> None:
-    given = next(iter(read.values()))[0].rows.shape[1]
-    if given != len(gram):
+def _check_width(name: str, gram: Tensor, known: EntryStatistics) -> None:
+    if known.width != len(gram):
         raise UnsupportedModelError(
-            f"the model reads a {entry} {len(gram)} wide but CLIP gives {given}: CLIP and MODEL do not belong together"
+            f"the model reads a {name} {len(gram)} wide but CLIP gives {known.width}: "
+            "CLIP and MODEL do not belong together"
         )
-
-
-def _check_preserve(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[str]:
-    erased = {concept.name.casefold() for concept in concepts}
-    prompts = list(dict.fromkeys(prompt.strip() for prompt in preserve))
-    for prompt in prompts:
-        if prompt.casefold() in erased:
-            raise ValueError(f"preserve lists '{prompt}', which is to be erased; take it out of one of the two lists")
-    return prompts or [""]
-
-
-def _prompts(concepts: Sequence[Concept], preserve: Sequence[str]) -> list[list[str]]:
-    """Each distinct prompt that has to be encoded, in parts between which progress is told."""
-    prompts = [*preserve]
-    for concept in concepts:
-        prompts += [concept.name, concept.instead or EMPTY_TARGET]
-    prompts = list(dict.fromkeys(prompts))
-    return [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
-
-
-def _solvable(parts: Sequence[TextRows]) -> list[TextRows]:
-    """Off a device that lacks float64."""
-    return [replace(part, rows=part.rows.cpu()) if part.rows.device.type == "mps" else part for part in parts]

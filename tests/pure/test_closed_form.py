@@ -12,10 +12,13 @@ from torch import Tensor
 from erasure_core import derived_context, edit_map
 from erasure_core.closed_form import (
     LowRank,
+    PairSums,
+    RowPairs,
     SeenWeights,
     SingularSystemError,
     aligned_rows,
     edit_step,
+    free_directions,
     gram_matrix,
     row_gram,
 )
@@ -147,6 +150,74 @@ def test_edits_compose(system: dict) -> None:
     other = edit_step(system["targets"], system["concepts"], None, **system["scales"])
     eye = torch.eye(one.down.shape[1], dtype=F64)
     close(eye + one.followed_by(other).dense(), (eye + one.dense()) @ (eye + other.dense()))
+
+
+def some_directions(width: int, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """``count`` orthonormal columns, and those that complete them."""
+    square = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=F64)
+    basis = torch.linalg.qr(square).Q
+    return basis[:, :count], basis[:, count:]
+
+
+@quick
+@given(systems(), st.integers(1, 9), st.integers(0, 2**32 - 1), st.booleans())
+def test_sums_are_as_good_as_rows(system: dict, count: int, seed: int, confined: bool) -> None:
+    width = system["concepts"][0].shape[1]
+    free = some_directions(width, min(count, width), seed)[0] if confined else None
+    kept = row_gram(system["preserved"])
+    seen = SeenWeights.of(gram_matrix(system["weights"]))
+    found = []
+    for pairs in (RowPairs, PairSums.of):
+        one = pairs(system["concepts"], system["targets"])
+        step = one.step(kept, free, **system["scales"])
+        other = one.derived(seen.after(step), 0.5).step(kept, free, **system["scales"])
+        found.append(step.followed_by(other).dense())
+    close(found[1], found[0], 1e-9)
+
+
+@quick
+@given(systems(), st.integers(1, 8), st.integers(0, 2**32 - 1), st.floats(1e-4, 1.0))
+def test_an_exempt_direction_is_left_exactly_alone(system: dict, count: int, seed: int, size: float) -> None:
+    weight = system["weights"][0]
+    width = weight.shape[1]
+    free, exempt = some_directions(width, min(count, width - 1), seed)
+    kept = row_gram(system["preserved"])
+    step = edit_step(system["concepts"], system["targets"], kept, free=free, **system["scales"]).dense()
+    close(step @ exempt, torch.zeros_like(exempt), 1e-12)
+    best = weight + weight @ step
+    other = torch.randn(len(weight), free.shape[1], generator=torch.Generator().manual_seed(seed), dtype=F64) @ free.T
+    assert loss(best, weight, system) < loss(best + size * other, weight, system)
+
+
+@quick
+@given(systems())
+def test_with_every_direction_free_nothing_is_exempt(system: dict) -> None:
+    everything = torch.eye(system["concepts"][0].shape[1], dtype=F64).flip(0)
+    given_ = system["concepts"], system["targets"], row_gram(system["preserved"])
+    confined = edit_step(*given_, free=everything, **system["scales"])
+    close(confined.dense(), edit_step(*given_, **system["scales"]).dense())
+
+
+@quick
+@given(systems(), st.floats(0, 0.99))
+def test_free_directions_are_as_many_as_the_tolerance_allows(system: dict, tolerance: float) -> None:
+    rows = torch.cat(system["concepts"])
+    free = free_directions(row_gram([rows]), tolerance)
+    width, count = free.shape
+    torch.testing.assert_close(free.T @ free, torch.eye(count, dtype=F64))
+    assert count >= width - len(rows)
+    assert float((rows @ free).norm()) <= max(tolerance, 1e-6) * float(rows.norm())
+    values = torch.linalg.svdvals(rows).square().flip(0)
+    values = torch.cat([torch.zeros(width - len(values), dtype=F64), values])
+    assert count == width or float(values[: count + 1].sum()) > tolerance**2 * float(values.sum())
+
+
+def test_a_tolerance_is_a_share() -> None:
+    for tolerance in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="tolerance must be from 0 to less than 1"):
+            free_directions(row_gram([ROWS]), tolerance)
+    with pytest.raises(ValueError, match="what is exempt is 4 wide, concept rows 5"):
+        edit_step([ROWS], [ROWS], None, free=torch.eye(4, dtype=F64), **SCALES)
 
 
 @quick

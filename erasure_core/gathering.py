@@ -1,0 +1,220 @@
+"""Encodes concepts and prompts into ``Statistics``: each prompt once, and none kept longer than it is needed."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
+from .concepts import Concept, as_concepts
+from .model import Callback, TextRows, TextToImageModel
+from .statistics import EntryStatistics, Statistics
+
+EMPTY_TARGET = " "
+PART = 16  # prompts encoded between two reports of progress
+
+Read = Mapping[str, Sequence[TextRows]]
+"""What the layers of each text entry read for a prompt."""
+
+
+def gather_statistics(
+    model: TextToImageModel,
+    concepts: Sequence[Concept | str] | Concept | str,
+    preserve: Sequence[str] = (),
+    *,
+    exactly: Sequence[str] = (),
+    name_only: bool = False,
+    callback: Callback | None = None,
+) -> Statistics:
+    """Of what is to be erased, to be preserved by weight, and to be left exactly alone.
+
+    Rows stay as they are while they are fewer than they are wide. Raises ``ValueError`` for a prompt to preserve that
+    names nothing but a concept, and for one longer than the window.
+    """
+    return _gather(model, as_concepts(concepts), preserve, exactly, name_only, callback)
+
+
+def extended(
+    statistics: Statistics,
+    model: TextToImageModel,
+    concepts: Sequence[Concept] = (),
+    preserve: Sequence[str] = (),
+    *,
+    exactly: Sequence[str] = (),
+    callback: Callback | None = None,
+) -> Statistics:
+    """With more concepts and prompts; those that are held already are passed over.
+
+    Raises ``ValueError`` for a concept that is held with something else to draw instead, and for other text encoders.
+    """
+    held = {concept.name.casefold(): concept for concept in statistics.concepts}
+    for concept in concepts:
+        known = held.get(concept.name.casefold(), concept)
+        if known.instead != concept.instead:
+            raise ValueError(f"the statistics hold '{known}', not '{concept}'; take '{known.name}' back first")
+    check_preserve((*statistics.concepts, *concepts), (*statistics.preserve, *preserve, *exactly))
+    return statistics + _gather(
+        model,
+        [concept for concept in concepts if concept.name.casefold() not in held],
+        [prompt for prompt in distinct(preserve) if prompt not in statistics.preserve],
+        [prompt for prompt in distinct(exactly) if prompt not in statistics.exactly],
+        statistics.name_only,
+        callback,
+    )
+
+
+def restored(
+    statistics: Statistics, model: TextToImageModel, names: Iterable[str], *, callback: Callback | None = None
+) -> Statistics:
+    """Without the concepts of these names, as if they had never been named.
+
+    Raises ``ValueError`` for one that is not held, and for other text encoders.
+    """
+    held = {concept.name.casefold(): concept for concept in statistics.concepts}
+    names = distinct(names)
+    for name in names:
+        if name.casefold() not in held:
+            raise ValueError(f"the statistics hold no concept '{name}'")
+    concepts = [held[name.casefold()] for name in names]
+    return statistics - _gather(model, concepts, (), (), statistics.name_only, callback)
+
+
+def probes(model: TextToImageModel) -> dict[str, Tensor]:
+    """What ``Statistics.check_encoder`` compares, of a model."""
+    (read,) = model.text_rows([EMPTY_TARGET])
+    return {name: _probe(rows) for name, rows in read.items()}
+
+
+def _probe(rows: Sequence[TextRows]) -> Tensor:
+    return rows[-1].rows[-1].float().cpu()
+
+
+def distinct(prompts: Iterable[str]) -> list[str]:
+    """Each prompt once, without space around it."""
+    return list(dict.fromkeys(prompt.strip() for prompt in prompts))
+
+
+def check_preserve(concepts: Iterable[Concept], preserve: Iterable[str]) -> None:
+    """Raise ``ValueError`` for a prompt that names nothing but what is to be erased."""
+    erased = {concept.name.casefold() for concept in concepts}
+    for prompt in distinct(preserve):
+        if prompt.casefold() in erased:
+            raise ValueError(f"preserve lists '{prompt}', which is to be erased; take it out of one of the two lists")
+
+
+def _gather(
+    model: TextToImageModel,
+    concepts: Sequence[Concept],
+    preserve: Sequence[str],
+    exactly: Sequence[str],
+    name_only: bool,
+    callback: Callback | None,
+) -> Statistics:
+    preserve, exactly = distinct(preserve), distinct(exactly)
+    check_preserve(concepts, [*preserve, *exactly])
+    pairs = [(concept.name, concept.instead or EMPTY_TARGET) for concept in concepts]
+    mentioned = [prompt for pair in pairs for prompt in pair]
+    prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))
+    listed = set(preserve), set(exactly)
+    gatherers: dict[str, _Gatherer] = {}
+    waiting = _Waiting(pairs)
+    for prompt, read in _encoded(model, prompts, callback):
+        for name, rows in read.items():
+            gatherer = gatherers.setdefault(name, _Gatherer(rows[0].rows, name_only))
+            gatherer.read(rows, prompt in listed[0], prompt in listed[1])
+            if prompt == EMPTY_TARGET:
+                gatherer.probe = _probe(rows)
+        for concept, target in waiting.complete_with(prompt, read):
+            for name, gatherer in gatherers.items():
+                gatherer.face(concept[name], target[name])
+    entries = {name: gatherer.found() for name, gatherer in gatherers.items()}
+    return Statistics(entries, tuple(concepts), tuple(preserve), tuple(exactly), name_only)
+
+
+def _encoded(model: TextToImageModel, prompts: Sequence[str], callback: Callback | None) -> Iterator[tuple[str, Read]]:
+    parts = [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
+    for done, part in enumerate(parts):
+        if callback:
+            callback(done, len(parts), "encoding prompts")
+        for prompt, read in zip(part, model.text_rows(part), strict=True):
+            yield prompt, {name: [_solvable(rows) for rows in found] for name, found in read.items()}
+
+
+def _solvable(rows: TextRows) -> TextRows:
+    """Off a device that lacks float64."""
+    return replace(rows, rows=rows.rows.cpu()) if rows.rows.device.type == "mps" else rows
+
+
+class _Waiting:
+    """Pairs of prompts, and what was read for those that still have a pair before them."""
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]):
+        self.pairs = deque(pairs)
+        self.uses = Counter(prompt for pair in pairs for prompt in pair)
+        self.held: dict[str, Read] = {}
+
+    def complete_with(self, prompt: str, read: Read) -> Iterator[tuple[Read, Read]]:
+        """The pairs that were waiting for this prompt; whatever has no other pair before it is let go."""
+        if self.uses[prompt]:
+            self.held[prompt] = read
+        while self.pairs and all(one in self.held for one in self.pairs[0]):
+            pair = self.pairs.popleft()
+            yield self.held[pair[0]], self.held[pair[1]]
+            for one in pair:
+                self.uses[one] -= 1
+                if not self.uses[one]:
+                    del self.held[one]
+
+
+class _Gatherer:
+    """What becomes the ``EntryStatistics`` of one text entry."""
+
+    def __init__(self, rows: Tensor, name_only: bool):
+        self.name_only = name_only
+        self.edited, self.derived = _Pairs(rows), _Pairs(rows)
+        nothing = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+        self.kept, self.exempt = nothing, nothing.clone()
+        self.probe: Tensor | None = None
+
+    def read(self, parts: Sequence[TextRows], kept: bool, exempt: bool) -> None:
+        if kept or exempt:
+            gram = row_gram([part.rows for part in parts])
+            self.kept += gram * kept
+            self.exempt += gram * exempt
+
+    def face(self, concept: Sequence[TextRows], target: Sequence[TextRows]) -> None:
+        for one, other in zip(concept, target, strict=True):
+            faced = (one.rows, other.rows, one.last_content, other.last_content)
+            aligned = aligned_rows(*faced)
+            if self.name_only:
+                aligned = aligned[0][:1], aligned[1][:1]
+            self.edited.add(*aligned)
+            self.derived.add(*(aligned if self.name_only else facing_rows(*faced)))
+
+    def found(self) -> EntryStatistics:
+        return EntryStatistics(self.edited.found(), self.derived.found(), self.kept, self.exempt, self.probe)
+
+
+class _Pairs:
+    """Rows as they are while they are fewer than they are wide, their sums from then on."""
+
+    def __init__(self, like: Tensor):
+        self.concepts, self.targets = [like[:0]], [like[:0]]
+        self.sums: PairSums | None = None
+
+    def add(self, concept: Tensor, target: Tensor) -> None:
+        if self.sums is not None:
+            self.sums.add_(concept, target)
+            return
+        self.concepts.append(concept)
+        self.targets.append(target)
+        if sum(map(len, self.concepts)) >= concept.shape[1]:
+            self.sums = PairSums.of(self.concepts, self.targets)
+            self.concepts, self.targets = [], []
+
+    def found(self) -> RowPairs | PairSums:
+        return self.sums or RowPairs(self.concepts, self.targets)

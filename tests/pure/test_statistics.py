@@ -1,0 +1,209 @@
+"""Sums of concepts and prompts: what they are worth, how they add up, and their files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pure.fakes import FakeModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from erasure_core import Concept, Erasure, gathering, rece
+from erasure_core.closed_form import PairSums, RowPairs, gram_matrix
+from erasure_core.gathering import extended, gather_statistics, restored
+from erasure_core.methods.rece import RecePreset, erase_statistics, solve
+from erasure_core.model import CONTEXT
+from erasure_core.statistics import EntryStatistics, Statistics
+from erasure_core.statistics_files import StatisticsFileError, load_statistics, save_statistics
+
+NAMES = ("cat", "dog", "red fish", "bird", "tall tree", "car")
+SETTINGS = RecePreset(loops=2, regularization=0.1)
+quick = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def model() -> FakeModel:
+    return FakeModel()
+
+
+def sums(statistics: Statistics) -> list[Tensor]:
+    entry = statistics.entries[CONTEXT].summed()
+    pairs = (entry.edited, entry.derived)
+    return [*(value for pair in pairs for value in vars(pair).values()), entry.kept, entry.exempt]
+
+
+def close(one: Statistics, other: Statistics) -> None:
+    for found, expected in zip(sums(one), sums(other), strict=True):
+        scale = max(1.0, float(expected.abs().max()))
+        assert float((found - expected).abs().max()) < 1e-12 * scale
+
+
+def change(erasure: Erasure) -> Tensor:
+    return erasure.maps[CONTEXT].change.dense()
+
+
+def as_rows(model: FakeModel, concepts: Sequence[Concept], preserve: Sequence[str]) -> EntryStatistics:
+    """All rows at once, written out without the gatherer."""
+    encoded = {text: model.encode_prompts([text]) for one in concepts for text in (one.name, one.instead or " ")}
+    edited, derived = [], []
+    for one in concepts:
+        name, instead = encoded[one.name], encoded[one.instead or " "]
+        (first,), (second,) = name.last_content, instead.last_content
+        count = model.tokens - max(first, second)
+        edited.append((name.context[0, first : first + count], instead.context[0, second : second + count]))
+        derived.append((name.context[0], instead.context[0]))
+    kept = torch.cat([model.encode_prompts([text]).context[0].double() for text in preserve])
+    pairs = [RowPairs([one for one, _ in pair], [other for _, other in pair]) for pair in (edited, derived)]
+    return EntryStatistics(*pairs, kept.T @ kept, torch.zeros_like(kept.T @ kept), torch.zeros(1))
+
+
+@quick
+@given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True), st.sampled_from(["", "wolf"]))
+def test_statistics_are_worth_their_rows(names: list[str], instead: str) -> None:
+    model = FakeModel()
+    concepts = [Concept(name, instead) for name in names]
+    gram = gram_matrix(model.weights.values())
+    expected = solve(as_rows(model, concepts, ["", "owl"]), gram, SETTINGS).dense()
+    found = gather_statistics(model, concepts, ["", "owl", "owl "])
+    torch.testing.assert_close(solve(found.entries[CONTEXT], gram, SETTINGS).dense(), expected, rtol=1e-4, atol=1e-5)
+    summed = found.entries[CONTEXT].summed()
+    torch.testing.assert_close(solve(summed, gram, SETTINGS).dense(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_become_sums_when_they_are_many(model: FakeModel) -> None:
+    few = gather_statistics(model, "cat").entries[CONTEXT]
+    many = gather_statistics(model, [f"thing{number}" for number in range(40)]).entries[CONTEXT]
+    assert isinstance(few.edited, RowPairs) and isinstance(few.derived, RowPairs)
+    assert isinstance(many.edited, PairSums) and isinstance(many.derived, PairSums)
+
+
+def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -> None:
+    asked: list[str] = []
+    held = []
+    original, waiting = model.text_rows, gathering._Waiting.complete_with
+
+    def text_rows(prompts: Sequence[str]):
+        asked.extend(prompts)
+        return original(prompts)
+
+    def complete_with(self, prompt, read):
+        yield from waiting(self, prompt, read)
+        held.append(len(self.held))
+
+    model.text_rows = text_rows
+    monkeypatch.setattr(gathering._Waiting, "complete_with", complete_with)
+    concepts = [Concept(f"thing{number}", "dog" if number % 2 else "") for number in range(60)]
+    gather_statistics(model, concepts, ["", "dog", "owl"])
+    assert sorted(asked) == sorted({"", " ", "dog", "owl", *(concept.name for concept in concepts)})
+    assert max(held) <= 3 and held[-1] == 0
+
+
+@quick
+@given(st.permutations(NAMES), st.integers(1, 5), st.booleans())
+def test_statistics_add_up(names: list[str], cut: int, name_only: bool) -> None:
+    model = FakeModel()
+    whole = gather_statistics(model, names, ["", "owl"], exactly=["wolf"], name_only=name_only)
+    one = gather_statistics(model, names[:cut], [""], name_only=name_only)
+    other = gather_statistics(model, names[cut:], ["owl"], exactly=["wolf"], name_only=name_only)
+    close(one + other, whole)
+    close(whole - other, one)
+    close(extended(one, model, [Concept(name) for name in names], ["", "owl"], exactly=["wolf"]), whole)
+    close(restored(extended(one, model, other.concepts), model, names[cut:]), one)
+    assert (whole - other).concepts == one.concepts and (one + other).exactly == ("wolf",)
+
+
+def test_one_taken_back_was_never_named(model: FakeModel) -> None:
+    all_three = gather_statistics(model, "cat\ndog\nbird -> owl", [""])
+    found = erase_statistics(model, restored(all_three, model, [" Dog "]), SETTINGS)
+    expected = rece(model, "cat\nbird -> owl", preserve=[""], **vars(SETTINGS))
+    torch.testing.assert_close(change(found), change(expected), rtol=1e-4, atol=1e-5)
+    assert found.origins == expected.origins
+
+
+def test_what_does_not_add_up(model: FakeModel) -> None:
+    cat = gather_statistics(model, "cat", [""])
+    for other, message in (
+        (gather_statistics(model, "Cat"), "both statistics hold 'Cat'"),
+        (gather_statistics(model, "dog", [""]), "both statistics hold ''"),
+        (gather_statistics(model, "dog", name_only=True), "edit names only"),
+        (gather_statistics(FakeModel(width=20), "dog"), r"another text encoder \(its context differs\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cat + other
+    for other, message in (
+        (gather_statistics(model, "dog"), r"do not hold 'dog' \(concepts\)"),
+        (gather_statistics(model, "cat -> dog"), "do not hold 'cat -> dog'"),
+        (gather_statistics(model, "cat", ["owl"]), r"do not hold 'owl' \(preserve\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cat - other
+    with pytest.raises(ValueError, match="hold 'cat', not 'cat -> dog'"):
+        extended(cat, model, [Concept("cat", "dog")])
+    with pytest.raises(ValueError, match="preserve lists 'cat'"):
+        extended(cat, model, preserve=["cat"])
+    with pytest.raises(ValueError, match="no concept 'dog'"):
+        restored(cat, model, ["dog"])
+
+
+def test_statistics_that_cannot_be_erased(model: FakeModel) -> None:
+    cat = gather_statistics(model, "cat", [""])
+    with pytest.raises(ValueError, match="hold no concept"):
+        erase_statistics(model, restored(cat, model, ["cat"]), SETTINGS)
+    with pytest.raises(ValueError, match=r"edit names only \(name_only\), the statistics are of all rows"):
+        erase_statistics(model, cat, RecePreset(1, 0.1, name_only=True))
+    other = FakeModel()
+    other.text = {name: 2 * weight for name, weight in other.text.items()}
+    with pytest.raises(ValueError, match="another text encoder"):
+        erase_statistics(other, cat, SETTINGS)
+
+
+def test_round_trip(model: FakeModel, tmp_path: Path) -> None:
+    found = gather_statistics(model, "cat\nbird -> owl", ["", "dog"], exactly=["wolf"], name_only=True)
+    path = save_statistics(found, tmp_path / "a.safetensors")
+    back = load_statistics(path)
+    assert all(torch.equal(one, other) for one, other in zip(sums(back), sums(found), strict=True))
+    assert (back.concepts, back.preserve, back.exactly) == (found.concepts, found.preserve, found.exactly)
+    assert back.name_only and torch.equal(back.entries[CONTEXT].probe, found.entries[CONTEXT].probe)
+    with pytest.raises(FileExistsError, match="already there"):
+        save_statistics(found, path)
+    with pytest.raises(ValueError, match="statistics are saved as .safetensors"):
+        save_statistics(found, tmp_path / "a.txt")
+    damaged = gather_statistics(model, "dog")
+    damaged.entries[CONTEXT].kept[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        save_statistics(damaged, tmp_path / "b.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
+    path = save_statistics(gather_statistics(model, "cat"), tmp_path / "a.safetensors")
+    with safe_open(path, "pt") as file:
+        tensors, header = load_file(path), json.loads(file.metadata()["erasure_statistics"])
+
+    def refused(message: str, tensors: dict, metadata: dict) -> None:
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(StatisticsFileError, match=message):
+            load_statistics(path)
+
+    def written(**changes) -> dict:
+        return {"erasure_statistics": json.dumps(header | changes)}
+
+    refused("holds no statistics", tensors, {})
+    refused("has format 9", tensors, written(format=9))
+    refused("does not fit", tensors, {"erasure_statistics": "{"})
+    refused("does not fit", tensors, written(entries=["pooled"]))
+    refused("does not fit", tensors, written(concepts=[{"name": ""}]))
+    refused("expected 24 times 24", tensors | {"context/kept": torch.zeros(3, 3, dtype=torch.float64)}, written())
+    refused("expected 24 times 24", tensors | {"context/kept": torch.zeros(24, 24)}, written())
+    path.write_bytes(b"nonsense")
+    with pytest.raises(StatisticsFileError, match="not a readable safetensors file"):
+        load_statistics(path)
+    with pytest.raises(FileNotFoundError):
+        load_statistics(tmp_path / "none.safetensors")
