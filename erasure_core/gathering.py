@@ -124,10 +124,11 @@ def _gather(
     waiting = _Waiting(pairs)
     for prompt, read in _encoded(model, prompts, callback):
         for name, rows in read.items():
-            gatherer = gatherers.setdefault(name, _Gatherer(rows[0].rows, name_only))
-            gatherer.read(rows, prompt in listed[0], prompt in listed[1])
+            if name not in gatherers:
+                gatherers[name] = _Gatherer(rows[0].rows, name_only)
+            gatherers[name].read(rows, prompt in listed[0], prompt in listed[1])
             if prompt == EMPTY_TARGET:
-                gatherer.probe = _probe(rows)
+                gatherers[name].probe = _probe(rows)
         for concept, target in waiting.complete_with(prompt, read):
             for name, gatherer in gatherers.items():
                 gatherer.face(concept[name], target[name])
