@@ -9,6 +9,7 @@ from .purify import ErasurePurify
 from .rece import ErasureRECE
 from .red_team import ErasureRedTeam
 from .report import ErasureReport
+from .statistics import ErasureLoadConcepts, ErasureLoadStatistics, ErasureRestore, ErasureSaveStatistics
 from .toy import ErasureLoadToy
 
 
@@ -17,4 +18,5 @@ class ErasureExtension(ComfyExtension):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
         uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
         proofs = [ErasureCompare, ErasureReport, ErasureRedTeam]
-        return [*methods, *uses, *proofs, ErasureLoadToy]
+        many = [ErasureLoadConcepts, ErasureRestore, ErasureSaveStatistics, ErasureLoadStatistics]
+        return [*methods, *uses, *proofs, *many, ErasureLoadToy]

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..erasure_core import Erasure as CoreErasure
-from . import host
+from . import host, host_files
 from .sockets import CATEGORY, Erasure
 
 
@@ -85,7 +85,7 @@ class ErasureSave(io.ComfyNode):
 
     @classmethod
     def execute(cls, erasure, filename_prefix) -> io.NodeOutput:
-        path = str(host.save_as_lora(erasure, filename_prefix))
+        path = str(host_files.save_as_lora(erasure, filename_prefix))
         return io.NodeOutput(path, ui=ui.PreviewText(path))
 
 
@@ -100,7 +100,7 @@ class ErasureLoad(io.ComfyNode):
             "Load LoRA.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=host.lora_files(), tooltip="A file of the loras folders, of output/loras too."
+                    "file", options=host_files.lora_files(), tooltip="A file of the loras folders, of output/loras too."
                 ),
             ],
             outputs=[Erasure.Output(display_name="ERASURE", tooltip="The erasure, to apply or combine.")],
@@ -108,4 +108,4 @@ class ErasureLoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, file) -> io.NodeOutput:
-        return io.NodeOutput(CoreErasure.load(host.lora_path(file)))
+        return io.NodeOutput(CoreErasure.load(host_files.lora_path(file)))

@@ -1,13 +1,11 @@
-"""All that the pack knows about ComfyUI's models, patches, folders and progress; ``host_training`` about training."""
+"""What the pack knows about ComfyUI's models, patches and progress; other ``host`` modules know the rest of it."""
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import comfy.lora
 import comfy.model_base
@@ -15,7 +13,6 @@ import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
 import comfy.weight_adapter
-import folder_paths
 import torch
 from torch import Tensor
 
@@ -171,35 +168,9 @@ def progress() -> Callback:
     return report
 
 
-def save_as_lora(erasure: Erasure, prefix: str) -> Path:
-    """Write to a new file below ``output/loras``, numbered as "Save Image" numbers."""
-    root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), "loras")
-    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
-    if not os.path.basename(prefix).strip(". "):
-        raise ValueError(f"filename_prefix '{prefix}' names no file; write for example 'erasure/no-van-gogh'")
-    if os.path.commonpath((root, folder)) != root:
-        raise ValueError(f"filename_prefix '{prefix}' leads out of {root}; saving elsewhere is not allowed")
-    try:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
-        return erasure.save(Path(folder) / f"{name}_{counter:05}_.safetensors")
-    except OSError as error:
-        raise ValueError(f"filename_prefix '{prefix}': nothing could be written to {folder}: {error}") from error
-
-
-def lora_files() -> list[str]:
-    """The safetensors files of ComfyUI's loras folders."""
-    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(".safetensors")]
-
-
-def lora_path(name: str) -> str:
-    return folder_paths.get_full_path_or_raise("loras", name)
-
-
 def _working_device(model) -> torch.device:
     """The model's device, unless it may lack float64."""
     return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")
-
-
 
 
 def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ..erasure_core.concepts import parse_concepts, parse_prompts
 from ..erasure_core.curve import loss_curve
 from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
-from ..erasure_core.methods.few_shot import few_shot
+from ..erasure_core.methods.few_shot import TOWERS, few_shot
 from ..erasure_core.methods.registry import METHODS
 from ..erasure_core.request import CHECKPOINTING
 from ..erasure_core.toy.config import TEXT
@@ -21,7 +21,7 @@ from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_
 log = logging.getLogger(__name__)
 
 TOY, TOY_WIDTH = " (toy)", TEXT["hidden_size"]
-MODELS = "SD 1.x, SD 2.x and this pack's toy model."
+MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."
 MOST_SEEDS = 0xFFFFFFFF
 
 
@@ -47,6 +47,13 @@ class ErasureFewShot(io.ComfyNode):
                     tooltip="Training ends early once the model's error on the pictures has grown so many times; 0 for "
                     "the preset's. Higher erases more and harms more.",
                 ),
+                io.Combo.Input(
+                    "towers",
+                    options=list(TOWERS),
+                    optional=True,
+                    tooltip="Which text encoder to train where the model has two (SDXL), by its name in diffusers: "
+                    "text_encoder is CLIP-L, text_encoder_2 is the larger one.",
+                ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="The model's autoencoder; needed when pictures are connected."
                 ),
@@ -62,13 +69,14 @@ class ErasureFewShot(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, vae=None, images=None, **training
+        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TOWERS[0], vae=None, images=None,
+        **training,
     ):  # fmt: skip
         settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
 
         def learn(seen, **more):
             pictures = None if images is None else host_training.pictures(images)
-            return few_shot(seen, concept, pictures, **vars(settings), **more)
+            return few_shot(seen, concept, pictures, towers=towers, **vars(settings), **more)
 
         return _trained(learn, preset, model, clip, vae, **training)
 

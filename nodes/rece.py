@@ -2,11 +2,12 @@
 
 from comfy_api.latest import io
 
-from ..erasure_core import common_concepts, parse_concepts, rece
+from ..erasure_core import common_concepts, parse_concepts
 from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.methods.rece import PRESETS, RecePreset
+from ..erasure_core.gathering import extended, gather_statistics
+from ..erasure_core.methods.rece import PRESETS, RecePreset, erase_statistics
 from . import host
-from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, Statistics, chosen, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -19,8 +20,8 @@ class ErasureRECE(io.ComfyNode):
             node_id="ErasureRECE",
             display_name="Erase Concepts (RECE)",
             category=CATEGORY,
-            description="Erases concepts from a model's cross-attention in closed form: no training, no images. "
-            "SD 1.x, SD 2.x and this pack's toy model.",
+            description="Erases concepts in closed form where text enters the model: no training, no images. "
+            "Stable Diffusion (SDXL too), diffusion transformers, and this pack's toy model.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to erase from. LoRAs and erasures before this node count."),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
@@ -41,22 +42,66 @@ class ErasureRECE(io.ComfyNode):
                 ),
                 *_custom_inputs(),
                 strength_input(),
+                io.String.Input(
+                    "exactly",
+                    multiline=True,
+                    default="",
+                    optional=True,
+                    placeholder="what must not change at all",
+                    tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all that is read "
+                    "for them. A few: every one leaves the edit less room.",
+                ),
+                io.Boolean.Input(
+                    "name_only",
+                    default=DEFAULT.name_only,
+                    optional=True,
+                    tooltip="Used with preset 'custom'. Edit what is read for a name itself and not what is read "
+                    "behind it: erases less, and harms less where many concepts are erased.",
+                ),
+                io.Float.Input(
+                    "exactness",
+                    default=DEFAULT.exactness,
+                    min=0.0,
+                    max=0.999,
+                    step=0.0001,
+                    round=False,
+                    optional=True,
+                    tooltip="Used with preset 'custom'. The share of what is read for the prompts in 'exactly' that "
+                    "may change nevertheless; more leaves the edit more room.",
+                ),
+                Statistics.Input(
+                    "statistics",
+                    optional=True,
+                    tooltip="Concepts that were erased before, to erase again together with those above; only the new "
+                    "ones are encoded. Connect the model without the earlier erasure.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model without the concepts."),
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder; RECE does not change it."),
                 Erasure.Output(display_name="ERASURE", tooltip="The change itself, to save, combine or apply."),
+                Statistics.Output(display_name="STATISTICS", tooltip="What is known of all concepts, to add to later."),
             ],
         )
 
     @classmethod
-    def execute(cls, model, clip, concepts, preserve, preserve_common, preset, strength, **custom) -> io.NodeOutput:
-        parsed = parse_concepts(concepts)
-        prompts = [*(common_concepts(parsed) if preserve_common else []), *parse_prompts(preserve, "preserve")]
+    def execute(
+        cls, model, clip, concepts, preserve, preserve_common, preset, strength, exactly="", statistics=None, **custom
+    ) -> io.NodeOutput:
+        parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
+        known = [*(statistics.concepts if statistics else ()), *parsed]
+        prompts = [*(common_concepts(known) if preserve_common else []), *parse_prompts(preserve, "preserve")]
+        alone = parse_prompts(exactly, "exactly")
         settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
-        seen = host.ComfyModel(model, clip)
-        erasure = rece(seen, parsed, preserve=prompts, callback=host.progress(), **vars(settings)).scaled(strength)
-        return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure)
+        seen, report = host.ComfyModel(model, clip), host.progress()
+        if statistics is None:
+            gathered = gather_statistics(
+                seen, parsed, prompts or [""], exactly=alone, name_only=settings.name_only, callback=report
+            )
+        else:
+            gathered = extended(statistics, seen, parsed, prompts, exactly=alone, callback=report)
+        erasure = erase_statistics(seen, gathered, settings, callback=report).scaled(strength)
+        return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, gathered)
 
 
 def _custom_inputs() -> list:

@@ -12,6 +12,9 @@ CATEGORY = "Erasure"
 Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""
 
+Statistics = io.Custom("ERASURE_STATISTICS")
+"""Carries ``erasure_core.statistics.Statistics``."""
+
 
 def chosen(options: Mapping[str, T], name: str, what: str = "preset") -> T:
     """The option of this name; the host does not check what comes through its API. Raises ``ValueError``."""

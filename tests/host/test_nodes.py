@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
-    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureLoadToy",
+    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureLoadConcepts",
+    "ErasureRestore", "ErasureSaveStatistics", "ErasureLoadStatistics", "ErasureLoadToy",
 )  # fmt: skip
 RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
 
@@ -285,3 +286,47 @@ def test_compare_takes_models_of_every_kind(server: ComfyServer, prompt: dict[st
 )
 def test_compare_refuses(server: ComfyServer, prompt: dict[str, Any], inputs: dict[str, Any], sentence: str) -> None:
     assert sentence in refused(server, comparing(prompt, **inputs))
+
+
+def test_a_list_of_concepts_from_a_file(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """The same pictures as when the list is typed; a changed file is read again."""
+    typed = pixels(server, server.queue(prompt), AFTER)
+    listed = server.directory / "input" / "concepts.txt"
+    listed.parent.mkdir(exist_ok=True)
+    listed.write_text(f"# what to forget\n{prompt[RECE]['inputs']['concepts']}\n", encoding="utf-8")
+    prompt["50"] = {"class_type": "ErasureLoadConcepts", "inputs": {"file": "concepts.txt"}}
+    prompt[RECE]["inputs"]["concepts"] = ["50", 0]
+    assert np.array_equal(pixels(server, server.queue(prompt), AFTER), typed)
+    listed.write_text("pizza", encoding="utf-8")
+    assert not np.array_equal(pixels(server, server.queue(prompt), AFTER), typed)
+    prompt["50"]["inputs"]["file"] = "../concepts.txt"
+    assert "file" in refused(server, prompt)
+
+
+def test_statistics_take_a_concept_more_and_give_one_back(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """Through a file: cat, then pizza too, then cat taken back, which is pizza alone."""
+    prompt[RECE]["inputs"] |= {"concepts": "cat", "preserve_common": False}
+    saving = deepcopy(prompt)
+    saving["50"] = {
+        "class_type": "ErasureSaveStatistics",
+        "inputs": {"statistics": [RECE, 3], "filename_prefix": "list/cats"},
+    }
+    path = Path(server.queue(saving)["outputs"]["50"]["text"][0])
+    assert path.is_file() and path.parent == server.directory / "output" / "erasure-statistics" / "list"
+    both, alone = deepcopy(prompt), deepcopy(prompt)
+    alone[RECE]["inputs"]["concepts"] = "pizza"
+    expected = pixels(server, server.queue(alone), AFTER)
+    both["51"] = {"class_type": "ErasureLoadStatistics", "inputs": {"file": f"list/{path.name}"}}
+    both[RECE]["inputs"] |= {"concepts": "pizza", "statistics": ["51", 0]}
+    with_cat = pixels(server, server.queue(both), AFTER)
+    assert np.abs(with_cat - expected).max() > 50  # the prompt asks for a cat
+    both["52"] = {
+        "class_type": "ErasureRestore",
+        "inputs": {"model": ["2", 0], "clip": ["2", 1], "statistics": [RECE, 3], "names": "Cat"},
+    }
+    both["53"] = deepcopy(both[RECE])
+    both["53"]["inputs"] |= {"concepts": "", "statistics": ["52", 0]}
+    with_sampler(both, ["53", 0])
+    assert np.abs(pixels(server, server.queue(both), AFTER) - expected).max() <= 2
+    both["52"]["inputs"]["names"] = "lion"
+    assert "hold no concept 'lion'" in refused(server, both)

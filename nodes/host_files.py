@@ -1,0 +1,85 @@
+"""Where ComfyUI keeps the files of this pack: LoRAs, statistics, lists."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import folder_paths
+
+from ..erasure_core import Erasure
+
+LORAS, STATISTICS = "loras", "erasure-statistics"  # folders of the output folder
+SUFFIX = ".safetensors"
+
+
+def save_as_lora(erasure: Erasure, prefix: str) -> Path:
+    """Write to a new file below ``output/loras``."""
+    return saved(LORAS, prefix, erasure.save)
+
+
+def saved(folder: str, prefix: str, save: Callable[[Path], Path]) -> Path:
+    """What ``save`` gives for a new file below a folder of the output folder, numbered as "Save Image" numbers.
+
+    Raises ``ValueError`` for a prefix that names no file or leads elsewhere, and where nothing can be written.
+    """
+    root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), folder)
+    wanted = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
+    if not os.path.basename(prefix).strip(". "):
+        raise ValueError(f"filename_prefix '{prefix}' names no file; write for example 'erasure/no-van-gogh'")
+    if os.path.commonpath((root, wanted)) != root:
+        raise ValueError(f"filename_prefix '{prefix}' leads out of {root}; saving elsewhere is not allowed")
+    try:
+        place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
+        return save(Path(place) / f"{name}_{counter:05}_{SUFFIX}")
+    except OSError as error:
+        raise ValueError(f"filename_prefix '{prefix}': nothing could be written to {wanted}: {error}") from error
+
+
+def lora_files() -> list[str]:
+    """The safetensors files of ComfyUI's loras folders."""
+    return [name for name in folder_paths.get_filename_list("loras") if name.endswith(SUFFIX)]
+
+
+def lora_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise("loras", name)
+
+
+def statistics_files() -> list[str]:
+    """The files that "Save Statistics" wrote."""
+    return _below(_statistics_folder(), SUFFIX)
+
+
+def statistics_path(name: str) -> Path:
+    return _named(_statistics_folder(), name, statistics_files())
+
+
+def text_files() -> list[str]:
+    """The text files of ComfyUI's input folder."""
+    return _below(Path(folder_paths.get_input_directory()), ".txt")
+
+
+def text_path(name: str) -> Path:
+    return _named(Path(folder_paths.get_input_directory()), name, text_files())
+
+
+def digest(path: Path) -> str:
+    """Of a file's content: what it says may change while its name stays."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _statistics_folder() -> Path:
+    return Path(folder_paths.get_output_directory(), STATISTICS)
+
+
+def _below(folder: Path, suffix: str) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}") if path.is_file())
+
+
+def _named(folder: Path, name: str, known: list[str]) -> Path:
+    """The host does not check what comes through its API: only files that are listed can be named."""
+    if name not in known:
+        raise ValueError(f"file '{name}' is not in {folder}; there are: {', '.join(known) or 'none'}")
+    return folder / name
