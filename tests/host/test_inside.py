@@ -40,6 +40,10 @@ def test_toy_and_adapter(comfy_path: Path) -> None:
     run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in ("toy", "adapter", "recognise", "sdxl")))
 
 
+def test_entries(comfy_path: Path) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_entries.py"))
+
+
 @pytest.mark.parametrize("option", ["", "--use-split-cross-attention"])
 def test_training(comfy_path: Path, option: str) -> None:
     run_inside(comfy_path, str(INSIDE / "check_training.py"), COMFYUI_OPTION=option)

@@ -1,0 +1,292 @@
+"""Where text enters the denoisers of ComfyUI's families: the tracer finds what the code says, and edits work there."""
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import comfy.lora
+import comfy.text_encoders.flux
+import pytest
+import torch
+from pack.erasure_core import UnsupportedModelError, rece
+from pack.erasure_core.kohya import stem
+from pack.nodes import host, host_entries
+from small_denoisers import FAMILIES, POOLED, WIDTH, conditioning, small
+
+LLAMA = Path(comfy.text_encoders.flux.__file__).with_name("llama_tokenizer") / "tokenizer.json"
+needs_llama = pytest.mark.skipif(not LLAMA.is_file(), reason="this ComfyUI came without its Llama tokenizer")
+UNETS = [name for name, family in FAMILIES.items() if "label_emb" in str(family.entries) or "attn2.to_k" in str(family)]
+COMPLETE = [
+    name
+    for name, family in FAMILIES.items()
+    if not family.leaks and all(kind == "text" for _, kind, _ in family.entries.values())
+]
+
+
+@pytest.fixture(autouse=True)
+def as_nodes_run():
+    with torch.inference_mode():
+        yield
+
+
+def traced(model, family):
+    found = host_entries.trace(model, conditioning(family))
+    entries = {entry.name: (entry.text, entry.kind, entry.columns) for entry in found.entries}
+    return entries, tuple(sorted(leak.name for leak in found.leaks)), found.unread
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_entries_are_those_of_the_code(name):
+    family = FAMILIES[name]
+    model = small(family)
+    before = {key: weight.clone() for key, weight in model.model.state_dict().items()}
+    assert traced(model, family) == (family.entries, family.leaks, family.unread)
+    after = model.model.state_dict()
+    assert before.keys() == after.keys() and not model.patches
+    assert all(torch.equal(after[key], weight) for key, weight in before.items())
+    assert not any("forward" in module.__dict__ for module in model.model.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["SD 1.x", "SDXL", "Flux", "Z-Image", "HunyuanVideo"])
+def test_entries_at_other_precisions(name, dtype):
+    """As ``--cpu`` runs them: stored narrow, computed in float32; and wide weights computed in bfloat16."""
+    family = FAMILIES[name]
+    expected = (family.entries, family.leaks, family.unread)
+    assert traced(small(family, dtype, torch.float32), family) == expected
+    assert traced(small(family, dtype, torch.bfloat16), family) == expected
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_editing_the_entries_is_editing_the_text(name):
+    """The real model with ``W A`` in the entries does what it does for texts ``C A^T``."""
+    family = FAMILIES[name]
+    model, given = small(family), conditioning(family)
+    draw = torch.Generator().manual_seed(3)
+    texts = host_entries.texts_of(given)
+    maps = {}
+    for text, value in texts.items():
+        width = value.shape[-1]
+        maps[text] = torch.eye(width) + torch.randn(width, width, generator=draw) / width**0.5
+    side = host_entries.SIDES[name.startswith("PixArt")]
+    if "stage B" in name:
+        side = 16
+    run = host_entries.runner(model, given, side=side)
+    before, expected = run(texts), run({text: value @ maps[text].T for text, value in texts.items()})
+    for layer, (text, _, (start, stop)) in family.entries.items():
+        weight = model.model.diffusion_model.get_submodule(layer).weight.data
+        weight[:, start:stop] = weight[:, start:stop] @ maps[text]
+    after = run(texts)
+    assert after.isfinite().all()
+    changed = float((expected - before).abs().max())
+    assert changed > 1e-4 * float(expected.abs().max())
+    assert float((after - expected).abs().max()) < 1e-3 * changed
+
+
+@pytest.mark.parametrize("name", UNETS)
+def test_the_weights_that_are_edited_by_name_are_those_that_text_enters_through(name):
+    model = small(FAMILIES[name])
+    keys = host.unet_keys(model)
+    assert {keys[weight] for weight in host.text_weights(model)} == {
+        f"diffusion_model.{layer}.weight" for layer in FAMILIES[name].entries
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in UNETS])
+def test_the_stock_loader_knows_the_names(name):
+    model = small(FAMILIES[name])
+    known, keys = comfy.lora.model_lora_keys_unet(model.model, {}), host_entries.denoiser_keys(model)
+    for layer in FAMILIES[name].entries:
+        weight = f"unet.{layer}.weight"
+        assert keys[weight] == f"diffusion_model.{layer}.weight"
+        assert known[stem(weight)] == keys[weight]
+
+
+def test_a_model_that_ignores_text_is_refused(monkeypatch):
+    model = small(FAMILIES["Wan 2.1"])
+    monkeypatch.setattr(type(model.model.diffusion_model), "forward", lambda self, x, *_, **__: x)
+    with pytest.raises(
+        UnsupportedModelError, match=r"MODEL is of the kind WAN21, where no linear layer reads the text"
+    ):
+        host_entries.TracedText(model, clip("pixart_t5", "PixArtTokenizer", None))
+
+
+class Encoder(torch.nn.Module):
+    """Stands for a text encoder: a row for each token, which remembers those before it."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def encode_token_weights(self, windows):
+        rows = []
+        for window in windows:
+            seeds = [torch.Generator().manual_seed(int(token[0])) for token in window]
+            heard = torch.stack([torch.randn(self.width, generator=seed) for seed in seeds])
+            rows.append(heard + heard.cumsum(0) / 4)
+        rows = torch.cat(rows)[None]
+        pooled = rows.mean(1)
+        return rows, pooled[:, :POOLED], {"attention_mask": torch.ones(rows.shape[:2], dtype=torch.long)}
+
+
+def clip(module, tokenizer, stage, **encoders):
+    """A CLIP of ComfyUI's own tokenizer and assembly of rows, around encoders that are ours."""
+    code = importlib.import_module(f"comfy.text_encoders.{module}")
+    if stage is None:
+        stage = SimpleNamespace(t5xxl=Encoder(WIDTH))
+        stage.encode_token_weights = lambda tokens: stage.t5xxl.encode_token_weights(tokens["t5xxl"])[:2]
+    else:
+        kind = getattr(code, stage)
+        made = kind.__new__(kind)
+        torch.nn.Module.__init__(made)
+        stage = made
+        for name, value in encoders.items():
+            setattr(stage, name, value)
+    tokenize = getattr(code, tokenizer)().tokenize_with_weights
+
+    def encode(tokens):
+        context, pooled, *extra = stage.encode_token_weights(tokens)
+        return [[context, {"pooled_output": pooled} | (extra[0] if extra else {})]]
+
+    return SimpleNamespace(cond_stage_model=stage, tokenize=tokenize, encode_from_tokens_scheduled=encode)
+
+
+def flux():
+    encoders = {"clip_l": short(Encoder(POOLED)), "t5xxl": short(Encoder(WIDTH))}
+    return small(FAMILIES["Flux"]), clip("flux", "FluxTokenizer", "FluxClipModel", **encoders)
+
+
+def short(encoder):
+    """CLIP and T5 give no mask here."""
+    whole = encoder.encode_token_weights
+    encoder.encode_token_weights = lambda windows: whole(windows)[:2]
+    return encoder
+
+
+def sd3(t5=True):
+    family = FAMILIES["SD 3"]
+    embedder = {"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}}
+    family = replace(family, unet=family.unet | {"context_embedder_config": embedder, "adm_in_channels": 2 * POOLED})
+    encoders = {
+        "clip_l": short(Encoder(768)), "clip_g": short(Encoder(1280)), "t5xxl": short(Encoder(4096)) if t5 else None,
+        "t5_attention_mask": False,
+    }  # fmt: skip
+    return small(family), clip("sd3_clip", "SD3Tokenizer", "SD3ClipModel", **encoders)
+
+
+def qwen():
+    encoders = {"clip_name": "qwen25_7b", "clip": "qwen25_7b", "qwen25_7b": Encoder(WIDTH)}
+    return small(FAMILIES["Qwen-Image"]), clip("qwen_image", "QwenImageTokenizer", "QwenImageTEModel", **encoders)
+
+
+def z_image():
+    encoders = {"clip_name": "qwen3_4b", "clip": "qwen3_4b", "qwen3_4b": Encoder(WIDTH)}
+    return small(FAMILIES["Z-Image"]), clip("z_image", "ZImageTokenizer", "ZImageTEModel", **encoders)
+
+
+def hunyuan_video():
+    encoders = {"clip_l": short(Encoder(POOLED)), "llama": Encoder(WIDTH)}
+    return small(FAMILIES["HunyuanVideo"]), clip(
+        "hunyuan_video", "HunyuanVideoTokenizer", "HunyuanVideoClipModel", **encoders
+    )
+
+
+def chroma():
+    return small(FAMILIES["Chroma"]), clip("pixart_t5", "PixArtTokenizer", None)
+
+
+def hidream():
+    encoders = {
+        "clip_l": short(Encoder(POOLED)), "clip_g": None, "t5xxl": Encoder(WIDTH), "llama": Layers(16),
+    }  # fmt: skip
+    family = FAMILIES["HiDream"]
+    family = replace(family, unet=family.unet | {"text_emb_dim": POOLED + 1280})
+    return small(family), clip("hidream", "HiDreamTokenizer", "HiDreamTEModel", **encoders)
+
+
+class Layers(Encoder):
+    """The rows of an embedding and of three layers."""
+
+    def encode_token_weights(self, windows):
+        rows, pooled, extra = super().encode_token_weights(windows)
+        return torch.stack([rows * (layer + 1) for layer in range(4)], 1), pooled, extra
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        (flux, {"context": 1, "pooled": 1}),
+        (sd3, {"context": 2, "pooled": 1}),
+        (lambda: sd3(False), {"context": 1, "pooled": 1}),
+        (qwen, {"context": 1}),
+        (z_image, {"context": 1}),
+        (chroma, {"context": 1}),
+        pytest.param(hunyuan_video, {"context": 1, "pooled": 1}, marks=needs_llama),
+        pytest.param(hidream, {"context": 1, "pooled": 1, "conditioning_llama3": 2}, marks=needs_llama),
+    ],
+)
+def test_rows_end_where_the_prompt_ends(family, expected):
+    """The row of the end is the last word's: more words change all behind it, and none up to it."""
+    seen = host_entries.TracedText(*family())
+    entries = seen.text_entries()
+    assert set(entries) == set(expected)
+    names = ("a cat", "a cat on the moon", "a dog", "(a) cat")
+    shorter, longer, other, bracketed = seen.text_rows(names)
+    assert {name: len(parts) for name, parts in shorter.items()} == expected
+    for name, entry in entries.items():
+        for weight in entry.weights.values():
+            assert entry.part(weight).shape[1] == shorter[name][0].rows.shape[1]
+        for one, two, three in zip(shorter[name], longer[name], other[name], strict=True):
+            if name == "pooled":
+                assert one.rows.shape[0] == 1 and one.last_content == 0
+                continue
+            end = one.last_content
+            assert 0 < end < two.last_content and end == three.last_content
+            torch.testing.assert_close(one.rows[: end + 1], two.rows[: end + 1])
+            assert not torch.equal(one.rows[end], three.rows[end])
+            assert not any(map(torch.equal, one.rows[end + 1 :], two.rows[end + 1 :]))
+    assert all(parts[0].last_content >= shorter[name][0].last_content for name, parts in bracketed.items())
+
+
+def test_rows_of_a_normalised_text_are_normalised():
+    seen = host_entries.TracedText(*qwen())
+    rows = seen.text_rows(["a cat"])[0]["context"][0].rows
+    _, (given, *_) = seen._encode("a cat")
+    norm = seen.model.model.diffusion_model.txt_norm
+    torch.testing.assert_close(rows, norm(given[0])[0])
+
+
+def test_a_prompt_that_is_too_long_for_clip():
+    with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
+        host_entries.TracedText(*sd3()).text_rows(["cat " * 76])
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        flux,
+        sd3,
+        qwen,
+        z_image,
+        pytest.param(hunyuan_video, marks=needs_llama),
+        pytest.param(hidream, marks=needs_llama),
+    ],
+)
+def test_what_the_layers_give_for_the_concept_becomes_what_they_gave_for_the_target(family):
+    seen = host_entries.TracedText(*family())
+    erasure = rece(seen, "cat -> dog", preserve=["", "a house"], loops=0, ridge=1e-3)
+    concept, target, far = seen.text_rows(["cat", "dog", "a house"])
+    for name, entry in seen.text_entries().items():
+        end = concept[name][0].last_content
+        one, two = (rows[name][0].rows[end] for rows in (concept, target))
+        kept = far[name][0].rows
+        for key, weight in entry.weights.items():
+            edited = entry.part(weight + erasure.deltas[key].dense())
+            weight = entry.part(weight)
+            before, after = (float((w @ one - weight @ two).norm()) for w in (weight, edited))
+            assert after < 0.1 * before, key
+            assert float((kept @ (edited - weight).T).norm()) < 0.1 * float((kept @ weight.T).norm())
