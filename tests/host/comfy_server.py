@@ -151,6 +151,15 @@ class ComfyServer:
         """The pictures that one node of a finished prompt wrote."""
         return [self.view(**where) for where in entry["outputs"][node]["images"]]
 
+    def peak_megabytes(self) -> float:
+        """The most memory that ComfyUI has had at a time (10^6 bytes). Linux only."""
+        (line,) = [
+            line
+            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            if line.startswith("VmHWM:")
+        ]
+        return int(line.split()[1]) * 1024 / 1e6
+
     def log(self) -> str:
         """All that ComfyUI has printed."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""A full-size SD 1.5 checkpoint of random weights through ``erase-from-your-checkpoint``."""
+"""Random checkpoints: through ``erase-from-your-checkpoint`` in a running ComfyUI, and every family in full size."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ import pytest
 from comfy_server import ComfyServer
 from test_inside import INSIDE, inside_environment, run_inside
 
+FAMILIES = ("sd15", "sd15_inpainting", "sd15_instruct", "sd21", "sdxl", "sdxl_refiner")
 SMALL = {"5": {"width": 64, "height": 64}, "7": {"steps": 2}, "10": {"steps": 2}}
-pytestmark = pytest.mark.full
+MOST_MEGABYTES = 20_000
 
 
-@pytest.fixture(scope="module")
-def checkpoint(server: ComfyServer) -> Iterator[Path]:
+def made(family: str, *options: str, full: bool = True):
+    marks = [pytest.mark.full] if full else []
+    return pytest.param((family, *options), id=" ".join((family, *options)), marks=marks)
+
+
+@pytest.fixture(params=[made("sd15", "--small", "unet", full=False), made("sd15"), made("sdxl")])
+def checkpoint(request, server: ComfyServer) -> Iterator[Path]:
     """The file in ComfyUI's checkpoints folder; deleted afterwards."""
-    path = server.directory / "models" / "checkpoints" / "random-sd15.safetensors"
+    family, *options = request.param
+    path = server.directory / "models" / "checkpoints" / f"random-{family}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(INSIDE / "make_sd15.py"), str(path)]
-    subprocess.run(command, check=True, cwd=server.comfy_path, env=inside_environment(server.comfy_path))
+    make(server.comfy_path, family, path, *options)
     yield path
     server.free()
     path.unlink()
 
 
+def make(comfy_path: Path, family: str, path: Path, *options: str) -> None:
+    command = [sys.executable, str(INSIDE / "make_checkpoint.py"), family, str(path), *options]
+    subprocess.run(command, check=True, cwd=comfy_path, env=inside_environment(comfy_path))
+
+
 def test_the_workflow_and_its_file(server: ComfyServer, checkpoint: Path) -> None:
+    """The stock loaders of checkpoints and of LoRAs: the file draws what the node's own result draws."""
     prompt = graphs.api("erase-from-your-checkpoint")
     prompt["2"]["inputs"]["ckpt_name"] = checkpoint.name
     for node, inputs in SMALL.items():
@@ -48,8 +60,24 @@ def test_the_workflow_and_its_file(server: ComfyServer, checkpoint: Path) -> Non
     stock = np.asarray(server.images(server.queue(prompt, timeout=1800), "12")[0], np.int16)
     assert np.abs(stock - direct).max() <= 1
     assert "not loaded" not in server.log()[printed:]
+    assert server.peak_megabytes() < MOST_MEGABYTES
 
 
-def test_weights(server: ComfyServer, checkpoint: Path) -> None:
+def test_small_families(comfy_path: Path) -> None:
+    run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in ("families", "precision", "gguf", "lowvram")))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_in_full_size(server: ComfyServer, family: str) -> None:
     server.free()
-    run_inside(server.comfy_path, str(INSIDE / "check_sd15.py"), SD15_CHECKPOINT=str(checkpoint))
+    run_inside(server.comfy_path, str(INSIDE / "check_families.py"), FAMILIES=family, FULL="1")
+
+
+@pytest.mark.full
+def test_every_method_trains(server: ComfyServer, tmp_path: Path) -> None:
+    server.free()
+    path = tmp_path / "random-sd15.safetensors"
+    make(server.comfy_path, "sd15", path)
+    run_inside(server.comfy_path, str(INSIDE / "check_sd15.py"), SD15_CHECKPOINT=str(path))
+    path.unlink()

@@ -48,10 +48,14 @@ def text(kind, width: int):
     ).eval()  # fmt: skip
 
 
+def scheduler() -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(steps_offset=1)
+
+
 def sd():
     return StableDiffusionPipeline(
         vae=AutoencoderKL(), text_encoder=text(CLIPTextModel, WIDTHS[0]), tokenizer=clip_tokenizer(),
-        unet=UNet2DConditionModel(**UNET, cross_attention_dim=WIDTHS[0]).eval(), scheduler=EulerDiscreteScheduler(steps_offset=1),
+        unet=UNet2DConditionModel(**UNET, cross_attention_dim=WIDTHS[0]).eval(), scheduler=scheduler(),
         feature_extractor=None, safety_checker=None, requires_safety_checker=False,
     )  # fmt: skip
 
@@ -60,7 +64,7 @@ def sdxl():
     return StableDiffusionXLPipeline(
         vae=AutoencoderKL(), text_encoder=text(CLIPTextModel, WIDTHS[0]), tokenizer=clip_tokenizer(),
         text_encoder_2=text(CLIPTextModelWithProjection, WIDTHS[1]), tokenizer_2=clip_tokenizer(),
-        unet=UNet2DConditionModel(**UNET, **SDXL).eval(), scheduler=EulerDiscreteScheduler(steps_offset=1),
+        unet=UNet2DConditionModel(**UNET, **SDXL).eval(), scheduler=scheduler(),
     )  # fmt: skip
 
 

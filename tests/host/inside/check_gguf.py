@@ -123,7 +123,7 @@ def test_with_the_pack_itself(tmp_path, monkeypatch, kind):
     import gguf
 
     checkpoint, unet = tmp_path / "sd15.safetensors", tmp_path / "sd15.gguf"
-    make_checkpoint.make("sd15", checkpoint, small=True)
+    make_checkpoint.make("sd15", checkpoint)
     file = comfy.utils.load_torch_file(str(checkpoint))
     writer = gguf.GGUFWriter(unet, "sd1")
     for name, weight in file.items():

@@ -35,7 +35,7 @@ def loaded(request, tmp_path_factory):
     """The precision, MODEL and CLIP, and the weights of one layer as the file has them."""
     precision = request.param
     path = tmp_path_factory.mktemp(precision) / "sd15.safetensors"
-    make_checkpoint.make("sd15", path, precision, small=True)
+    make_checkpoint.make("sd15", path, precision)
     file = comfy.utils.load_torch_file(str(path))
     own = file["model." + LAYER + ".weight"].float() * file.get("model." + LAYER + ".scale_weight", 1)
     del file

@@ -7,6 +7,5 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from hosting import load_comfy, load_pack  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))
 load_comfy()
 load_pack()

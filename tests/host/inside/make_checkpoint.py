@@ -1,9 +1,9 @@
 """Writes a checkpoint of random weights in the original single-file layout, ComfyUI on the path.
 
-    make_checkpoint.py FAMILY FILE [--dtype fp16|bf16|fp32|fp8_e4m3fn|fp8_scaled] [--small]
+    make_checkpoint.py FAMILY FILE [--dtype fp16|bf16|fp32|fp8_e4m3fn|fp8_scaled] [--small [unet]]
 
-Full size, or small: few blocks, three layers a text encoder (``SMALL_TEXT`` tells the loader so), a TAESD as the VAE.
-One tensor is held at a time.
+Full size, or small: few blocks, three layers a text encoder (``SMALL_TEXT`` tells the loader so), a TAESD as the VAE;
+or with a small UNet and VAE alone, which needs nothing to be told. One tensor is held at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from hosting import load_comfy
@@ -25,6 +26,7 @@ import comfy.supported_models  # noqa: E402
 import comfy.taesd.taesd  # noqa: E402
 
 Shapes = dict[str, tuple[int, ...]]
+Small = Literal["", "unet", "all"]
 
 UNET = "model.diffusion_model."
 DTYPES = {
@@ -161,16 +163,16 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def shapes_of(family: Family, small: bool) -> Shapes:
+def shapes_of(family: Family, small: Small) -> Shapes:
     """Every weight's name in the file, and its shape."""
-    unet = getattr(comfy.supported_models, family.kind)(family.unet_config(small) | {"dtype": torch.float16})
+    unet = getattr(comfy.supported_models, family.kind)(family.unet_config(bool(small)) | {"dtype": torch.float16})
     with torch.device("meta"):
         vae = comfy.taesd.taesd.TAESD() if small else comfy.ldm.models.autoencoder.AutoencoderKL(VAE, embed_dim=4)
         parts = {"model.": unet.get_model({}, device="meta"), "first_stage_model.": vae}
     shapes = {prefix + name: tuple(w.shape) for prefix, part in parts.items() for name, w in part.state_dict().items()}
     shapes = {name: shape for name, shape in shapes.items() if name.startswith((UNET, "first_stage_model."))}
     for text in family.texts:
-        layers = SMALL_LAYERS if small else text.layers
+        layers = SMALL_LAYERS if small == "all" else text.layers
         shapes |= {text.prefix + name: shape for name, shape in text.shapes(text.width, layers).items()}
     return shapes
 
@@ -189,7 +191,7 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def entries_of(family: Family, dtype: str, small: bool) -> list[Entry]:
+def entries_of(family: Family, dtype: str, small: Small) -> list[Entry]:
     """What the file holds, in order. In 8 bits the UNet alone, or only its linear layers when they are scaled."""
     stored, scaled = DTYPES[dtype], dtype == "fp8_scaled"
     wide = stored if stored.itemsize > 1 else torch.float16
@@ -252,8 +254,8 @@ def write(path: Path, entries: list[Entry], tensors: Iterator[torch.Tensor]) -> 
             file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def make(family: str, path: Path, dtype: str = "fp16", *, small: bool = False) -> None:
-    """Write the checkpoint; as the command does."""
+def make(family: str, path: Path, dtype: str = "fp16", *, small: Small = "all") -> None:
+    """Write the checkpoint as the command does, but small."""
     entries = entries_of(FAMILIES[family], dtype, small)
     write(path, entries, tensors_of(entries, FAMILIES[family].v_prediction))
     count = sum(math.prod(entry.shape) for entry in entries)
@@ -265,7 +267,7 @@ def main() -> None:
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("file", type=Path)
     parser.add_argument("--dtype", choices=DTYPES, default="fp16")
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--small", choices=("unet", "all"), nargs="?", const="all", default="")
     options = parser.parse_args()
     make(options.family, options.file, options.dtype, small=options.small)
 

@@ -1,5 +1,7 @@
-"""What a check has found, as a line of JSON that ``tools/families_table.py`` reads."""
+"""What a check has found, as a line of JSON that ``tools/families_table.py`` reads; and memory. Linux only."""
 
+import ctypes
+import gc
 import json
 import os
 from pathlib import Path
@@ -24,3 +26,17 @@ def record(family: str, model, **facts: bool | float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def settle() -> float:
+    """Let go of what is free and forget the peak; returns the resident memory in megabytes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def status(field: str) -> float:
+    """A field of /proc/self/status in megabytes (10^6)."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":")]
+    return int(line.split()[1]) * 1024 / 1e6
