@@ -13,7 +13,8 @@ from pure.fakes import FakeModel
 from safetensors.torch import save_file
 
 from erasure_core import Concept, Erasure, cli, rece
-from erasure_core.adapters import checkpoints
+from erasure_core.adapters import families
+from erasure_core.adapters.checkpoints import shapes_in
 from erasure_core.methods.registry import METHODS
 
 
@@ -115,10 +116,13 @@ def test_usage(arguments: list[str], capsys) -> None:
     assert caught.value.code == 2 and "usage" in capsys.readouterr().err
 
 
+CROSS = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+
+
 def checkpoint(path: Path, width: int = 768, channels: int = 4, **more: torch.Tensor) -> Path:
     tensors = {
-        checkpoints.FIRST_CONV: torch.zeros(2, channels, 3, 3),
-        checkpoints.FIRST_CROSS: torch.zeros(2, width),
+        families.FIRST_CONV: torch.zeros(2, channels, 3, 3),
+        CROSS: torch.zeros(2, width),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.zeros(1),
     }
     save_file({**tensors, **{name.replace("__", "."): tensor for name, tensor in more.items()}}, path)
@@ -141,26 +145,34 @@ def test_models_that_cannot_be_used(tmp_path: Path, capsys) -> None:
     (tmp_path / "folder").mkdir()
     assert "no model_index.json" in error("folder")
     save_file({"a": torch.zeros(1)}, tmp_path / "lora.safetensors")
-    assert "not a Stable Diffusion 1.x or 2.x" in error("lora.safetensors")
-    checkpoint(tmp_path / "xl.safetensors", 2048, conditioner__embedders__0__a=torch.zeros(1))
-    assert "is SDXL" in error("xl.safetensors")
+    assert "not a Stable Diffusion checkpoint (1.x, 2.x or XL)" in error("lora.safetensors")
     checkpoint(tmp_path / "odd.safetensors", 640)
     assert "not a Stable Diffusion" in error("odd.safetensors")
 
 
 def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
-    one = checkpoints.configs(checkpoint(tmp_path / "one.safetensors"))
+    def configs(*arguments, **more) -> tuple[families.Family, dict]:
+        return families.configs("it", shapes_in(checkpoint(tmp_path / "it.safetensors", *arguments, **more)))
+
+    family, one = configs()
     assert one["unet"]["cross_attention_dim"] == one["text_encoder"]["hidden_size"] == 768
-    two = checkpoints.configs(checkpoint(tmp_path / "two.safetensors", 1024, channels=9))
+    assert family is families.SD_1
+    family, two = configs(1024, channels=9)
     assert two["unet"]["in_channels"] == 9 and two["scheduler"]["prediction_type"] == "v_prediction"
-    json.dumps([one, two])
+    assert family is families.SD_2
+    mark = {"conditioner__embedders__0__a": torch.zeros(1)}
+    for width, expected in ((2048, families.SDXL), (1280, families.REFINER)):
+        family, three = configs(width, channels=8, **mark)
+        assert family is expected and three["unet"]["in_channels"] == 8
+        assert three["scheduler"]["prediction_type"] == "epsilon"
+    assert configs(2048, **mark, v_pred=torch.zeros(0))[1]["scheduler"]["prediction_type"] == "v_prediction"
+    json.dumps([one, two, three])
 
 
 def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
-    tensors = {checkpoints.FIRST_CONV: torch.zeros(2, 4, 3, 3), checkpoints.FIRST_CROSS: torch.zeros(2, 768)}
-    save_file(tensors, tmp_path / "unet.safetensors")
+    shapes = {families.FIRST_CONV: [2, 4, 3, 3], CROSS: [2, 768]}
     with pytest.raises(ValueError, match="has no text encoder"):
-        checkpoints.configs(tmp_path / "unet.safetensors")
+        families.configs("unet", shapes)
 
 
 def test_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:

@@ -1,0 +1,150 @@
+"""Single-file checkpoints of every family: small ones bit for bit, and the real shapes in files of zeros."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from toy import tiny
+from toy.single_file import single_file, write_sparse
+
+from erasure_core import UnsupportedModelError, cli, from_diffusers
+from erasure_core.adapters import families
+from erasure_core.adapters.checkpoints import load_checkpoint
+from erasure_core.adapters.families import Family
+from erasure_core.sampling import generate
+
+WIDTH, WIDTH_2 = tiny.TEXT["width"], tiny.TEXT_2["width"]
+ENCODERS = {"text_encoder": tiny.text_config(**tiny.TEXT), "text_encoder_2": tiny.text_config(**tiny.TEXT_2)}
+SMALL = {
+    ("cond_stage_model.", WIDTH): Family(
+        "StableDiffusionPipeline", tiny.unet_config(WIDTH), {"text_encoder": ENCODERS["text_encoder"]}, tiny.VAE
+    ),
+    ("conditioner.embedders.", WIDTH + WIDTH_2): Family(
+        "StableDiffusionXLPipeline",
+        tiny.unet_config(WIDTH + WIDTH_2, **tiny.sizes(6)),
+        ENCODERS,
+        tiny.VAE,
+        unpadded=("tokenizer_2",),
+    ),
+    ("conditioner.embedders.", WIDTH_2): Family(
+        "StableDiffusionXLImg2ImgPipeline",
+        tiny.unet_config(WIDTH_2, **tiny.sizes(5)),
+        {"text_encoder_2": ENCODERS["text_encoder_2"]},
+        tiny.VAE,
+        unpadded=("tokenizer_2",),
+        more=families.REFINER.more,
+    ),
+}
+
+
+@pytest.fixture
+def small_families(monkeypatch) -> None:
+    for key, family in SMALL.items():
+        monkeypatch.setitem(families.FAMILIES, key, family)
+
+
+def written(pipe, path: Path, **more: torch.Tensor) -> Path:
+    tensors = {name: tensor.clone().contiguous() for name, tensor in {**single_file(pipe), **more}.items()}
+    save_file(tensors, path)
+    return path
+
+
+@pytest.mark.usefixtures("small_families")
+@pytest.mark.parametrize(
+    "family", [tiny.sdxl, tiny.refiner, lambda: tiny.sdxl("inpainting"), lambda: tiny.stable_diffusion("inpainting")]
+)
+def test_a_single_file_is_the_pipeline(family: Callable, tmp_path: Path) -> None:
+    pipe = family()
+    pipe.scheduler.register_to_config(prediction_type="epsilon")
+    mine, theirs = load_checkpoint(written(pipe, tmp_path / "one.safetensors")), from_diffusers(pipe)
+    for scope in ("unet", "text_encoder"):
+        found, expected = mine.weights_of(scope), theirs.weights_of(scope)
+        assert set(found) == set(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    prompts = ["a cat", "a painting of a dog!"]
+    assert torch.equal(generate(mine, prompts, [1, 2], steps=2), generate(theirs, prompts, [1, 2], steps=2))
+
+
+@pytest.mark.usefixtures("small_families")
+def test_an_sdxl_is_erased_from_on_the_command_line(tmp_path: Path, capsys) -> None:
+    file = written(tiny.sdxl(), tmp_path / "sdxl.safetensors")
+    out = tmp_path / "no-cat.safetensors"
+    command = ["erase", "--model", str(file), "--concept", "cat -> dog", "--no-common", "--out", str(out)]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    assert "erases cat" in capsys.readouterr().out and out.is_file()
+
+
+@pytest.mark.usefixtures("small_families")
+def test_how_an_sdxl_was_trained_is_told_by_marks(tmp_path: Path) -> None:
+    marked = written(tiny.sdxl(), tmp_path / "v.safetensors", v_pred=torch.zeros(0), ztsnr=torch.zeros(0))
+    model = load_checkpoint(marked)
+    assert model.prediction_type == "v_prediction" and float(model.alphas_cumprod[-1]) == 0.0
+    edm = written(tiny.sdxl(), tmp_path / "edm.safetensors", edm_mean=torch.zeros(1))
+    with pytest.raises(UnsupportedModelError, match="edm.safetensors predicts as EDM does"):
+        load_checkpoint(edm)
+
+
+@pytest.mark.usefixtures("small_families")
+def test_precision_and_folders(tmp_path: Path) -> None:
+    pipe = tiny.sdxl()
+    half = load_checkpoint(written(pipe, tmp_path / "one.safetensors"), torch.float16)
+    assert {part.dtype for part in (half.pipe.unet, half.pipe.text_encoder, half.pipe.text_encoder_2)} == {torch.half}
+    pipe.save_pretrained(tmp_path / "folder")
+    model = load_checkpoint(tmp_path / "folder")
+    expected = from_diffusers(pipe).encode_prompts(["a cat"]).context
+    torch.testing.assert_close(model.encode_prompts(["a cat"]).context, expected, rtol=0, atol=1e-4)
+    index = json.loads((tmp_path / "folder" / "model_index.json").read_text())
+    (tmp_path / "folder" / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
+    with pytest.raises(UnsupportedModelError, match="is a FluxPipeline; a pipeline of Stable Diffusion 1.x, 2.x or XL"):
+        load_checkpoint(tmp_path / "folder")
+
+
+def on_meta(family: Family):
+    """A pipeline of the real size without memory for its weights."""
+    kinds = {"text_encoder": transformers.CLIPTextModel, "text_encoder_2": transformers.CLIPTextModelWithProjection}
+    parts = dict.fromkeys(kinds)
+    with torch.device("meta"):
+        for part, config in family.encoders.items():
+            parts[part] = kinds[part](transformers.CLIPTextConfig(**config))
+        unet = diffusers.UNet2DConditionModel(**family.unet)
+        vae = diffusers.AutoencoderKL(**family.vae)
+    return type("Parts", (), {**parts, "unet": unet, "vae": vae})
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        families.SD_1,
+        families.SD_2,
+        pytest.param(families.SDXL, marks=pytest.mark.full),
+        pytest.param(families.REFINER, marks=pytest.mark.full),
+    ],
+    ids=["SD 1", "SD 2", "SDXL", "refiner"],
+)
+def test_the_real_shapes_are_loaded(family: Family, tmp_path: Path) -> None:
+    """In float16, as the file has them, so that the weights stay in it."""
+    whole = single_file(on_meta(family))
+    sizes = {name: tuple(tensor.shape) for name, tensor in whole.items()}
+    write_sparse(sizes, tmp_path / "zeros.safetensors")
+    model = load_checkpoint(tmp_path / "zeros.safetensors", torch.float16)
+    assert type(model.pipe).__name__ == family.pipeline
+    assert model.context_dim == family.unet["cross_attention_dim"]
+    entries = model.text_entries()
+    layers, pooled, millions = {
+        768: (32, False, 860), 1024: (32, False, 866), 2048: (140, True, 2567), 1280: (88, True, 2259)
+    }[model.context_dim]  # fmt: skip
+    assert len(entries["context"].weights) == layers and ("pooled" in entries) == pooled
+    told = sum(weight.numel() for weight in model.pipe.unet.parameters()) / 1e6
+    assert told == pytest.approx(millions, rel=0.01)
+    pads = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
+    if family is families.SD_2:
+        pads["tokenizer"] = "!"
+    for name, pad in pads.items():
+        assert getattr(getattr(model.pipe, name, None), "pad_token", pad) == pad
