@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..erasure_core import Erasure as CoreErasure
 from . import host, host_files
+from .host_reading import fitted
 from .sockets import CATEGORY, Erasure
 
 
@@ -34,8 +35,8 @@ class ErasureApply(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
-        fitted = host.fitted(model, clip, erasure)
-        return io.NodeOutput(*host.apply_erasure(model, clip, fitted, strength_model, strength_clip))
+        own = fitted(model, clip, erasure)
+        return io.NodeOutput(*host.apply_erasure(model, clip, own, strength_model, strength_clip))
 
 
 class ErasureCombine(io.ComfyNode):

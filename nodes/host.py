@@ -19,7 +19,7 @@ from torch import Tensor
 from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
-from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows, fingerprint
+from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
 from .host_precision import report_rounding
 from .host_text import Encoded, TextEncoders
 from .host_weights import stored
@@ -83,17 +83,32 @@ class ComfyModel:
         return self.text.encode([""])
 
 
+def has_unet(model) -> bool:
+    """Whether a MODEL is a UNet of the layout that Stable Diffusion has, for which all tools have names."""
+    return bool(comfy.utils.unet_to_diffusers(_config(model)))
+
+
+def weight_keys(model) -> dict[str, str]:
+    """The weights of a MODEL of any family: the names that erasures give them, to ComfyUI's."""
+    if has_unet(model):
+        return unet_keys(model)
+    return {f"unet.{key.removeprefix(UNET)}": key for key in model.model_state_dict(UNET)}
+
+
 def unet_keys(model) -> dict[str, str]:
     """The UNet's weights: diffusers' names to ComfyUI's. Raises ``UnsupportedModelError`` for other families."""
-    inner = getattr(model, "model", None)
-    config = getattr(getattr(inner, "model_config", None), "unet_config", None) or {}
+    config = _config(model)
     named = comfy.utils.unet_to_diffusers(config)
     present = set(model.model_state_dict(UNET)) if named else set()
     keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
     if config.get("use_temporal_attention") or not any(name.endswith(CROSS) for name in keys):
-        kind = type(inner).__name__
+        kind = type(getattr(model, "model", None)).__name__
         raise UnsupportedModelError(f"MODEL is of the kind {kind}, which has no UNet of Stable Diffusion")
     return {name: key for name, key in keys.items() if not name.startswith("unet.class_embedding.")}  # the label again
+
+
+def _config(model) -> dict:
+    return getattr(getattr(getattr(model, "model", None), "model_config", None), "unet_config", None) or {}
 
 
 def reads_pooled(model) -> bool:
@@ -101,11 +116,18 @@ def reads_pooled(model) -> bool:
     return isinstance(model.model, (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner))
 
 
-def text_weights(model, *, patched: bool = True) -> Mapping[str, Tensor]:
-    """The weights of a UNet that read text, in float32, by diffusers' names, merged with the patches or without."""
+def text_names(model) -> list[str]:
+    """The weights of a UNet that read text, by diffusers' names; none of another family."""
+    if not has_unet(model):
+        return []
     pooled = reads_pooled(model)
-    keys = {name: key for name, key in unet_keys(model).items() if name.endswith(CROSS) or (pooled and name == LABEL)}
-    return merged_weights(model, keys, patched=patched)
+    return [name for name in unet_keys(model) if name.endswith(CROSS) or (pooled and name == LABEL)]
+
+
+def text_weights(model) -> Mapping[str, Tensor]:
+    """Those of ``text_names`` in float32, merged with the patches."""
+    keys = unet_keys(model)
+    return merged_weights(model, {name: keys[name] for name in text_names(model)})
 
 
 def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
@@ -127,34 +149,11 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
     text = {name: delta for name, delta in erasure.deltas.items() if name not in unet}
     if text and clip is None:
         raise ValueError("CLIP is missing, and this erasure changes the text encoder")
-    new_model = _with_patches(model, model, unet_keys(model), unet, strength_model, "MODEL")
+    new_model = _with_patches(model, model, weight_keys(model), unet, strength_model, "MODEL")
     if not text:
         return new_model, clip and clip.clone()
     keys = _text_keys(clip, text)
     return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, "CLIP")
-
-
-def fitted(model, clip, erasure: Erasure) -> Erasure:
-    """The erasure for this MODEL: formed anew from its context maps where it was computed on other weights.
-
-    Without maps it stays as it is. Both are said in a warning. Weights count with their patches or without.
-    """
-    made_on = {origin.fingerprint for origin in erasure.origins}
-    known = {fingerprint(text_weights(model, patched=patched)) for patched in (True, False)}
-    if not made_on or made_on & known:
-        return erasure
-    named = ", ".join(f"'{concept}'" for concept in erasure.concepts)
-    if not erasure.maps:
-        log.warning(
-            "The erasure of %s was computed on other weights than this MODEL's; it may erase less or harm more.", named
-        )
-        return erasure
-    anew = erasure.rebased_on(ComfyModel(model, clip))
-    log.warning(
-        "The erasure of %s was computed on other weights than this MODEL's; it was formed anew for these, which is "
-        "right where both have the same text encoder.", named,
-    )  # fmt: skip
-    return anew
 
 
 def progress() -> Callback:

@@ -17,11 +17,10 @@ from ..erasure_core import UnsupportedModelError
 from ..erasure_core.model import TextEntry, TextRows
 from ..erasure_core.segments import Token, encoders_of, last_content, split_rows, suffix_length
 from ..erasure_core.trace import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
-from .host import merged_weights
+from .host import UNET, merged_weights
 
 log = logging.getLogger(__name__)
 
-PREFIX = "diffusion_model."
 PROBE = "a"  # a prompt of one token, to see how prompts become rows
 ROWS = 8  # of text, enough to see what a layer does with them
 SIDES = (8, 48)  # latents' height and width
@@ -61,7 +60,7 @@ class TracedText:
         """By the text's name, and that of the first layer where several maps edit what reads one text."""
         entries = {}
         for name, group in self._groups.items():
-            keys = {f"unet.{one.name}.weight": f"{PREFIX}{one.name}.weight" for one in group}
+            keys = {f"unet.{one.name}.weight": f"{UNET}{one.name}.weight" for one in group}
             columns = group[0].columns
             whole = columns == (0, group[0].width)
             entries[name] = TextEntry(merged_weights(self.model, keys), None if whole else columns)
@@ -116,11 +115,6 @@ class TracedText:
             whats = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
             found.setdefault("clip" if name in CLIPS else name, whats)
         return found
-
-
-def denoiser_keys(model) -> dict[str, str]:
-    """All weights of a MODEL that is no UNet: the names that erasures give them, to ComfyUI's."""
-    return {f"unet.{key.removeprefix(PREFIX)}": key for key in model.model_state_dict(PREFIX)}
 
 
 def as_text(prompt: str) -> str:

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..erasure_core.purify import purify
 from . import host, host_training
+from .host_reading import fitted
 from .sockets import CATEGORY, Erasure
 
 
@@ -52,7 +53,7 @@ class ErasurePurify(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
-        erasure = host.fitted(model, clip, erasure)
+        erasure = fitted(model, clip, erasure)
         pictures, settings = host_training.pictures(images), {"steps": steps, "guidance": guidance}
         with host_training.trainable(model, clip, vae) as seen:
             pure = purify(seen, erasure, pictures, prompt=prompt, callback=host.progress(), **settings)

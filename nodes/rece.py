@@ -7,6 +7,7 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.gathering import extended, gather_statistics
 from ..erasure_core.methods.rece import PRESETS, RecePreset, erase_statistics
 from . import host
+from .host_reading import reader
 from .sockets import CATEGORY, Erasure, Statistics, chosen, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
@@ -93,7 +94,7 @@ class ErasureRECE(io.ComfyNode):
         prompts = [*(common_concepts(known) if preserve_common else []), *parse_prompts(preserve, "preserve")]
         alone = parse_prompts(exactly, "exactly")
         settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
-        seen, report = host.ComfyModel(model, clip), host.progress()
+        seen, report = reader(model, clip), host.progress()
         if statistics is None:
             gathered = gather_statistics(
                 seen, parsed, prompts or [""], exactly=alone, name_only=settings.name_only, callback=report

@@ -6,6 +6,7 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.gathering import restored
 from ..erasure_core.statistics_files import load_statistics, save_statistics
 from . import host, host_files
+from .host_reading import reader
 from .sockets import CATEGORY, Statistics
 
 
@@ -63,7 +64,7 @@ class ErasureRestore(io.ComfyNode):
         taken = parse_prompts(names, "names")
         if not taken:
             raise ValueError("names is empty: write the concepts to take back, one a line")
-        return io.NodeOutput(restored(statistics, host.ComfyModel(model, clip), taken, callback=host.progress()))
+        return io.NodeOutput(restored(statistics, reader(model, clip), taken, callback=host.progress()))
 
 
 class ErasureSaveStatistics(io.ComfyNode):

@@ -144,7 +144,8 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
         report(total - 1, total, "forming the changes")
         deltas |= deltas_of(change, entry)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
-        errors[name] = relative_change(change, known.exempt, gram)
+        if statistics.exactly:
+            errors[name] = relative_change(change, known.exempt, gram)
     made_on = combined([digests[name] for name in sorted(digests)])
     told = {**asdict(settings), "preserve": list(statistics.preserve)}
     if statistics.exactly:

@@ -9,12 +9,17 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).parent))
 
 import comfy.lora
+import comfy.sd
 import comfy.text_encoders.flux
+import comfy.utils
 import pytest
 import torch
-from pack.erasure_core import UnsupportedModelError, rece
+from pack.erasure_core import Erasure, UnsupportedModelError, rece, uce
 from pack.erasure_core.kohya import stem
+from pack.erasure_core.methods.rece import RecePreset
 from pack.nodes import host, host_entries
+from pack.nodes.erasures import ErasureApply
+from pack.nodes.rece import ErasureRECE
 from small_denoisers import FAMILIES, POOLED, WIDTH, conditioning, small
 
 LLAMA = Path(comfy.text_encoders.flux.__file__).with_name("llama_tokenizer") / "tokenizer.json"
@@ -99,7 +104,7 @@ def test_the_weights_that_are_edited_by_name_are_those_that_text_enters_through(
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in UNETS])
 def test_the_stock_loader_knows_the_names(name):
     model = small(FAMILIES[name])
-    known, keys = comfy.lora.model_lora_keys_unet(model.model, {}), host_entries.denoiser_keys(model)
+    known, keys = comfy.lora.model_lora_keys_unet(model.model, {}), host.weight_keys(model)
     for layer in FAMILIES[name].entries:
         weight = f"unet.{layer}.weight"
         assert keys[weight] == f"diffusion_model.{layer}.weight"
@@ -152,7 +157,9 @@ def clip(module, tokenizer, stage, **encoders):
         context, pooled, *extra = stage.encode_token_weights(tokens)
         return [[context, {"pooled_output": pooled} | (extra[0] if extra else {})]]
 
-    return SimpleNamespace(cond_stage_model=stage, tokenize=tokenize, encode_from_tokens_scheduled=encode)
+    made = SimpleNamespace(cond_stage_model=stage, tokenize=tokenize, encode_from_tokens_scheduled=encode)
+    made.clone = lambda: made
+    return made
 
 
 def flux():
@@ -290,3 +297,42 @@ def test_what_the_layers_give_for_the_concept_becomes_what_they_gave_for_the_tar
             before, after = (float((w @ one - weight @ two).norm()) for w in (weight, edited))
             assert after < 0.1 * before, key
             assert float((kept @ (edited - weight).T).norm()) < 0.1 * float((kept @ weight.T).norm())
+
+
+@pytest.mark.parametrize("family", [flux, sd3, qwen, z_image])
+def test_from_the_node_to_a_file_and_back(family, tmp_path, caplog):
+    """The stock LoRA loader and Apply Erasure do with the file what the node did."""
+    model, text = family()
+    settings = vars(RecePreset(loops=1, regularization=1e-1))
+    given = {"preserve": "a house", "preserve_common": False, "preset": "custom", "strength": 1.0}
+    edited, _, erasure, statistics = ErasureRECE.execute(model, text, "cat -> dog", **given, **settings).result
+    assert statistics.concepts == erasure.concepts
+    back = Erasure.load(erasure.save(tmp_path / "no-cat.safetensors"))
+    tensors = comfy.utils.load_torch_file(str(tmp_path / "no-cat.safetensors"), safe_load=True)
+    stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 1.0)
+    applied, _ = ErasureApply.execute(model, text, back, 1.0, 1.0).result
+    assert "not loaded" not in caplog.text and "formed anew" not in caplog.text
+    keys = {name: host.weight_keys(model)[name] for name in erasure.deltas}
+    own, direct, *others = (host.merged_weights(one, keys) for one in (model, edited, stock, applied))
+    for name in keys:
+        assert not torch.equal(own[name], direct[name])
+        assert all(torch.equal(direct[name], other[name]) for other in others)
+
+
+def test_an_erasure_goes_to_another_checkpoint_of_its_family(caplog):
+    (model, text), (other, _) = flux(), flux()
+    other.model.diffusion_model.txt_in.weight.data.mul_(2)
+    erasure = uce(host_entries.TracedText(model, text), "cat -> dog")
+    carried, _ = ErasureApply.execute(other, text, erasure, 1.0, 1.0).result
+    assert "formed anew" in caplog.text
+    computed, _ = host.apply_erasure(other, text, uce(host_entries.TracedText(other, text), "cat -> dog"))
+    keys = {name: host.weight_keys(model)[name] for name in erasure.deltas}
+    one, two = (host.merged_weights(patched, keys) for patched in (carried, computed))
+    for name in keys:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+
+
+def test_an_erasure_of_another_family_is_refused():
+    erasure = uce(host_entries.TracedText(*flux()), "cat -> dog")
+    with pytest.raises(ValueError, match="is for text read as context .*, pooled .*, the model reads it as"):
+        ErasureApply.execute(*qwen(), erasure, 1.0, 1.0)
