@@ -126,6 +126,9 @@ class TextToImageModel(Protocol):
     def latent_shape(self) -> tuple[int, int, int]:
         """``(channels, height, width)`` of the model's usual picture."""
 
+    def free_memory(self) -> int | None:
+        """Bytes that are free where the model computes; ``None`` where that cannot be told."""
+
     def patched(self, deltas: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         """Add dense deltas to the named weights for the length of a ``with`` block, then put all back."""
 

@@ -198,6 +198,9 @@ class TrainableComfyModel(host.ComfyModel):
             side = 128 if self.text.pooled else 96 if self.prediction_type == "v_prediction" else 64
         return self.model.model.latent_format.latent_channels, side, side
 
+    def free_memory(self) -> int | None:
+        return comfy.model_management.get_free_memory(self.device)
+
     def forget(self) -> None:
         """Let go of the copies of weights; they are made anew when they are needed."""
         self._own.clear()

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from ..memory import free_memory
 from ..model import (
     CONTEXT,
     POOLED,
@@ -138,6 +139,9 @@ class DiffusersModel:
         size = self.pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return self._images.channels, height, width
+
+    def free_memory(self) -> int | None:
+        return free_memory(self.device)
 
 
 def from_diffusers(pipe) -> DiffusersModel:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
+from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
 from ..sampling import trajectories
@@ -104,6 +105,9 @@ def abo(
     states = _states(model, kind, concept, settings, seed, callback)
     stand_ins = StandIns(model.weights_of(scope), rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate)
+    edited, at_once = model.with_weights(stand_ins.weights()), 2 + (prompts.preserved is not None)
+    at_once = 1 if gradient_checkpointing else at_once * batch_size
+    check_room("AbO", edited, stand_ins.parameters, prompts.empty, states.latents.shape, at_once, callback)
 
     def update(step: int) -> Tensor:
         which = torch.randint(len(states.latents), (batch_size,), generator=generator)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..concepts import Concept, single_concept
 from ..discriminator import patch_discriminator, preserving
 from ..erasure import Erasure, Origin
+from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
 from ..sampling import sample_latents, split_prediction
@@ -106,6 +107,8 @@ def doco(
     generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
     judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
     quiet = round(warm_up * steps)
+    edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else batch_size
+    check_room("DoCo", edited, stand_ins.parameters, encoded[:1], clean_latents.shape, at_once, callback)
 
     def update(step: int) -> Tensor:
         clean = clean_latents[torch.randint(len(clean_latents), (batch_size,), generator=generator)].to(model.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
+from ..memory import check_room
 from ..model import (
     Callback,
     LazyWeights,
@@ -101,6 +102,9 @@ def few_shot(
     chosen = trained_weights(of_towers(read_weights(model, templates[0].format(concept.name)), towers))
     stand_ins = StandIns(chosen, rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
+
+    context = model.encode_prompts([concept.name]).context.detach().requires_grad_()
+    check_room("few-shot", model, stand_ins.parameters, context, latents.shape, 1, callback)
 
     def update(step: int) -> Tensor:
         clean = next_batch(latents, batch_size, step, generator).to(model.device)

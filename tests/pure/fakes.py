@@ -50,6 +50,7 @@ class FakeModel:
         self.text = {name: torch.randn(*shape, generator=shared) / 20 for name, shape in text_layers(width).items()}
         self.device = torch.device("cpu")
         self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
+        self.free: int | None = None
         self.alphas_cumprod = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
@@ -115,6 +116,9 @@ class FakeModel:
 
     def latent_shape(self) -> tuple[int, int, int]:
         return 4, 4, 4
+
+    def free_memory(self) -> int | None:
+        return self.free
 
     @contextmanager
     def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
