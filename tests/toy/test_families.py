@@ -16,6 +16,7 @@ from erasure_core.attacks.discrete import SLOTS, Words, by_discrete_prompt
 from erasure_core.attacks.inversion import by_inversion
 from erasure_core.attacks.noised import by_noised_pictures
 from erasure_core.attacks.scene import Scene
+from erasure_core.compare import compare
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot
@@ -371,6 +372,11 @@ def test_pictures_are_completed_and_purified(scene: Scene, no_cat: Erasure) -> N
     assert by_noised_pictures(replace(scene, sampling_steps=4)).images.shape == (2, 3, 64, 64)
     found = purify(scene.original, no_cat, scene.images, prompt="a cat", steps=3)
     assert found.shape == scene.images.shape and bool(torch.isfinite(found).all())
+
+
+def test_models_are_compared(sdxl, no_cat: Erasure) -> None:
+    picture = compare(sdxl, {"no cat": no_cat}, ["a cat"], steps=1, difference=True)
+    assert picture.width > 3 * 64 and picture.height > 64
 
 
 def test_a_report_is_made(sdxl, no_cat: Erasure) -> None:
