@@ -10,16 +10,21 @@ from pathlib import Path
 from .concepts import Concept, as_concepts, parse_concepts, parse_prompts
 from .erasure import Erasure, __version__
 from .files import check_target
+from .gathering import gather_statistics, updated
+from .methods.rece import RecePreset, erase_statistics
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
 from .request import TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
+from .statistics import Statistics
+from .statistics_files import load_statistics, save_statistics
 from .table import percent, table
 from .training import TrainingError
 from .vocabulary import known_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
+SHOWN = 20  # concepts that are named one by one
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
 
@@ -54,18 +59,54 @@ def demo(args: argparse.Namespace) -> None:
 
 def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
-    concepts = _concepts(args)
-    request = _request(args, concepts)
+    request = _request(args, _concepts(args))
     request.keywords()
     check_target(args.out, args.overwrite)
+    held = _held_statistics(args)
     model = _model(args.model)
     with Progress(args.method) as bar:
-        erasure = request.erasure(model, bar)
+        if args.statistics or args.save_statistics:
+            erasure = _of_statistics(args, request, held, model, bar)
+        else:
+            erasure = request.erasure(model, bar)
     path = erasure.save(args.out, overwrite=args.overwrite)
     size = path.stat().st_size / 1e6
     losses = erasure.origins[0].losses
     learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
-    print(f"{path}: erases {', '.join(map(str, concepts))}; rank {erasure.rank}, {size:.1f} MB{learned}")
+    names = [str(concept) for concept in erasure.concepts]
+    told = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
+    print(f"{path}: erases {told}; rank {erasure.rank}, {size:.1f} MB{learned}")
+    for entry, error in erasure.origins[0].settings.get("exact_error", {}).items():
+        print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
+
+
+def _held_statistics(args: argparse.Namespace) -> Statistics | None:
+    """Those to start from; whatever can be wrong about statistics is told before a model is loaded."""
+    if args.restore and not args.statistics:
+        raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
+    if (args.statistics or args.save_statistics) and args.method != "rece":
+        raise ValueError(f"statistics are of rece (with --loops 0 it is plain UCE), not of {args.method}")
+    if args.save_statistics:
+        check_target(args.save_statistics, args.overwrite, "statistics are")
+    return load_statistics(args.statistics) if args.statistics else None
+
+
+def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics | None, model, bar) -> Erasure:
+    """Gather or update them, keep them if wanted, and erase."""
+    settings = request.keywords()
+    prompts = {name: settings.pop(name) for name in ("preserve", "exactly")}
+    preset = RecePreset(**settings)
+    if held is None:
+        found = gather_statistics(model, request.concepts, name_only=preset.name_only, callback=bar, **prompts)
+    else:
+        found = updated(
+            held, model, request.concepts, args.preserve,
+            restore=args.restore, exactly=args.exactly, common=not args.no_common, callback=bar,
+        )  # fmt: skip
+    erasure = erase_statistics(model, found, preset, callback=bar)
+    if args.save_statistics:
+        save_statistics(found, args.save_statistics, overwrite=args.overwrite)
+    return erasure
 
 
 def purify(args: argparse.Namespace) -> None:
@@ -266,6 +307,10 @@ def _model(name: str):
 
 
 def _concepts(args: argparse.Namespace) -> list[Concept]:
+    if args.concept is None and args.concepts is None:
+        if args.statistics:
+            return []
+        raise ValueError("name a --concept, a file of --concepts, or --statistics to start from")
     if args.concepts is not None:
         return parse_concepts(args.concepts.read_bytes())
     return as_concepts(args.concept)
@@ -280,7 +325,7 @@ def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
         {name: value for name, value in given.items() if value is not None},
         toy=args.model == TOY,
         option=_option,
-        **{name: getattr(args, name) for name in ("preserve", "no_common", "images", "seed", *TRAINING)},
+        **{name: getattr(args, name) for name in ("preserve", "exactly", "no_common", "images", "seed", *TRAINING)},
     )
 
 
@@ -311,7 +356,7 @@ def _add_demo(commands) -> None:
 def _add_erase(commands) -> None:
     command = commands.add_parser("erase", help=erase.__doc__)
     command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint .safetensors")
-    what = command.add_mutually_exclusive_group(required=True)
+    what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
     what.add_argument("--concepts", type=Path, metavar="FILE", help="one concept a line, # for comments")
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
@@ -319,9 +364,22 @@ def _add_erase(commands) -> None:
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
     for name, kind in setting_types().items():
-        command.add_argument(_option(name), type=kind, help=f"in place of the preset's, for {', '.join(_having(name))}")
+        kind = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        command.add_argument(_option(name), **kind, help=f"in place of the preset's, for {', '.join(_having(name))}")
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
+    command.add_argument(
+        "--exactly", action="append", default=[], metavar="TEXT", help="rece: a prompt whose pictures must not change"
+    )
+    command.add_argument(
+        "--statistics", type=Path, metavar="FILE", help="rece: go on from what --save-statistics wrote"
+    )
+    command.add_argument(
+        "--restore", action="append", default=[], metavar="NAME", help="take a concept of --statistics back"
+    )
+    command.add_argument(
+        "--save-statistics", type=Path, metavar="FILE", help="rece: keep what is known of the concepts, to go on from"
+    )
     command.add_argument("--images", help="few_shot: a folder of the concept, a number for the model to draw, or none")
     command.add_argument("--seed", type=int, help="learned methods: the same seed gives the same erasure")
     command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")

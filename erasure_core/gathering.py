@@ -13,6 +13,7 @@ from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
 from .concepts import Concept, as_concepts
 from .model import Callback, TextRows, TextToImageModel
 from .statistics import EntryStatistics, Statistics
+from .vocabulary import COMMON, common_concepts
 
 EMPTY_TARGET = " "
 PART = 16  # prompts encoded between two reports of progress
@@ -68,9 +69,14 @@ def extended(
 
 
 def restored(
-    statistics: Statistics, model: TextToImageModel, names: Iterable[str], *, callback: Callback | None = None
+    statistics: Statistics,
+    model: TextToImageModel,
+    names: Iterable[str] = (),
+    *,
+    preserve: Sequence[str] = (),
+    callback: Callback | None = None,
 ) -> Statistics:
-    """Without the concepts of these names, as if they had never been named.
+    """Without the concepts of these names, as if they had never been named, and without prompts in ``preserve``.
 
     Raises ``ValueError`` for one that is not held, and for other text encoders.
     """
@@ -80,7 +86,32 @@ def restored(
         if name.casefold() not in held:
             raise ValueError(f"the statistics hold no concept '{name}'")
     concepts = [held[name.casefold()] for name in names]
-    return statistics - _gather(model, concepts, (), (), statistics.name_only, callback)
+    return statistics - _gather(model, concepts, preserve, (), statistics.name_only, callback, check=False)
+
+
+def updated(
+    statistics: Statistics,
+    model: TextToImageModel,
+    concepts: Sequence[Concept] = (),
+    preserve: Sequence[str] = (),
+    *,
+    restore: Iterable[str] = (),
+    exactly: Sequence[str] = (),
+    common: bool = True,
+    callback: Callback | None = None,
+) -> Statistics:
+    """With some concepts taken back and others added.
+
+    ``common``: those of the common concepts are preserved that would be if all had been named at once.
+    """
+    back = {name.casefold() for name in distinct(restore)}
+    erased = [concept for concept in statistics.concepts if concept.name.casefold() not in back] + list(concepts)
+    wanted = [*preserve, *(common_concepts(erased) if common else ())]
+    left = [text for text in statistics.preserve if common and text in COMMON and text not in wanted]
+    return extended(
+        restored(statistics, model, restore, preserve=left, callback=callback),
+        model, concepts, wanted, exactly=exactly, callback=callback,
+    )  # fmt: skip
 
 
 def probes(model: TextToImageModel) -> dict[str, Tensor]:
@@ -113,9 +144,11 @@ def _gather(
     exactly: Sequence[str],
     name_only: bool,
     callback: Callback | None,
+    check: bool = True,
 ) -> Statistics:
     preserve, exactly = distinct(preserve), distinct(exactly)
-    check_preserve(concepts, [*preserve, *exactly])
+    if check:
+        check_preserve(concepts, [*preserve, *exactly])
     pairs = [(concept.name, concept.instead or EMPTY_TARGET) for concept in concepts]
     mentioned = [prompt for pair in pairs for prompt in pair]
     prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))

@@ -52,6 +52,7 @@ class Request:
     preset: str = "object"
     settings: Mapping[str, Any] = field(default_factory=dict)
     preserve: Sequence[str] = ()
+    exactly: Sequence[str] = ()
     no_common: bool = False
     images: str | None = None
     seed: int | None = None
@@ -88,9 +89,13 @@ class Request:
 
     def _preserve(self) -> dict[str, Any]:
         if "preserve" not in METHODS[self.method].needs:
-            self._refuse("preserve", "no_common")
+            self._refuse("preserve", "no_common", "exactly")
             return {}
-        return {"preserve": list(self.preserve) + ([] if self.no_common else common_concepts(self.concepts))}
+        found = {"preserve": list(self.preserve) + ([] if self.no_common else common_concepts(self.concepts))}
+        if "exactly" in METHODS[self.method].needs:
+            return {**found, "exactly": list(self.exactly)}
+        self._refuse("exactly")
+        return found
 
     def _training(self) -> dict[str, Any]:
         needs, found = METHODS[self.method].needs, {}

@@ -62,7 +62,8 @@ def _parser() -> tuple[argparse.ArgumentParser, str]:
     parser.add_argument("method", choices=list(METHODS))
     name = parser.parse_known_args()[0].method
     for field, kind in _fields(name).items():
-        parser.add_argument(f"--{field.replace('_', '-')}", type=kind, nargs="+")
+        typed = kind if kind is not bool else lambda text: bool(int(text))
+        parser.add_argument(f"--{field.replace('_', '-')}", type=typed, nargs="+")
     parser.add_argument("--concepts", nargs="+", default=list(TUNED_ON))
     parser.add_argument("--alone", action="store_true", help="preserve nothing")
     parser.add_argument("--rank", type=int, help="let a learned method train low-rank changes")

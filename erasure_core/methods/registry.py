@@ -15,8 +15,8 @@ class Method:
     """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings.
 
     ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
-    nothing to it. ``needs`` names what else it takes: ``preserve`` (prompts), ``images`` (of the concept) and
-    ``training`` (``seed``, ``seconds`` and ``rank``) and ``gradient_checkpointing``.
+    nothing to it. ``needs`` names what else it takes: ``preserve`` and ``exactly`` (prompts), ``images`` (of the
+    concept) and ``training`` (``seed``, ``seconds`` and ``rank``) and ``gradient_checkpointing``.
     """
 
     run: Callable[..., Erasure]
@@ -28,7 +28,11 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "rece": Method(
-        rece.rece, rece.PRESETS, rece.PRESETS, "closed form, iterated: erases a concept and what would bring it back"
+        rece.rece,
+        rece.PRESETS,
+        rece.PRESETS,
+        "closed form, iterated: erases a concept and what would bring it back",
+        frozenset({"preserve", "exactly"}),
     ),
     "few_shot": Method(
         few_shot.few_shot,

@@ -12,10 +12,12 @@ from PIL import Image
 from pure.fakes import FakeModel
 from safetensors.torch import save_file
 
-from erasure_core import Concept, Erasure, cli, rece
+from erasure_core import Concept, Erasure, cli, common_concepts, parse_concepts, rece
 from erasure_core.adapters import families
 from erasure_core.adapters.checkpoints import shapes_in
+from erasure_core.gathering import gather_statistics
 from erasure_core.methods.registry import METHODS
+from erasure_core.statistics_files import load_statistics, save_statistics
 
 
 @pytest.fixture
@@ -248,3 +250,54 @@ def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "two files have the same name" in fails(capsys, *compare, "--erasure", paths[0], "--prompt", "cat")
     compare[4] = str(tmp_path / "grid.jpg")
     assert "written as .png, got 'grid.jpg'" in fails(capsys, *compare, "--prompt", "cat")
+
+
+def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
+    erase = ["erase", "--model", "toy", "--out", str(out), "--overwrite"]
+    assert cli.main([*erase, "--concept", "cat", "--concept", "bird", "--save-statistics", str(one)]) == 0
+    assert {"dog", "lion", ""} <= set(load_statistics(one).preserve)
+    again = [*erase, "--statistics", str(one), "--concept", "lion -> dog", "--restore", "cat"]
+    assert cli.main([*again, "--preserve", "wolf", "--save-statistics", str(two)]) == 0
+    found = Erasure.load(out)
+    concepts = parse_concepts("bird\nlion -> dog")
+    preserved = [*common_concepts(concepts), "wolf"]
+    expected = rece(fake, concepts, preserve=preserved, **vars(METHODS["rece"].presets["object"]))
+    for name, delta in expected.deltas.items():
+        torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=1e-3, atol=1e-4)
+    assert set(load_statistics(two).preserve) == set(preserved) and "cat" in preserved and "lion" not in preserved
+    assert found.concepts == tuple(concepts) and capsys.readouterr().out.count("erases") == 2
+    assert cli.main([*erase, "--statistics", str(two)]) == 0
+    torch.testing.assert_close(Erasure.load(out).deltas[name].dense(), found.deltas[name].dense(), rtol=1e-3, atol=1e-4)
+
+
+def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    kept = save_statistics(gather_statistics(fake, "cat", [""]), tmp_path / "s.safetensors")
+    erase = ["erase", "--model", "toy", "--out", tmp_path / "a.safetensors"]
+    assert "name a --concept" in fails(capsys, *erase)
+    assert "--restore takes a concept back" in fails(capsys, *erase, "--concept", "cat", "--restore", "dog")
+    assert "no concept 'dog'" in fails(capsys, *erase, "--statistics", kept, "--restore", "dog")
+    assert "nothing to erase" in fails(capsys, *erase, "--statistics", kept, "--restore", "cat")
+    assert "hold 'cat', not 'cat -> dog'" in fails(capsys, *erase, "--statistics", kept, "--concept", "cat -> dog")
+    assert "names only" in fails(capsys, *erase, "--statistics", kept, "--name-only")
+    assert "there is no file" in fails(capsys, *erase, "--statistics", tmp_path / "none.safetensors")
+    assert "already there" in fails(capsys, *erase, "--concept", "dog", "--save-statistics", kept)
+    assert "not of uce" in fails(capsys, *erase, "--method", "uce", "--statistics", kept)
+    assert "uce takes no --exactly" in fails(capsys, *erase, "--method", "uce", "--concept", "cat", "--exactly", "dog")
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_exact_prompts_and_names_only(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a.safetensors"
+    command = ["erase", "--model", "toy", "--concept", "cat", "--exactly", "a wolf", "--name-only", "--out", str(out)]
+    assert cli.main(command) == 0
+    settings = Erasure.load(out).origins[0].settings
+    assert settings["exactly"] == ["a wolf"] and settings["name_only"] is True
+    assert "left exactly alone: what the layers make of it (context) changes by" in capsys.readouterr().out
+
+
+def test_many_concepts_are_counted(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    (tmp_path / "concepts.txt").write_text("\n".join(f"thing{number}" for number in range(25)))
+    command = ["erase", "--model", "toy", "--concepts", str(tmp_path / "concepts.txt"), "--no-common"]
+    assert cli.main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert "thing19, 5 more; rank" in capsys.readouterr().out

@@ -124,6 +124,8 @@ def test_the_model_is_only_read(model: FakeModel) -> None:
         ({"preserve_scale": float("inf")}, "preserve_scale must be"),
         ({"ridge": 0}, "ridge must be"),
         ({"ridge": -0.1}, "ridge must be"),
+        ({"exactness": 1.0}, "exactness must be from 0 to less than 1, got 1.0"),
+        ({"exactly": [" Cat"]}, "preserve lists 'Cat', which is to be erased"),
         ({"preserve": ["Cat"]}, "preserve lists 'Cat', which is to be erased"),
     ],
 )
@@ -194,3 +196,52 @@ def test_every_method_runs_at_every_preset(name: str, model: FakeModel) -> None:
     assert method.summary and set(method.presets) == {"object", "style", "explicit"}
     for preset in method.presets.values():
         assert method.run(model, "cat", **vars(preset)).deltas.keys() == LAYERS.keys()
+
+
+def test_a_prompt_can_be_left_exactly_alone(model: FakeModel) -> None:
+    before, wanted, other = values(model, "bird"), values(model, "dog"), values(model, "owl")
+    erasure = rece(model, "cat -> dog", exactly=["bird"], exactness=1e-7)
+    with erasure.applied_to(model):
+        torch.testing.assert_close(values(model, "bird"), before, rtol=1e-5, atol=1e-4)
+        assert (values(model, "owl") - other).norm() > 0.05 * other.norm()
+        assert (values(model, "cat") - wanted).norm() < (values(FakeModel(), "cat") - wanted).norm()
+    assert erasure.origins[0].settings["exactly"] == ["bird"]
+    assert erasure.origins[0].settings["exact_error"][CONTEXT] < 1e-5
+
+
+def test_what_an_exact_prompt_changes_nevertheless_is_told(model: FakeModel) -> None:
+    erasure = rece(model, "cat", exactly=["bird", "owl"], exactness=0.3)
+    before = [values(model, prompt, name) for prompt in ("bird", "owl") for name in LAYERS]
+    with erasure.applied_to(model):
+        after = [values(model, prompt, name) for prompt in ("bird", "owl") for name in LAYERS]
+    moved, whole = (sum(float(v.square().sum()) for v in one) for one in
+                    ([b - a for a, b in zip(after, before, strict=True)], before))  # fmt: skip
+    told = erasure.origins[0].settings["exact_error"][CONTEXT]
+    assert told == pytest.approx((moved / whole) ** 0.5, rel=1e-3) and 0.01 < told < 0.3
+
+
+def test_exact_prompts_that_take_up_everything(model: FakeModel) -> None:
+    with pytest.raises(ValueError, match=r"takes up all 24 directions.*list fewer prompts \(exactly\)"):
+        rece(model, "cat", exactly=["bird", "owl", "dog", "wolf fish"], exactness=0)
+
+
+def test_names_only_edits_one_row_of_each_concept(model: FakeModel) -> None:
+    erasure = rece(model, "cat -> dog\nred fish", loops=1, name_only=True)
+    assert erasure.rank == 4
+    encoded = model.encode_prompts(["cat", "dog", "red fish", " ", ""]).context.double()
+    rows = [encoded[0, 1:2], encoded[2, 2:3]], [encoded[1, 1:2], encoded[3, 0:1]]
+    edit = edit_map(*rows, [encoded[4]], erase_scale=1, preserve_scale=0.1, ridge=0.1)
+    for name, weight in model.weights.items():
+        found = weight + change(uce_of_names(model, "cat -> dog\nred fish"), name)
+        torch.testing.assert_close(found, (weight.double() @ edit).float(), rtol=1e-4, atol=1e-4)
+
+
+def uce_of_names(model: FakeModel, concepts: str):
+    return rece(model, concepts, loops=0, name_only=True)
+
+
+def test_progress_is_one_count(model: FakeModel) -> None:
+    told = []
+    rece(model, [f"thing{number}" for number in range(40)], callback=lambda *one: told.append(one))
+    assert [done for done, *_ in told] == sorted(done for done, *_ in told)
+    assert len({total for _, total, _ in told}) == 1 and told[-1][0] == told[-1][1]

@@ -111,7 +111,7 @@ def test_patched_text_encoder_is_seen(toy):
 
 def test_node_gives_what_apply_gives(toy):
     model, clip = toy
-    direct, _, erasure = ErasureRECE.execute(model, clip, **NODE | {"strength": 0.7}).result
+    direct, _, erasure, _ = ErasureRECE.execute(model, clip, **NODE | {"strength": 0.7}).result
     applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
     one, other = merged(direct, clip), merged(applied, clip)
     assert all(torch.equal(one[name], other[name]) for name in one)
