@@ -11,13 +11,12 @@ from erasure_core.toy.captions import SYNONYMS
 
 from .settings import ALL, INSTEAD, SEED, Bench
 
-CONCEPTS = ("dog", "guitar", "penguin", "twemoji")
+CONCEPTS = ("dog", "penguin", "twemoji")
 SETTINGS = ("default", "uce", *ALL)
 NOTHING = "nothing"
-PICTURES, STEPS = 16, 300
+PICTURES, STEPS = 16, 200
 LISTED = {
     "dog": ("puppy", "doggo", "a dgo", "hund", "perro", "a barking pet on four legs", "man's best friend"),
-    "guitar": ("gitar", "a gutiar", "guitarra", "gitarre", "an instrument with six strings", "a ukulele"),
     "penguin": ("pinguin", "a pengiun", "pinguino", "manchot", "a black and white bird on ice", "a bird in a tuxedo"),
     "twemoji": ("in the style of twitter", "twemojis", "a cat by twemojy", "flat emoji of a cat", "twmoji style"),
 }
