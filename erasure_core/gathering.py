@@ -50,6 +50,7 @@ def extended(
 ) -> Statistics:
     """With more concepts and prompts; those that are held already are passed over.
 
+    A prompt that was preserved and names a new concept is no longer preserved.
     Raises ``ValueError`` for a concept that is held with something else to draw instead, and for other text encoders.
     """
     held = {concept.name.casefold(): concept for concept in statistics.concepts}
@@ -57,6 +58,10 @@ def extended(
         known = held.get(concept.name.casefold(), concept)
         if known.instead != concept.instead:
             raise ValueError(f"the statistics hold '{known}', not '{concept}'; take '{known.name}' back first")
+    names = {concept.name.casefold() for concept in concepts}
+    named = [prompt for prompt in statistics.preserve if prompt.casefold() in names]
+    if named:
+        statistics -= _gather(model, (), named, (), statistics.name_only, callback)
     check_preserve((*statistics.concepts, *concepts), (*statistics.preserve, *preserve, *exactly))
     return statistics + _gather(
         model,

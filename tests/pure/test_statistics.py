@@ -127,6 +127,11 @@ def test_one_taken_back_was_never_named(model: FakeModel) -> None:
     assert found.origins == expected.origins
 
 
+def test_what_was_preserved_can_be_erased_later(model: FakeModel) -> None:
+    first = gather_statistics(model, "cat", ["", "Dog", "bird"])
+    close(extended(first, model, [Concept("dog")]), gather_statistics(model, "cat\ndog", ["", "bird"]))
+
+
 def test_what_does_not_add_up(model: FakeModel) -> None:
     cat = gather_statistics(model, "cat", [""])
     for other, message in (
