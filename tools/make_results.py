@@ -1,6 +1,6 @@
-"""Measure the methods on the embedded model; write docs/results.md and docs/grid.png. Run it again to resume.
+"""Measure the methods on the embedded model; write docs/results*.md and docs/grid.png. Run it again to resume.
 
-python tools/make_results.py [--out docs/results.md] [--fresh] [--only attacks] [--shard 0 2]
+python tools/make_results.py [--out docs] [--fresh] [--only attacks] [--shard 0 2]
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ PROMPTS = (
     "a penguin on a blue background", "a penguin in the style of noto", "an owl on a blue background",
     "a lion in the style of noto", "a guitar in the style of fluent on a red background",
 )  # fmt: skip
-PARTS = {"single": single, "many": many, "composed": composed, "attacks": attacks}
+PARTS = {"attacks": attacks, "many": many, "composed": composed, "single": single}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="the folder of the pages")
     parser.add_argument("--rows", type=Path, default=Path("build/results.jsonl"))
     parser.add_argument("--erasures", type=Path, default=Path("build/erasures"), help="where erasures are kept")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
-    parser.add_argument("--only", choices=list(PARTS), help="measure only one part and write no page")
+    parser.add_argument("--only", choices=list(PARTS), help="measure only one part and write its page")
     parser.add_argument("--shard", type=int, nargs=2, metavar=("I", "N"), help="only every Nth row; write no page")
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
@@ -53,22 +53,26 @@ def main() -> None:
         print(row, flush=True)
         with args.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
-    if not (args.only or args.shard):
-        args.out.write_text(page(_rows(args.rows), quality(bench)), encoding="utf-8")
-        save_whole(grid(bench), args.out.with_name("grid.png"))
+    if not args.shard:
+        for part in [args.only] if args.only else PARTS:
+            (args.out / PAGES[part]).write_text(page(part, _rows(args.rows), bench), encoding="utf-8")
+        save_whole(grid(bench), args.out / "grid.png")
 
 
 def _rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def page(rows: list[dict], seen: str) -> str:
-    """The page, from all rows."""
-    took = sum(row["took"] for row in rows) / 3600
-    parts = [HEAD.format(quality=seen, hours=took)]
-    for name, part in PARTS.items():
-        parts.append(part.section([{**row["job"], **row["found"]} for row in rows if row["part"] == name]))
-    return "\n\n".join(parts) + "\n"
+def page(part: str, rows: list[dict], bench: Bench) -> str:
+    """The page of a part, from all its rows."""
+    mine = [row for row in rows if row["part"] == part]
+    hours = sum(row["took"] for row in mine) / 3600
+    head = HEAD.format(quality=quality(bench), hours=hours, others=_others(part))
+    return f"{head}\n\n{PARTS[part].section([{**row['job'], **row['found']} for row in mine])}\n"
+
+
+def _others(part: str) -> str:
+    return ", ".join(f"[{name}]({PAGES[name]})" for name in PARTS if name != part)
 
 
 def grid(bench: Bench) -> Image.Image:
@@ -91,7 +95,10 @@ def quality(bench: Bench) -> str:
     )
 
 
+PAGES = {name: "results.md" if name == "single" else f"results-{name}.md" for name in PARTS}
 HEAD = """# What the methods do to the embedded model
+
+Other pages: {others}.
 
 Every number on this page comes from `make results` (`tools/make_results.py`), by the judge that ships with the model;
 it took about {hours:.1f} hours on one core of two, beside other work, and can be stopped and resumed. All shares are
