@@ -28,7 +28,7 @@ test-full: $(READY) ## everything, the longest tests too
 	$(BIN)/python tools/get_comfyui.py
 	$(TESTS)
 
-bench: $(READY) ## speed of RECE on a full-size SD1.5, as ratios
+bench: $(READY) ## speed and memory of RECE on full-size SD1.5, SD2.1 and SDXL; hours, but resumes
 	$(BIN)/python benchmarks/rece_speed.py
 
 bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as ratios; takes most of an hour

@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from rece_speed import full_size_model, machine, now, settle, status
+from families import FAMILIES, full_size_model
+from measure import machine, now, settle, status
 
 from erasure_core import Concept
 from erasure_core.methods.abo import abo
@@ -26,7 +27,8 @@ from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.table import table
 
-SIDE, STEPS = 64, 2  # the second step has Adam's moments beside the activations
+SIDE = FAMILIES["sd15"].unet["sample_size"]
+STEPS = 2  # the second step has Adam's moments beside the activations
 BATCH = {"few-shot": 2, "DoCo": 2, "AbO": 1}
 MOST_RATIO = 1.15
 PAIR = Concept("parachute", "airplane")
@@ -118,7 +120,7 @@ def _named(encoder) -> dict[str, torch.Tensor]:
 
 def measure(method: str, variant: str) -> dict[str, float]:
     """Seconds of a step, and the peak of what is resident beyond the loaded model, in megabytes."""
-    model = full_size_model(whole=True, side=SIDE)
+    model = full_size_model("sd15", whole=True)
     before = settle()
     seconds = bare(model, method) if variant == BARE else ours(model, method, variant)
     return {"seconds": mean(seconds), "megabytes": status("VmHWM") - before}

@@ -1,253 +1,134 @@
-"""Time and memory of RECE on a full-size Stable Diffusion 1.5 with random weights, against the floor of its work.
+"""Time and memory of RECE on full-size models with random weights, against the floor of its work. Run it to resume.
 
-python benchmarks/rece_speed.py [--out docs/bench.md] [--cases 0 1]
+python benchmarks/rece_speed.py [--out docs/bench.md] [--cases sd15-1 sdxl-10] [--fresh]
 
-The floor, measured beside it in the same run, is what no implementation can leave out: the text encoder's bare passes
-over the distinct prompts, ``W^T W`` of every cross-attention weight and ``W U`` for every change, in the weights' type.
+Each case is measured in a process of its own and becomes a line of build/bench.jsonl; the page is made of all lines.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import os
-import platform
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
 
 import torch
-from torch import Tensor
+from cases import CASES, LOOPS, Case
+from families import FAMILIES, full_size_model
+from measure import ROOT, EncoderPasses, Phases, machine, now, revision, settle, status
+from plot import beside, log_chart
+from rece_page import PICTURE, page, panels
 
-from erasure_core import Concept, Erasure, common_concepts, from_diffusers, rece
-from erasure_core.model import CONTEXT
-from erasure_core.table import table
-from erasure_core.toy.tokenizer import clip_tokenizer
-from erasure_core.vocabulary import COMMON
-
-LOOPS, BATCH = 3, 32
-MOST_RATIO, MOST_MEGABYTES = 1.5, 300
-PHASES = ("encode", "Gram", "maps", "deltas")
-BEGINNINGS = ("encoding prompts", "gathering weights", "erasing", "forming the changes", "done")
+from erasure_core import Erasure, rece
+from erasure_core.sheet import save_text, save_whole
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is erased and how often it is measured."""
+def measure(case: Case) -> dict:
+    """A row of the page: the first call's seconds and peak memory, and each run's seconds beside its floor's.
 
-    name: str
-    concepts: tuple[Concept, ...]
-    preserve: tuple[str, ...] = ()
-    repeats: int = 1
-
-    def run(self, model, callback=None) -> Erasure:
-        return rece(model, self.concepts, preserve=self.preserve, loops=LOOPS, callback=callback)
-
-    def prompts(self) -> list[str]:
-        """Everything that has to be encoded: concepts, targets and what is preserved."""
-        pairs = [text for concept in self.concepts for text in (concept.name, concept.instead or " ")]
-        return [*pairs, *(self.preserve or [""])]
-
-
-ONE = (Concept("van gogh"),)
-CASES = (
-    Case("1 concept", ONE, repeats=5),
-    Case("1 concept, common concepts preserved", ONE, tuple(common_concepts(ONE))),
-    Case("10 concepts", tuple(map(Concept, COMMON[:10])), repeats=3),
-    Case("100 concepts", tuple(map(Concept, COMMON[:100]))),
-)
-
-
-def full_size_model(whole: bool = False, side: int = 64):
-    """The architectures of Stable Diffusion 1.5 in float32 with random weights, for latents ``side`` wide.
-
-    Of the UNet only the cross-attention keys and values are filled, which is all that RECE reads, unless the ``whole``
-    of it is wanted. The autoencoder is small.
+    All begin with no memory in reserve: what they take has to be had from the system, which takes time too.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    text = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-        max_position_embeddings=77, hidden_act="quick_gelu", bos_token_id=49406, eos_token_id=49407,
-    )  # fmt: skip
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=side, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-        )
-    unet.to_empty(device="cpu")
-    for name, weight in unet.named_parameters():
-        if whole or name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
-            weight.data.uniform_(-0.05, 0.05)
-    parts = {"feature_extractor": None, "safety_checker": None, "requires_safety_checker": False}
-    return from_diffusers(
-        StableDiffusionPipeline(
-            vae=AutoencoderKL(), text_encoder=CLIPTextModel(text).eval(), tokenizer=clip_tokenizer(),
-            unet=unet.eval(), scheduler=DDIMScheduler(clip_sample=False, steps_offset=1), **parts,
-        )
-    )  # fmt: skip
+    model = full_size_model(case.family)
+    before = settle()
+    run, erasure = timed(model, case)
+    row = {
+        "case": case.name, "family": case.family, "concepts": case.count, "common": case.common, "loops": LOOPS,
+        "prompts": len(distinct(model, case)), "layers": len(erasure.deltas), "repeats": case.repeats,
+        "first": sum(run["rece"].values()), "megabytes": status("VmHWM") - before, "rank": erasure.rank,
+        "result": megabytes_of(erasure), "weights": before, "machine": machine(), "revision": revision(),
+        "clock": "processor" if torch.get_num_threads() == 1 else "wall", "runs": [],
+    }  # fmt: skip
+    for _ in range(case.repeats or 1):
+        if case.repeats:
+            del erasure
+            settle()
+            run, erasure = timed(model, case)
+        ups = {name: found.change.up for name, found in erasure.maps.items()}
+        settle()
+        row["runs"].append({**run, "floor": {**run["floor"], **floor_of_weights(model, ups)}})
+    return row
 
 
-def now() -> float:
-    """Seconds: of the wall clock, or with a single thread of processor time, which a shared core leaves alone."""
-    return time.perf_counter() if torch.get_num_threads() > 1 else time.process_time()
+def timed(model, case: Case) -> tuple[dict[str, dict[str, float]], Erasure]:
+    """Seconds of each phase, the floor of those that encode, and what was made."""
+    phases = Phases()
+    with EncoderPasses(model.pipe) as passes:
+        erasure = rece(model, case.concepts(), preserve=case.preserve(), loops=LOOPS, callback=phases)
+    encode = passes.seconds / passes.rows * len(distinct(model, case))
+    return {"rece": phases.seconds, "floor": {"encode": encode}}, erasure
 
 
-def timed_rece(model, case: Case) -> tuple[dict[str, float], Erasure]:
-    """Seconds of each phase, as ``rece`` reports their beginnings, and what it made."""
-    began: dict[str, float] = {}
-    erasure = case.run(model, lambda done, total, what: began.setdefault(what, now()))
-    marks = [began[beginning] for beginning in BEGINNINGS]
-    return {phase: marks[i + 1] - marks[i] for i, phase in enumerate(PHASES)}, erasure
+def distinct(model, case: Case) -> torch.Tensor:
+    """The token ids of the prompts that differ, ``[n, tokens]``."""
+    return torch.tensor([model.tokenize(prompt) for prompt in case.prompts()]).unique(dim=0)
 
 
 @torch.no_grad()
-def timed_floor(encoder, ids: Tensor, weights: list[Tensor], up: Tensor) -> dict[str, float]:
-    """Seconds of the bare work: encode the token ids, multiply every weight with itself and with ``up``."""
+def floor_of_weights(model, ups: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Seconds of the bare products of every weight with itself, and with the ``up`` of its text entry."""
+    pairs = [
+        (entry.part(entry.weights[name]), ups[kind])
+        for kind, entry in model.text_entries().items()
+        for name in entry.weights
+    ]
     began = now()
-    encoded = [encoder(part)[0] for part in ids.split(BATCH)]
-    gram = now()
-    for weight in weights:
+    for weight, _ in pairs:
         weight.T @ weight
     deltas = now()
-    changes = [weight @ up for weight in weights]
+    changes = [weight @ up for weight, up in pairs]
     done = now()
-    del encoded, changes
-    return {"encode": gram - began, "Gram": deltas - gram, "maps": 0.0, "deltas": done - deltas}
+    del changes
+    return {"Gram": deltas - began, "deltas": done - deltas}
 
 
-def measure_time(model, case: Case) -> dict:
-    """Median seconds by phase and in all, of RECE and of its floor, taken in turns; the median of the ratios."""
-    tokenizer, encoder = model.pipe.tokenizer, model.pipe.text_encoder
-    ids = tokenizer(case.prompts(), padding="max_length", return_tensors="pt")["input_ids"].unique(dim=0)
-    weights = list(model.text_entries()[CONTEXT].weights.values())
-    ours, bare = [], []
-    for _ in range(case.repeats):
-        seconds, erasure = timed_rece(model, case)
-        ours.append(seconds)
-        bare.append(timed_floor(encoder, ids, weights, erasure.maps[CONTEXT].change.up))
-    ratio = median(sum(one.values()) / sum(other.values()) for one, other in zip(ours, bare, strict=True))
-    return {"rece": _medians(ours), "floor": _medians(bare), "ratio": ratio}
+def megabytes_of(erasure: Erasure) -> float:
+    """What the changes of an erasure take; those of a text entry share one ``down``."""
+    tensors = [tensor for delta in erasure.deltas.values() for tensor in (delta.up, delta.down)]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values()) / 1e6
 
 
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    by_phase = {phase: median(run[phase] for run in runs) for phase in PHASES}
-    return {**by_phase, "total": median(sum(run.values()) for run in runs)}
-
-
-def settle() -> float:
-    """Let go of what is free and forget the peak; returns the resident memory in megabytes. Linux only."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
-
-
-def measure_first(case: Case) -> dict[str, float]:
-    """The peak memory beyond the weights and the seconds of a process's first ``rece``. Linux only.
-
-    Nothing has warmed up: what libraries allocate and page in on first use counts too.
-    """
-    model = full_size_model()
-    before = settle()
-    began = now()
-    case.run(model)
-    return {"seconds": now() - began, "megabytes": status("VmHWM") - before}
-
-
-def status(field: str) -> float:
-    """A field of /proc/self/status in megabytes (10^6)."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field + ":")]
-    return int(line.split()[1]) * 1024 / 1e6
-
-
-def in_a_fresh_process(index: int) -> dict[str, float]:
-    """``measure_first`` of a case where no other case has run."""
-    command = [sys.executable, __file__, "--first", str(index)]
+def in_a_fresh_process(case: str) -> dict:
+    """``measure`` of a case where no other case has run."""
+    command = [sys.executable, __file__, "--measure", case]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def report(cases: list[Case], times: list[dict], firsts: list[dict]) -> str:
-    """The page; the verdict is on the first case."""
-    head = ("seconds", *PHASES, "total")
-    splits = []
-    for case, found in zip(cases, times, strict=True):
-        for label, row in ((case.name, found["rece"]), ("its floor", found["floor"])):
-            splits.append([label, *(f"{row[column]:.2f}" if row[column] else "-" for column in head[1:])])
-    summary = [
-        [case.name, f"{found['ratio']:.2f}", f"{first['megabytes']:.0f}", f"{first['seconds']:.2f}", str(case.repeats)]
-        for case, found, first in zip(cases, times, firsts, strict=True)
-    ]
-    met = times[0]["ratio"] <= MOST_RATIO and firsts[0]["megabytes"] <= MOST_MEGABYTES
-    return PAGE.format(
-        verdict="met" if met else "missed", ratio=MOST_RATIO, megabytes=MOST_MEGABYTES, loops=LOOPS,
-        clock=" of processor time" if torch.get_num_threads() == 1 else "",
-        prompts=len(CASES[1].preserve), machine=machine(), splits=table(head, splits),
-        summary=table(("", "times the floor", "MB beyond the weights", "first call, seconds", "runs"), summary),
-    )  # fmt: skip
-
-
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    count = torch.get_num_threads()
-    threads = f"{count} thread{'s' if count > 1 else ''}"
-    return f"{cpu}, {threads} of {os.cpu_count()} cores, no GPU; torch {torch.__version__}, {platform.system()}"
-
-
-PAGE = """# Time and memory on a full-size model
-
-Made by `make bench`: {loops} loops of RECE on the architectures of Stable Diffusion 1.5 (UNet and CLIP-L text encoder,
-float32, random weights) on {machine}.
-
-The floor is what no implementation can leave out, measured in turns with RECE in the same run: the text encoder's bare
-passes over the distinct prompts, `W^T W` of each of the 32 cross-attention weights for the Gram matrix, and `W U` for
-their changes. Times are medians{clock}, ratios medians of the ratios of neighbouring runs.
-Memory and the first call are measured in a process of their own in which nothing has warmed up: the peak of the
-resident memory, less what was resident with the model loaded. Of the UNet only the cross-attention weights are filled;
-nothing else of it is read. A case of a single run is a rough figure: its ratio may even fall below 1.
-
-Target for one concept: at most {ratio} times the floor and {megabytes} MB beyond the weights: **{verdict}**.
-
-{summary}
-
-Where the time goes:
-
-{splits}
-
-The common concepts are the {prompts} prompts that the nodes preserve by default: one text encoding each, which is
-nearly all of the time.
-"""
+def rows_of(path: Path) -> dict[str, dict]:
+    """By case, the last row of each."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {row["case"]: row for row in map(json.loads, lines)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "docs" / "bench.md")
-    every = range(len(CASES))
-    parser.add_argument("--cases", type=int, nargs="+", choices=every, default=every, help="all by default")
-    parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "bench.md")
+    parser.add_argument("--rows", type=Path, default=ROOT / "build" / "bench.jsonl")
+    parser.add_argument("--cases", nargs="*", choices=CASES, default=list(CASES), help="all by default")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--measure", choices=CASES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.first is not None:
-        print(json.dumps(measure_first(CASES[options.first])))
+    if options.measure:
+        print(json.dumps(measure(CASES[options.measure])))
         return
-    firsts, times = [], []
-    for index in options.cases:
-        firsts.append(in_a_fresh_process(index))
-        print(CASES[index].name, firsts[-1], file=sys.stderr, flush=True)
-    model = full_size_model()
-    for index in options.cases:
-        times.append(measure_time(model, CASES[index]))
-        print(CASES[index].name, times[-1], file=sys.stderr, flush=True)
-    page = report([CASES[index] for index in options.cases], times, firsts)
-    options.out.write_text(page, encoding="utf-8")
-    print(page)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.cases:
+        if name in rows_of(options.rows) and not options.fresh:
+            print(f"{name}: measured before, kept", file=sys.stderr)
+            continue
+        row = in_a_fresh_process(name)
+        print(row, file=sys.stderr, flush=True)
+        with options.rows.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    found = rows_of(options.rows)
+    rows = [found[name] for name in CASES if name in found]
+    titles = {name: family.title for name, family in FAMILIES.items()}
+    text = page(rows, titles, missing=[name for name in CASES if name not in found])
+    save_text(text, options.out)
+    charts = [log_chart(lines, title, "concepts") for title, lines in panels(rows, titles).items()]
+    save_whole(beside(charts), options.out.with_name(PICTURE))
+    print(text)
 
 
 if __name__ == "__main__":
