@@ -49,14 +49,18 @@ class LowRank:
         """
         if not self.rank:
             return self
-        q_up, r_up = torch.linalg.qr(self.up)
-        q_down, r_down = torch.linalg.qr(self.down.T)
-        left, values, right = torch.linalg.svd(r_up @ r_down.T)
+        if self.rank == self.up.shape[0] == self.down.shape[1]:
+            left, values, right = torch.linalg.svd(self.dense())
+        else:
+            q_up, r_up = torch.linalg.qr(self.up)
+            q_down, r_down = torch.linalg.qr(self.down.T)
+            left, values, right = torch.linalg.svd(r_up @ r_down.T)
+            left, right = q_up @ left, right @ q_down.T
         tails = values.square().flip(0).cumsum(0).flip(0).sqrt()
         floor = max(tolerance, torch.finfo(values.dtype).eps) * tails[:1]
         keep = int((tails > floor).sum())
         keep = min(keep, max_rank) if max_rank is not None else keep
-        return LowRank(q_up @ (left[:, :keep] * values[:keep]), right[:keep] @ q_down.T)
+        return LowRank(left[:, :keep] * values[:keep], right[:keep])
 
 
 def edit_map(

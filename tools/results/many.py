@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import nullcontext
 from statistics import mean
 
-from erasure_core import Concept, common_concepts
+from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.evaluation import accuracy, deal, draw
 from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
@@ -15,16 +16,16 @@ from erasure_core.toy.captions import COLOURS
 
 from .settings import SEED, Bench
 
-COUNTS = (2, 5, 20)
+COUNTS = (2, 5, 10, 20)
 SETS = 3  # random sets of concepts of each size
 ERASED, OTHERS = 40, 80
-SETTINGS = {
-    "uce": "UCE, common concepts preserved",
-    "uce, nothing listed": "UCE, only the empty prompt preserved",
-    "rece": "RECE, the default, common concepts preserved",
-    "rece, nothing listed": "RECE, the default but only the empty prompt preserved",
-}
+ALL, HALF, NONE = LISTED = ("all", "half", "none")
 NOTHING = "nothing"
+MEANING = {
+    ALL: "common concepts preserved, the model's other objects among them",
+    HALF: "the same without half of the other objects",
+    NONE: "only the empty prompt preserved",
+}
 
 
 def jobs() -> list[dict]:
@@ -36,32 +37,44 @@ def measure(bench: Bench, count: int, number: int, setting: str) -> dict:
     """UA of the erased objects, IRA of all others, CRA and colour of the others' pictures."""
     picked = random.Random(f"{count}/{number}")
     names = picked.sample(OBJECTS, count)
+    began = time.perf_counter()
+    erasure = None if setting == NOTHING else erase(bench.model, names, **SETTINGS[setting].arguments())
+    seconds = time.perf_counter() - began
+    return {**shares(bench, names, picked, erasure), "seconds": seconds}
+
+
+def shares(
+    bench: Bench, names: list[str], picked: random.Random, erasure: Erasure | None, erased=ERASED, others=OTHERS
+) -> dict[str, float]:
     rest = [name for name in OBJECTS if name not in names]
     attributes = {"style": STYLES, "colour": tuple(COLOURS)}
     captions = [
-        *deal({"object": tuple(names), **attributes}, ERASED, picked),
-        *deal({"object": tuple(rest), **attributes}, OTHERS, picked),
+        *deal({"object": tuple(names), **attributes}, erased, picked),
+        *deal({"object": tuple(rest), **attributes}, others, picked),
     ]
-    began = time.perf_counter()
-    erasure = None if setting == NOTHING else _erase(bench, names, setting)
-    seconds = time.perf_counter() - began
-    if erasure is None:
+    with erasure.applied_to(bench.model) if erasure else nullcontext():
         gallery = draw(bench.model, bench.judge, captions, seed=SEED)
-    else:
-        with erasure.applied_to(bench.model):
-            gallery = draw(bench.model, bench.judge, captions, seed=SEED)
-    others = range(ERASED, ERASED + OTHERS)
+    rest = range(erased, erased + others)
     return {
-        "UA": 1 - accuracy(gallery, "object", range(ERASED)), "IRA": accuracy(gallery, "object", others),
-        "CRA": accuracy(gallery, "style", others), "colour": accuracy(gallery, "colour", others), "seconds": seconds,
+        "UA": 1 - accuracy(gallery, "object", range(erased)), "IRA": accuracy(gallery, "object", rest),
+        "CRA": accuracy(gallery, "style", rest), "colour": accuracy(gallery, "colour", rest),
     }  # fmt: skip
 
 
-def _erase(bench: Bench, names: list[str], setting: str):
-    method = METHODS[setting.partition(",")[0]]
+def erase(model, names: list[str], method: str, settings, listed: str) -> Erasure:
+    """Objects at once. ``listed``, of the concepts to preserve: all, half of the model's other objects, or none."""
     concepts = [Concept(name) for name in names]
-    preserve = [] if setting.endswith("listed") else common_concepts(concepts)
-    return method.run(bench.model, concepts, preserve=preserve, **vars(method.toy_presets["object"]))
+    return METHODS[method].run(model, concepts, preserve=preserved(concepts, listed), **vars(settings))
+
+
+def preserved(concepts: list[Concept], listed: str) -> list[str]:
+    if listed == NONE:
+        return []
+    common = common_concepts(concepts)
+    if listed == ALL:
+        return common
+    left_out = [name for name in OBJECTS if name in common][1::2]
+    return [text for text in common if text not in left_out]
 
 
 def section(rows: list[dict]) -> str:
