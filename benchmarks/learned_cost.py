@@ -1,9 +1,9 @@
 """Time and memory of a training step on a full-size Stable Diffusion 1.5 with random weights, against bare passes.
 
-python benchmarks/learned_cost.py [--out docs/bench-learned.md]
+python benchmarks/learned_cost.py [--out docs/bench-learned.md] [--only few-shot]
 
 The bare passes are the forward and backward passes that a step of the method cannot do without, through the same
-modules without anything of ours. Each case is measured in a process of its own.
+modules without anything of ours. Each case is measured in a process of its own, and kept: run it again to resume.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,9 @@ METHODS: dict[str, Callable] = {
 }
 VARIANTS = {"": {}, "rank 8": {"rank": 8}, "gradient checkpointing": {"gradient_checkpointing": True}}
 BARE = "bare passes"
+CASES = {
+    "few-shot": (BARE, "", "rank 8"), "DoCo": (BARE, "", "gradient checkpointing"), "AbO": (BARE, ""),
+}  # fmt: skip
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576"}  # glibc returns what is freed at once, so that no holes are counted
 
 
@@ -51,16 +55,20 @@ def latents(model, count: int) -> torch.Tensor:
     return torch.randn(count, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
 
-def ours(model, method: str, variant: str) -> list[float]:
-    """Seconds of each step but the first."""
+def ours(model, method: str, variant: str) -> tuple[list[float], float]:
+    """Seconds of each step but the first, and the megabytes that training says it needs."""
     marks: list[float] = []
+    told = 0.0
 
     def mark(done: int, total: int, what: str) -> None:
+        nonlocal told
         if "loss" in what:
             marks.append(now())
+        elif found := re.search(r"needs about ([\d.]+) GB", what):
+            told = 1000 * float(found[1])
 
     METHODS[method](model, steps=STEPS, callback=mark, **VARIANTS[variant])
-    return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+    return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)], told
 
 
 def bare(model, method: str) -> list[float]:
@@ -122,8 +130,8 @@ def measure(method: str, variant: str) -> dict[str, float]:
     """Seconds of a step, and the peak of what is resident beyond the loaded model, in megabytes."""
     model = full_size_model("sd15", whole=True)
     before = settle()
-    seconds = bare(model, method) if variant == BARE else ours(model, method, variant)
-    return {"seconds": mean(seconds), "megabytes": status("VmHWM") - before}
+    seconds, told = (bare(model, method), 0.0) if variant == BARE else ours(model, method, variant)
+    return {"seconds": mean(seconds), "megabytes": status("VmHWM") - before, "told": told}
 
 
 def in_a_fresh_process(method: str, variant: str) -> dict[str, float]:
@@ -137,12 +145,13 @@ def report(found: dict[tuple[str, str], dict[str, float]]) -> str:
     lines = []
     for (method, variant), row in found.items():
         ratios = [row[key] / found[method, BARE][key] for key in ("seconds", "megabytes")]
-        cells = [f"{row['seconds']:.1f}", f"{row['megabytes']:.0f}", *(f"{ratio:.2f}" for ratio in ratios)]
+        told = f"{row['told']:.0f}" if row["told"] else ""
+        cells = [f"{row['seconds']:.1f}", f"{row['megabytes']:.0f}", told, *(f"{ratio:.2f}" for ratio in ratios)]
         lines.append([f"{method}, {variant}" if variant else f"**{method}**", *cells])
     slowest, largest = (
         max(found[method, ""][key] / found[method, BARE][key] for method in METHODS) for key in ("seconds", "megabytes")
     )
-    head = ("", "seconds of a step", "MB", "times the passes' time", "their memory")
+    head = ("", "seconds of a step", "MB", "MB told before", "times the passes' time", "their memory")
     return PAGE.format(
         machine=machine(), side=SIDE, ratio=MOST_RATIO, time=_verdict(slowest), memory=_verdict(largest),
         table=table(head, lines),
@@ -161,7 +170,8 @@ Made by `make bench-learned` on the architectures of Stable Diffusion 1.5 (float
 The bare passes are those that a step cannot do without, through the same modules with nothing of ours. Few-shot: text
 encoder and UNet, forward and backward. DoCo: the frozen UNet forward, the trained one twice forward and backward. AbO
 with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too. Ours
-adds to them a copy of the weights that are trained, Adam's moments of it, and what else the method does.
+adds to them a copy of the weights that are trained, Adam's moments of it, and what else the method does; few-shot sends
+one latent after the other through the UNet and back. "Told before" is what training says it needs before it starts.
 Times are of the second of two steps, and rough, to some ten percent; memory is the peak of what is resident less what
 the loaded model takes. Each case has a process of its own.
 
@@ -175,19 +185,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     docs = Path(__file__).resolve().parent.parent / "docs"
     parser.add_argument("--out", type=Path, default=docs / "bench-learned.md")
+    parser.add_argument("--rows", type=Path, default=Path("build/bench-learned.jsonl"), help="what was measured")
+    parser.add_argument("--only", choices=list(METHODS), help="measure only one method and write no page")
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(measure(*options.case)))
         return
-    found = {}
-    for method in METHODS:
-        for variant in (BARE, *(VARIANTS if method == "few-shot" else ("",))):
-            found[method, variant] = in_a_fresh_process(method, variant)
-            print(method, variant, found[method, variant], file=sys.stderr, flush=True)
-    page = report(found)
-    options.out.write_text(page, encoding="utf-8")
-    print(page)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    found = _kept(options.rows)
+    for method in [options.only] if options.only else METHODS:
+        for variant in CASES[method]:
+            if (method, variant) not in found:
+                found[method, variant] = in_a_fresh_process(method, variant)
+                with options.rows.open("a") as file:
+                    file.write(json.dumps([method, variant, found[method, variant]]) + "\n")
+                print(method, variant, found[method, variant], file=sys.stderr, flush=True)
+    if not options.only:
+        page = report({(method, variant): found[method, variant] for method in METHODS for variant in CASES[method]})
+        options.out.write_text(page, encoding="utf-8")
+        print(page)
+
+
+def _kept(rows: Path) -> dict[tuple[str, str], dict[str, float]]:
+    lines = rows.read_text().splitlines() if rows.exists() else []
+    return {(method, variant): found for method, variant, found in map(json.loads, lines)}
 
 
 if __name__ == "__main__":
