@@ -53,8 +53,10 @@ PRESETS: Mapping[str, RecePreset] = {
     "object": RecePreset(loops=1, regularization=1e-3, amplification=1.4),
     "style": RecePreset(loops=1, regularization=1e-3, amplification=1.8),
     "explicit": PUBLISHED["explicit"],
+    "many": RecePreset(loops=1, regularization=1e-3, amplification=1.2, name_only=True),
 }
-"""Ours, by ``tools/sweep.py`` on the embedded model; nothing explicit could be measured there."""
+"""Ours, by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be measured
+there. ``many`` is for tens of concepts and more at once."""
 
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from statistics import mean
+from typing import Any
 
 from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.evaluation import accuracy, deal, draw
+from erasure_core.methods.rece import PRESETS, UCE_PRESETS
 from erasure_core.methods.registry import METHODS
 from erasure_core.table import table
 from erasure_core.toy import OBJECTS, STYLES
@@ -21,10 +24,34 @@ SETS = 3  # random sets of concepts of each size
 ERASED, OTHERS = 40, 80
 ALL, HALF, NONE = LISTED = ("all", "half", "none")
 NOTHING = "nothing"
-MEANING = {
-    ALL: "common concepts preserved, the model's other objects among them",
-    HALF: "the same without half of the other objects",
-    NONE: "only the empty prompt preserved",
+
+
+@dataclass(frozen=True)
+class Setting:
+    """``listed``, of the concepts to preserve: all, all but half of the model's other objects, or none.
+
+    ``exact``: they are left exactly alone, within the settings' ``exactness``; otherwise they are weighed.
+    """
+
+    method: str
+    preset: Any
+    listed: str = ALL
+    exact: bool = False
+
+
+UCE, RECE, MANY = UCE_PRESETS["object"], PRESETS["object"], PRESETS["many"]
+SETTINGS = {
+    "uce": Setting("uce", UCE),
+    "uce, half listed": Setting("uce", UCE, HALF),
+    "uce, nothing listed": Setting("uce", UCE, NONE),
+    "rece": Setting("rece", RECE),
+    "rece, half listed": Setting("rece", RECE, HALF),
+    "rece, nothing listed": Setting("rece", RECE, NONE),
+    "many": Setting("rece", MANY),
+    "many, half listed": Setting("rece", MANY, HALF),
+    "many, nothing listed": Setting("rece", MANY, NONE),
+    "null space": Setting("rece", replace(MANY, exactness=0.03), ALL, exact=True),
+    "null space, half listed": Setting("rece", replace(MANY, exactness=0.03), HALF, exact=True),
 }
 
 
@@ -38,7 +65,7 @@ def measure(bench: Bench, count: int, number: int, setting: str) -> dict:
     picked = random.Random(f"{count}/{number}")
     names = picked.sample(OBJECTS, count)
     began = time.perf_counter()
-    erasure = None if setting == NOTHING else erase(bench.model, names, **SETTINGS[setting].arguments())
+    erasure = None if setting == NOTHING else erase(bench.model, names, SETTINGS[setting])
     seconds = time.perf_counter() - began
     return {**shares(bench, names, picked, erasure), "seconds": seconds}
 
@@ -61,10 +88,12 @@ def shares(
     }  # fmt: skip
 
 
-def erase(model, names: list[str], method: str, settings, listed: str) -> Erasure:
-    """Objects at once. ``listed``, of the concepts to preserve: all, half of the model's other objects, or none."""
+def erase(model, names: list[str], setting: Setting) -> Erasure:
+    """Objects at once."""
     concepts = [Concept(name) for name in names]
-    return METHODS[method].run(model, concepts, preserve=preserved(concepts, listed), **vars(settings))
+    listed = preserved(concepts, setting.listed)
+    kept = {"exactly": listed} if setting.exact else {"preserve": listed}
+    return METHODS[setting.method].run(model, concepts, **kept, **vars(setting.preset))
 
 
 def preserved(concepts: list[Concept], listed: str) -> list[str]:
@@ -96,6 +125,9 @@ def section(rows: list[dict]) -> str:
 HEAD = """## Several concepts at once
 
 Means over {sets} random sets of objects, {erased} pictures of the erased ones and {others} of all others for each.
-"nothing listed": only the empty prompt is preserved. Few-shot, DoCo and AbO erase one concept at a time.
+UCE and RECE have the presets for objects, "many" is RECE with the preset for many concepts (`name_only`), and "null
+space" the same with everything that is listed left alone but for 3 % of what is read for it (`exactly`) in place of
+being weighed. Common concepts are listed, the model's other objects among them; "half listed" leaves out every second
+of these, "nothing listed" all but the empty prompt. Few-shot, DoCo and AbO erase one concept at a time.
 
 """
