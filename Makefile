@@ -4,7 +4,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full bench bench-learned results thumbnails lint clean
+.PHONY: help demo test test-fast test-full bench bench-learned results families thumbnails lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -36,6 +36,9 @@ bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as rati
 
 results: $(READY) ## measure again what docs/results.md says
 	$(BIN)/python tools/make_results.py
+
+families: $(READY) ## the table of families and precisions, from what the host tests have found
+	$(BIN)/python tools/families_table.py
 
 thumbnails: $(READY) ## draw the workflows' thumbnails anew, in a real ComfyUI
 	$(BIN)/python tools/get_comfyui.py

@@ -13,8 +13,8 @@ from pack.erasure_core.model import entry_weights, fingerprint
 from pack.nodes import host
 
 CPU = torch.device("cpu")
-ROOM = {"all of it": 0, "half of it": 80_000_000, "next to nothing": 1}
-"""Bytes of the weights that may be loaded; 0 means all to ComfyUI."""
+ROOM = {"half of it": 80_000_000, "next to nothing": 1}
+"""Bytes of the weights that may be loaded."""
 
 
 @pytest.fixture(scope="module")

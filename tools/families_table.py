@@ -1,0 +1,123 @@
+"""Write docs/families.md from what the host tests found: ``families_table.py [build/families.jsonl]``.
+
+``make test`` and ``make test-full`` append to that file; of several lines about the same, the last counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from erasure_core.table import table
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = {
+    "sd15": "Stable Diffusion 1.x",
+    "sd15_inpainting": "Stable Diffusion 1.x, inpainting (9 channels)",
+    "sd15_instruct": "Stable Diffusion 1.x, instruct-pix2pix (8 channels)",
+    "sd21": "Stable Diffusion 2.1, v-prediction",
+    "sdxl": "SDXL base",
+    "sdxl_refiner": "SDXL refiner",
+}
+PRECISIONS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fn, scaled")
+
+Key = tuple[str, str, str, str]
+"""Family, size, precision and host."""
+
+
+def found(lines: list[str]) -> dict[Key, dict]:
+    """All that is known of each case."""
+    cases: dict[Key, dict] = {}
+    for line in lines:
+        facts = json.loads(line)
+        key = tuple(facts.pop(part) for part in ("family", "size", "precision", "host"))
+        cases.setdefault(key, {}).update(facts)
+    return cases
+
+
+def page(cases: dict[Key, dict]) -> str:
+    hosts = " and ".join(sorted({host for *_, host in cases}, key=_version))
+    return PAGE.format(hosts=hosts, families=_families(cases), precisions=_precisions(cases))
+
+
+def _families(cases: dict[Key, dict]) -> str:
+    rows = []
+    for (family, size, _, host), facts in sorted(cases.items(), key=lambda case: _place(case[0])):
+        if "saved_file" in facts:
+            memory = f"{facts['megabytes']}" if "megabytes" in facts else "-"
+            rows.append([FAMILIES[family], size, host, *(_yes(facts, fact) for fact in FACTS), memory])
+    return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB"), rows)
+
+
+FACTS = ("closed_form", "saved_file", "text_encoders")
+
+
+def _precisions(cases: dict[Key, dict]) -> str:
+    errors: dict[str, dict[str, float]] = {}
+    for (_, _, precision, host), facts in cases.items():
+        if "rounding" in facts:
+            errors.setdefault(precision, {})[host] = facts["rounding"]
+    hosts = sorted({host for by_host in errors.values() for host in by_host}, key=_version)
+    order = sorted(errors, key=lambda name: (PRECISIONS.index(name) if name in PRECISIONS else len(PRECISIONS), name))
+    rows = [[name, *(f"{errors[name][host]:.2%}" if host in errors[name] else "-" for host in hosts)] for name in order]
+    return table(("", *(f"ComfyUI {host}" for host in hosts)), rows)
+
+
+def _place(key: Key) -> tuple:
+    family, size, precision, host = key
+    return list(FAMILIES).index(family), size != "full", _version(host), precision
+
+
+def _version(host: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in host.split("."))
+
+
+def _yes(facts: dict, fact: str) -> str:
+    return "yes" if facts.get(fact) else "not run"
+
+
+PAGE = """# Families and precisions
+
+Made by `tools/families_table.py` from what the tests found in ComfyUI {hosts}. They write checkpoints of random
+weights in the original single-file layouts, load them with the stock loader and erase with the node. Nothing is in
+these tables that was not asserted: a test that fails leaves no line.
+
+- closed form: every weight is the one before and its change, on the context that sampling uses (clip skip, LoRAs on
+  the text encoder and embeddings included), and the concept nears its replacement in every layer.
+- LoRA file: in the stock LoRA loader it gives the weights of the node's result bit for bit, and nothing is left out.
+- text encoders: the same for changes of every text encoder, as few-shot makes them.
+- MB: the most memory that the node took beyond the model, on a CPU.
+
+{families}
+
+Small: the family's own widths, with few blocks and layers. In small and in full size the loader found out the family
+by itself.
+
+## What rounding leaves
+
+The change is computed in float32 and float64 from the merged weights, and ComfyUI rounds its result to the precision of
+the model. What that loses, relative to the change, where the change acts, over all weights of the small Stable
+Diffusion 1.x:
+
+{precisions}
+
+The node tells this number for every model in the log, measured on eight of the weights, and warns above 10 %: a
+slighter change loses more of itself. In fp8 ComfyUI rounds at random.
+
+GGUF weights are read with ComfyUI-GGUF's own dequantiser, which adds changes after unpacking, so nothing is rounded.
+Weights of other packs that are stored as integers (NF4) are refused.
+"""
+
+
+def main() -> None:
+    source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "families.jsonl"
+    if not source.is_file():
+        raise SystemExit(f"there is no {source}; run the host tests first: make test, or make test-full")
+    target = ROOT / "docs" / "families.md"
+    target.write_text(page(found(source.read_text(encoding="utf-8").splitlines())), encoding="utf-8")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
