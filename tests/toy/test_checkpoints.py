@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from toy import tiny
 from toy.single_file import single_file, write_sparse
 
-from erasure_core import UnsupportedModelError, cli, from_diffusers
+from erasure_core import UnsupportedModelError, cli, from_diffusers, rece
 from erasure_core.adapters import families
 from erasure_core.adapters.checkpoints import load_checkpoint
 from erasure_core.adapters.families import Family
@@ -118,6 +118,13 @@ def on_meta(family: Family):
     return type("Parts", (), {**parts, "unet": unet, "vae": vae})
 
 
+def of_zeros(family: Family, folder: Path):
+    """In float16, as the file has them, so that the weights stay in it and take no memory."""
+    whole = single_file(on_meta(family))
+    write_sparse({name: tuple(tensor.shape) for name, tensor in whole.items()}, folder / "zeros.safetensors")
+    return load_checkpoint(folder / "zeros.safetensors", torch.float16)
+
+
 @pytest.mark.parametrize(
     "family",
     [
@@ -129,11 +136,7 @@ def on_meta(family: Family):
     ids=["SD 1", "SD 2", "SDXL", "refiner"],
 )
 def test_the_real_shapes_are_loaded(family: Family, tmp_path: Path) -> None:
-    """In float16, as the file has them, so that the weights stay in it."""
-    whole = single_file(on_meta(family))
-    sizes = {name: tuple(tensor.shape) for name, tensor in whole.items()}
-    write_sparse(sizes, tmp_path / "zeros.safetensors")
-    model = load_checkpoint(tmp_path / "zeros.safetensors", torch.float16)
+    model = of_zeros(family, tmp_path)
     assert type(model.pipe).__name__ == family.pipeline
     assert model.context_dim == family.unet["cross_attention_dim"]
     entries = model.text_entries()
@@ -148,3 +151,29 @@ def test_the_real_shapes_are_loaded(family: Family, tmp_path: Path) -> None:
         pads["tokenizer"] = "!"
     for name, pad in pads.items():
         assert getattr(getattr(model.pipe, name, None), "pad_token", pad) == pad
+
+
+@pytest.mark.full
+def test_a_full_size_sdxl_is_edited_exactly(tmp_path: Path) -> None:
+    """Random text encoders and layers that read them; the rest of the UNet stays zeros on the disk. Some 7 GB."""
+    model = of_zeros(families.SDXL, tmp_path)
+    pool = 0.02 * torch.randn(70_000_000, generator=torch.Generator().manual_seed(0))
+    encoders = [model.pipe.text_encoder.float(), model.pipe.text_encoder_2.float()]
+    read = [(n, w) for n, w in model.pipe.unet.named_parameters() if "attn2.to_" in n or "add_embedding" in n]
+    with torch.no_grad():
+        for name, weight in [*(pair for encoder in encoders for pair in encoder.named_parameters()), *read]:
+            if weight.ndim == 2:
+                weight.copy_(pool[: weight.numel()].view(weight.shape))
+            elif "norm" in name and name.endswith("weight"):
+                weight.fill_(1)
+    erasure = rece(model, "cat -> dog")
+    assert len(erasure.deltas) == 141 and {name: one.change.up.shape[0] for name, one in erasure.maps.items()} == {
+        "context": 2048, "pooled": 1280
+    }  # fmt: skip
+    for name, entry in model.text_entries().items():
+        change = erasure.maps[name].change
+        for layer in [*entry.weights][:: max(1, len(entry.weights) // 4)]:
+            expected = entry.part(entry.weights[layer]) @ change.up @ change.down
+            found = erasure.deltas[layer].dense()
+            assert (entry.part(found) - expected).norm() < 1e-5 * expected.norm() and bool(expected.any())
+            assert entry.columns is None or not found[:, entry.columns[1] :].any()
