@@ -20,6 +20,7 @@ FAMILIES = {
     "sdxl": "SDXL base",
     "sdxl_refiner": "SDXL refiner",
 }
+TRACED = "traced"
 PRECISIONS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fn, scaled")
 
 Key = tuple[str, str, str, str]
@@ -38,7 +39,23 @@ def found(lines: list[str]) -> dict[Key, dict]:
 
 def page(cases: dict[Key, dict]) -> str:
     hosts = " and ".join(sorted({host for *_, host in cases}, key=_version))
-    return PAGE.format(hosts=hosts, families=_families(cases), precisions=_precisions(cases))
+    loaded = {key: facts for key, facts in cases.items() if key[1] != TRACED}
+    return PAGE.format(
+        hosts=hosts, families=_families(loaded), precisions=_precisions(loaded), traced=_traced(cases)
+    )
+
+
+def _traced(cases: dict[Key, dict]) -> str:
+    """Each family that was traced, on whatever host: the last one's layers."""
+    rows, hosts = {}, {}
+    for (family, size, _, host), facts in cases.items():
+        if size == TRACED:
+            layers = ", ".join(f"`{layer}`" for layer in facts["layers"])
+            hosts.setdefault(family, set()).add(host)
+            reads = "its rows, normalised" if facts["normed"] else "itself"
+            rows[family] = [family, layers, reads, ", ".join(f"`{leak}`" for leak in facts["leaks"])]
+    lines = [[*row, ", ".join(sorted(hosts[family], key=_version))] for family, row in rows.items()]
+    return table(("", "layers that text enters through", "they read the text", "and past them", "ComfyUI"), lines)
 
 
 def _families(cases: dict[Key, dict]) -> str:
@@ -93,6 +110,15 @@ these tables that was not asserted: a test that fails leaves no line.
 
 Small: the family's own widths, with few blocks and layers. In small and in full size the loader found out the family
 by itself.
+
+## Where text enters
+
+Found by tracing small models of random weights, built of ComfyUI's own classes, and compared with what ComfyUI's code
+says (N stands for any number). "And past them": layers that text reaches unedited, which the node warns of. For the
+first three kinds of Stable Diffusion's UNets the node takes these layers by name. With their own tokenizers, and
+stand-ins for text encoders, erasing was tested on Flux, SD 3, Qwen-Image, Z-Image, HunyuanVideo and HiDream.
+
+{traced}
 
 ## What rounding leaves
 

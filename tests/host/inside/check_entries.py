@@ -1,6 +1,7 @@
 """Where text enters the denoisers of ComfyUI's families: the tracer finds what the code says, and edits work there."""
 
 import importlib
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pack.erasure_core.methods.rece import RecePreset
 from pack.nodes import host, host_entries
 from pack.nodes.erasures import ErasureApply
 from pack.nodes.rece import ErasureRECE
+from record import write
 from small_denoisers import FAMILIES, POOLED, WIDTH, conditioning, small
 
 LLAMA = Path(comfy.text_encoders.flux.__file__).with_name("llama_tokenizer") / "tokenizer.json"
@@ -54,6 +56,9 @@ def test_entries_are_those_of_the_code(name):
     assert before.keys() == after.keys() and not model.patches
     assert all(torch.equal(after[key], weight) for key, weight in before.items())
     assert not any("forward" in module.__dict__ for module in model.model.modules())
+    layers = sorted({re.sub(r"\d+", "N", layer) for layer in family.entries})
+    normed = any(kind == "rows" for _, kind, _ in family.entries.values())
+    write(name, "traced", "", layers=layers, normed=normed, leaks=list(family.leaks))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])

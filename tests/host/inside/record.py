@@ -18,10 +18,12 @@ def record(family: str, model, **facts: bool | float) -> None:
     """Append ``facts`` about a MODEL to FAMILIES_LOG, build/families.jsonl without it."""
     keys = host.unet_keys(model)
     name = next(name for name in keys if name.endswith("attn2.to_k.weight"))
-    line = {
-        "family": family, "size": "full" if FULL else "small", "precision": stored(model, keys[name]).precision,
-        "host": comfyui_version.__version__, **facts,
-    }  # fmt: skip
+    write(family, "full" if FULL else "small", stored(model, keys[name]).precision, **facts)
+
+
+def write(family: str, size: str, precision: str, **facts) -> None:
+    """Append ``facts`` of a case."""
+    line = {"family": family, "size": size, "precision": precision, "host": comfyui_version.__version__, **facts}
     path = Path(os.environ.get("FAMILIES_LOG") or ROOT / "build" / "families.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
