@@ -11,11 +11,12 @@ from .concepts import Concept, as_concepts, parse_concepts, parse_prompts
 from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import gather_statistics, updated
+from .methods.few_shot import TOWERS
 from .methods.rece import RecePreset, erase_statistics
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
-from .request import TOY, TRAINING, Request, load_model, setting_types, side
+from .request import OPTIONS, TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
 from .statistics import Statistics
 from .statistics_files import load_statistics, save_statistics
@@ -325,7 +326,8 @@ def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
         {name: value for name, value in given.items() if value is not None},
         toy=args.model == TOY,
         option=_option,
-        **{name: getattr(args, name) for name in ("preserve", "exactly", "no_common", "images", "seed", *TRAINING)},
+        **{name: getattr(args, name) for name in ("preserve", "exactly", "no_common", "images", "seed")},
+        **{name: getattr(args, name) for name in (*TRAINING, *OPTIONS)},
     )
 
 
@@ -385,8 +387,9 @@ def _add_erase(commands) -> None:
     command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
     command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
     command.add_argument(
-        "--gradient-checkpointing", action="store_true", help="learned methods: less memory, more time"
+        "--gradient-checkpointing", action="store_true", help="doco and abo: less memory, more time"
     )
+    command.add_argument("--towers", choices=TOWERS, help="few_shot: which text encoder of two (SDXL)")
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)

@@ -19,6 +19,7 @@ from .vocabulary import common_concepts
 TOY = "toy"
 TRAINING = ("seconds", "rank")
 CHECKPOINTING = "gradient_checkpointing"
+OPTIONS = (CHECKPOINTING, "towers")
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
@@ -59,6 +60,7 @@ class Request:
     seconds: float | None = None
     rank: int | None = None
     gradient_checkpointing: bool = False
+    towers: str | None = None
     toy: bool = False
     option: Callable[[str], str] = str
 
@@ -103,10 +105,11 @@ class Request:
             found = {"seed": self.seed or 0, **{name: getattr(self, name) for name in TRAINING}}
         else:
             self._refuse("seed", *TRAINING)
-        if CHECKPOINTING in needs:
-            found[CHECKPOINTING] = self.gradient_checkpointing
-        else:
-            self._refuse(CHECKPOINTING)
+        for name in OPTIONS:
+            if name not in needs:
+                self._refuse(name)
+            elif getattr(self, name):
+                found[name] = getattr(self, name)
         return found
 
     def _check_images(self) -> None:

@@ -36,6 +36,7 @@ ASKED: Mapping[str, type | tuple[type, ...]] = {
     "seconds": float,
     "rank": int,
     "gradient_checkpointing": bool,
+    "towers": str,
 }
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
 

@@ -16,7 +16,7 @@ class Method:
 
     ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
     nothing to it. ``needs`` names what else it takes: ``preserve`` and ``exactly`` (prompts), ``images`` (of the
-    concept) and ``training`` (``seed``, ``seconds`` and ``rank``) and ``gradient_checkpointing``.
+    concept) and ``training`` (``seed``, ``seconds`` and ``rank``), ``gradient_checkpointing`` and ``towers``.
     """
 
     run: Callable[..., Erasure]
@@ -39,7 +39,7 @@ METHODS: Mapping[str, Method] = {
         few_shot.PRESETS,
         few_shot.TOY_PRESETS,
         "the text encoder learns from a few pictures to lose the concept",
-        frozenset({"images", "training"}),
+        frozenset({"images", "training", "towers"}),
     ),
     "doco": Method(
         doco.doco,

@@ -203,6 +203,9 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert "holds no picture" in fails(capsys, *few_shot, "--images", tmp_path)
     (tmp_path / "a.png").write_bytes(b"no")
     assert "a.png is not a readable picture" in fails(capsys, *few_shot, "--images", tmp_path)
+    spared = (*few_shot, "--images", "none", "--gradient-checkpointing")
+    assert "takes no --gradient-checkpointing" in fails(capsys, *spared)
+    assert "takes no --towers" in fails(capsys, *erase, "cat -> dog", "--method", "abo", "--towers", "text_encoder")
     assert "takes no --preserve" in fails(capsys, *few_shot, "--images", "none", "--preserve", "bird")
     assert "no preset 'explicit'" in fails(capsys, *few_shot, "--images", "none", "--preset", "explicit")
     assert "needs an anchor" in fails(capsys, *erase, "cat", "--method", "doco")
@@ -301,3 +304,26 @@ def test_many_concepts_are_counted(fake: FakeModel, tmp_path: Path, capsys) -> N
     command = ["erase", "--model", "toy", "--concepts", str(tmp_path / "concepts.txt"), "--no-common"]
     assert cli.main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
     assert "thing19, 5 more; rank" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "given"),
+    [
+        ("abo", "--gradient-checkpointing", {"gradient_checkpointing": True}),
+        ("few_shot", "--towers", {"towers": "both"}),
+    ],
+)
+def test_options_reach_the_method(fake, monkeypatch, tmp_path: Path, method: str, option: str, given: dict) -> None:
+    seen: dict = {}
+
+    def run(model, concepts, **keywords):
+        seen.update(keywords)
+        return rece(model, "cat")
+
+    monkeypatch.setitem(METHODS, method, replace(METHODS[method], run=run))
+    value = [] if given.get("gradient_checkpointing") else ["both"]
+    images = ["--images", "none"] if method == "few_shot" else []
+    out = ["--out", str(tmp_path / "a.safetensors")]
+    erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--method", method]
+    assert cli.main([*erase, *images, *out, option, *value]) == 0
+    assert given.items() <= seen.items()
