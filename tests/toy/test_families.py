@@ -368,6 +368,18 @@ def test_discrete_prompts_are_scored_in_both_encoders(scene: Scene) -> None:
     assert len(found.losses) == 1 and len(scene.edited.tokenize(found.asked[0])) == 77 and SLOTS == 5
 
 
+def test_words_are_found_where_an_ordinary_token_pads() -> None:
+    """As in SD 2.x: "!", whose id is 0, is both."""
+    pipe = tiny.stable_diffusion("inpainting")
+    pipe.tokenizer.pad_token = "!"
+    model = from_diffusers(pipe)
+    words = Words(model, "a cat", torch.Generator().manual_seed(0))
+    wanted = model.encode_prompts(["a red cat"]).context
+    before = words.text()
+    losses = [float(words.improve(lambda context: (context - wanted).square().mean()).detach()) for _ in range(2)]
+    assert losses[1] < losses[0] and words.text() != before and "!" not in words.text()
+
+
 def test_pictures_are_completed_and_purified(scene: Scene, no_cat: Erasure) -> None:
     assert by_noised_pictures(replace(scene, sampling_steps=4)).images.shape == (2, 3, 64, 64)
     found = purify(scene.original, no_cat, scene.images, prompt="a cat", steps=3)

@@ -13,7 +13,7 @@ from erasure_core.attacks.discrete import SLOTS, Words
 from erasure_core.attacks.inversion import placeholder
 from erasure_core.evaluation import pictures_of, subject_of
 from erasure_core.methods.registry import METHODS
-from erasure_core.model import TOKEN_EMBEDDING
+from erasure_core.model import token_embeddings
 from erasure_core.recognise import ToyRecogniser
 from erasure_core.red_team import RedTeam, attack
 
@@ -72,8 +72,7 @@ def test_a_swap_is_kept_only_when_it_helps(toy) -> None:
 
 def test_slots_are_embedded_as_their_words_are(toy) -> None:
     words = Words(toy, "a cat", torch.Generator().manual_seed(1))
-    table = toy.weights_of("text_encoder")[TOKEN_EMBEDDING]
-    embedded = words._embedded(table[words._ids])
+    embedded = words._embedded({name: table[words._ids] for name, table in token_embeddings(toy).items()})
     assert torch.allclose(embedded, toy.encode_prompts([words.text()]).context, atol=1e-5)
 
 
