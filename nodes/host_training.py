@@ -265,7 +265,7 @@ def progress() -> Callback:
         report(done, total, what)
         tenth = 10 * done // total
         if tenth != told:
-            log.info("%s, step %d of %d", what, done, total)
+            log.info("%s, step %d of %d" if done else "%s", what, *((done, total) if done else ()))
         told = tenth
 
     return callback
