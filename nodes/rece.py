@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..erasure_core import common_concepts, parse_concepts
 from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.gathering import extended, gather_statistics
+from ..erasure_core.gathering import gather_statistics, updated
 from ..erasure_core.methods.rece import PRESETS, RecePreset, erase_statistics
 from . import host
 from .host_reading import reader
@@ -90,17 +90,18 @@ class ErasureRECE(io.ComfyNode):
         cls, model, clip, concepts, preserve, preserve_common, preset, strength, exactly="", statistics=None, **custom
     ) -> io.NodeOutput:
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
-        known = [*(statistics.concepts if statistics else ()), *parsed]
-        prompts = [*(common_concepts(known) if preserve_common else []), *parse_prompts(preserve, "preserve")]
-        alone = parse_prompts(exactly, "exactly")
+        prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
         settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
         seen, report = reader(model, clip), host.progress()
         if statistics is None:
+            prompts = [*(common_concepts(parsed) if preserve_common else []), *prompts] or [""]
             gathered = gather_statistics(
-                seen, parsed, prompts or [""], exactly=alone, name_only=settings.name_only, callback=report
+                seen, parsed, prompts, exactly=alone, name_only=settings.name_only, callback=report
             )
         else:
-            gathered = extended(statistics, seen, parsed, prompts, exactly=alone, callback=report)
+            gathered = updated(
+                statistics, seen, parsed, prompts, exactly=alone, common=preserve_common, callback=report
+            )
         erasure = erase_statistics(seen, gathered, settings, callback=report).scaled(strength)
         return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, gathered)
 
