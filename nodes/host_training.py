@@ -263,9 +263,11 @@ def progress() -> Callback:
     def callback(done: int, total: int, what: str) -> None:
         nonlocal told
         report(done, total, what)
-        tenth = 10 * done // total
-        if tenth != told:
-            log.info("%s, step %d of %d" if done else "%s", what, *((done, total) if done else ()))
+        tenth = 10 * done // total if done else -1
+        if not done:
+            log.info(what)
+        elif tenth != told:
+            log.info("%s, step %d of %d", what, done, total)
         told = tenth
 
     return callback

@@ -110,7 +110,9 @@ def test_training_can_be_cancelled(server: ComfyServer) -> None:
     printed = len(server.log())
     started = server.submit(prompt)
     server.wait_until_running(started)
+    latest = time.monotonic() + 300
     while "AbO, loss" not in server.log()[printed:]:
+        assert time.monotonic() < latest, server.log_tail()
         time.sleep(0.2)
     server.interrupt()
     messages = dict(server.wait(started)["status"]["messages"])
