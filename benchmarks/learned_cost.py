@@ -43,11 +43,9 @@ METHODS: dict[str, Callable] = {
         model, PAIR, preserve=["a kite"], batch_size=BATCH["AbO"], trajectories=2, sampling_steps=1, **more
     ),
 }
-VARIANTS = {"": {}, "rank 8": {"rank": 8}, "gradient checkpointing": {"gradient_checkpointing": True}}
+VARIANTS = {"": {}, "rank 8": {"rank": 8}}
 BARE = "bare passes"
-CASES = {
-    "few-shot": (BARE, "", "rank 8"), "DoCo": (BARE, "", "gradient checkpointing"), "AbO": (BARE, ""),
-}  # fmt: skip
+CASES = {"few-shot": (BARE, "", "rank 8"), "DoCo": (BARE, ""), "AbO": (BARE, "")}
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "1048576"}  # glibc returns what is freed at once, so that no holes are counted
 
 
