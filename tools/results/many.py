@@ -20,7 +20,7 @@ from erasure_core.toy.captions import COLOURS
 from .settings import SEED, Bench
 
 COUNTS = (2, 5, 10, 20)
-SETS = 2  # random sets of concepts of each size
+SETS = 1  # random sets of concepts of each size
 ERASED, OTHERS = 40, 80
 ALL, HALF, NONE = LISTED = ("all", "half", "none")
 NOTHING = "nothing"
@@ -122,7 +122,7 @@ def section(rows: list[dict]) -> str:
 
 HEAD = """## Several concepts at once
 
-Means over {sets} random sets of objects, {erased} pictures of the erased ones and {others} of all others for each.
+Random sets of objects, {sets} of each size, {erased} pictures of the erased ones and {others} of all others for each.
 UCE and RECE have the presets for objects, "many" is RECE with the preset for many concepts (`name_only`), and "null
 space" the same with everything that is listed left alone but for 3 % of what is read for it (`exactly`) in place of
 being weighed. Common concepts are listed, the model's other objects among them; "half listed" leaves out every second
