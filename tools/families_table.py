@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def _traced(cases: dict[Key, dict]) -> str:
     rows, hosts = {}, {}
     for (family, size, _, host), facts in cases.items():
         if size == TRACED:
-            layers = ", ".join(f"`{layer}`" for layer in facts["layers"])
+            short = dict.fromkeys(re.sub(r".*transformer_blocks\.N\.", "", layer) for layer in facts["layers"])
+            layers = ", ".join(f"`{layer}`" for layer in short)
             hosts.setdefault(family, set()).add(host)
             reads = "its rows, normalised" if facts["normed"] else "itself"
             rows[family] = [family, layers, reads, ", ".join(f"`{leak}`" for leak in facts["leaks"])]
