@@ -181,8 +181,8 @@ on {machine}. Commit {revision}.
 
 {summary}
 
-Seconds are medians{clock}, ratios medians of each run's ratio. A single run of 100 concepts
-or more, or with common concepts, is the process's first call: a rough figure.
+Seconds are medians{clock}, ratios medians of each run's ratio. A single run
+is the process's first call, and where that takes little a rough figure.
 
 How it grows, as the exponent of the number of concepts: 1 is in proportion, 0 is not at all.
 
