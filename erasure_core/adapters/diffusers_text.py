@@ -108,4 +108,6 @@ class TextEncoders:
 
     def _ids(self, text: str, tokenizer) -> list[int]:
         """With textual inversions that take several tokens written out, as the pipeline does."""
-        return list(tokenizer(self._parts.pipe.maybe_convert_prompt(text, tokenizer), verbose=False)["input_ids"])
+        if set(tokenizer.added_tokens_encoder) - set(tokenizer.all_special_tokens):
+            text = self._parts.pipe.maybe_convert_prompt(text, tokenizer)  # it warns of every long prompt
+        return list(tokenizer(text, verbose=False)["input_ids"])
