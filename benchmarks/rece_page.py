@@ -181,8 +181,8 @@ on {machine}. Commit {revision}.
 
 {summary}
 
-Seconds are medians{clock}, ratios medians of each run's ratio. A single run
-is the process's first call, and where that takes little a rough figure.
+Seconds are medians{clock}, ratios medians of each run's ratio. A single run is the
+process's first call; where it takes a second or two, that is a rough figure.
 
 How it grows, as the exponent of the number of concepts: 1 is in proportion, 0 is not at all.
 
@@ -193,10 +193,10 @@ mostly the weights, which have to be gone through once for one as for a thousand
 
 ## How it was measured
 
-The floor is what no implementation can leave out. Encoding: one row for each distinct prompt through the bare text
-encoders (both of SDXL), at the seconds a row that the same run spent inside these modules, so that other work on the
-machine slows both alike. The weights: `W^T W` of each for the Gram matrix and `W U` for their changes, measured after
-the run and kept as the result is; for `maps`, the solving on matrices that are as wide as the text, nothing.
+The floor is what no implementation can leave out. Encoding: each distinct prompt once through the bare text encoders
+(both of SDXL), at the seconds a prompt that the same run spent inside these modules, so that other work on the machine
+slows both alike. The weights: `W^T W` of each for the Gram matrix and `W U` for their changes, measured after the run.
+Nothing for `maps`, the solving on matrices that are as wide as the text.
 
 Memory is the peak of the resident memory of a process of its own during its first call, less what was resident with
 the model loaded; nothing has warmed up, so what libraries take on first use counts too. The result is in it: the
