@@ -44,8 +44,8 @@ def machine() -> str:
 
 
 def revision() -> str:
-    """The last commit that touched the code which is measured."""
-    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%h", "--", "erasure_core", "benchmarks"]
+    """The last commit that touched the library."""
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%h", "--", "erasure_core"]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 

@@ -92,7 +92,7 @@ def _plain(rows: Sequence[Row], family: str) -> list[Row]:
 
 
 def _listed(values) -> str:
-    return " and ".join(dict.fromkeys(map(str, values)))
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
 def _name(row: Row, titles: Mapping[str, str]) -> str:
@@ -172,7 +172,7 @@ PAGE = """# Time and memory on full-size models
 
 Made by `make bench`: {loops} loops of RECE on the architectures of Stable Diffusion 1.5, 2.1 and XL (UNet and text
 encoders, float32, random weights), for 1 to 1,000 concepts without a target,
-on {machine}. Commit {revision}.
+on {machine}. Code as of {revision}.
 {missing}
 
 {targets}
