@@ -117,7 +117,8 @@ def _verdict(target: Target, rows: Sequence[Row], titles: Mapping[str, str]) -> 
     value = ratio if target.measure == "ratio" else memory
     worst = max(found, key=value)
     told = f"{value(worst):,.2f}" if target.measure == "ratio" else f"{value(worst):,.0f}"
-    where = "" if target.only_one else f" at most, with {worst['concepts']:,}"
+    counts = ", ".join(f"{row['concepts']:,}" for row in found)
+    where = "" if target.only_one else f" with {worst['concepts']:,}; measured with {counts}"
     return f"{goal}**{'met' if value(worst) <= target.limit else 'missed'}** ({told}{where})."
 
 
