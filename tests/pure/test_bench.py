@@ -59,6 +59,12 @@ def test_the_worst_number_of_concepts_decides_on_memory(megabytes: float, verdic
     assert told in page(rows, TITLES, [])
 
 
+def test_a_target_is_met_only_so_far_while_cases_are_missing() -> None:
+    rows = [row("sdxl", 1), row("sdxl", 10)]
+    assert "**met so far** (100 with 1; measured with 1, 10)." in page(rows, TITLES, ["sdxl-100"])
+    assert "**met** (100 with 1; measured with 1, 10)." in page(rows, TITLES, ["sd15-100"])
+
+
 def test_the_page_says_what_was_not_measured() -> None:
     text = page([row()], TITLES, missing=["sdxl-100", "sdxl-1000"])
     assert "Not measured: sdxl-100, sdxl-1000." in text
