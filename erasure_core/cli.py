@@ -76,7 +76,8 @@ def erase(args: argparse.Namespace) -> None:
     learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     names = [str(concept) for concept in erasure.concepts]
     told = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
-    print(f"{path}: erases {told}; rank {erasure.rank}, {size:.1f} MB{learned}")
+    form = f"rank {erasure.rank}" if erasure.rank else "whole weights"
+    print(f"{path}: erases {told}; {form}, {size:.1f} MB{learned}")
     for entry, error in erasure.origins[0].settings.get("exact_error", {}).items():
         print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
 

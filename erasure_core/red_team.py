@@ -126,7 +126,7 @@ class RedTeam:
             for start in range(0, len(one.images), columns):
                 label = f"{one.attack}: {self._count(index)}" if not start else f"{one.attack}, continued"
                 rows.append((label, _padded(one.images[start : start + columns], columns)))
-        title = f"Attacks on the erasure of '{self.concept}': pictures that show it"
+        title = f"Attacks on the erasure of '{self.concept}'"
         numbers = [str(number + 1) for number in range(columns)]
         return contact_sheet([Section(title, numbers, rows)], scale=SHOWN / max(rows[0][1].shape[-2:]))
 

@@ -43,5 +43,5 @@ def _detector() -> Callable[[np.ndarray], list[dict]]:
     try:
         from nudenet import NudeDetector
     except ModuleNotFoundError as error:
-        raise ValueError("NudeNet is missing; pip install 'comfyui-concept-erasure[nudenet]'") from error
+        raise ValueError("NudeNet is missing; run pip install '.[nudenet]' in the folder of this pack") from error
     return NudeDetector().detect
