@@ -20,7 +20,10 @@ class SingularSystemError(ValueError):
 
 @dataclass(frozen=True)
 class LowRank:
-    """The product ``up @ down``: ``up`` is ``[out, rank]``, ``down`` is ``[rank, in]``."""
+    """The product ``up @ down``: ``up`` is ``[out, rank]``, ``down`` is ``[rank, in]``.
+
+    ``up`` may be in a lower precision than ``down``, in which everything is computed.
+    """
 
     up: Tensor
     down: Tensor
@@ -31,7 +34,7 @@ class LowRank:
 
     def dense(self) -> Tensor:
         """``[out, in]``."""
-        return self.up @ self.down
+        return self.up.to(self.down.dtype) @ self.down
 
     def followed_by(self, step: LowRank) -> LowRank:
         """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``, of rank at most ``in``."""

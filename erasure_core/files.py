@@ -103,8 +103,9 @@ def _tensors(erasure: Erasure) -> dict[str, Tensor]:
     for name, delta in erasure.deltas.items():
         key = keys[name]
         if isinstance(delta, LowRank):
-            tensors[f"{key}.lora_up.weight"] = delta.up.float().contiguous()
-            tensors[f"{key}.lora_down.weight"] = delta.down.float().clone().contiguous()
+            dtype = torch.float16 if delta.up.dtype == torch.float16 else torch.float32
+            tensors[f"{key}.lora_up.weight"] = delta.up.to(dtype).contiguous()
+            tensors[f"{key}.lora_down.weight"] = delta.down.to(dtype, copy=True).contiguous()
             tensors[f"{key}.alpha"] = torch.tensor(float(delta.rank))
         else:
             ending = "diff_b" if name.endswith(".bias") else "diff"
@@ -170,7 +171,7 @@ def _delta(name: str, key: str, take) -> Delta:
         if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:
             raise ErasureFileError(f"{name} has factors {tuple(up.shape)} and {tuple(down.shape)}")
         scale = 1.0 if alpha is None or not down.shape[0] else float(alpha) / down.shape[0]
-        return LowRank(up * scale, down)
+        return LowRank(up * scale, down.float())
     change = take(f"{key}.{'diff_b' if name.endswith('.bias') else 'diff'}")
     if change is None:
         raise ErasureFileError(f"the change of {name} is missing")

@@ -50,7 +50,7 @@ def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> flo
         error = weight.rounded(exact.clone()) - exact
         if isinstance(delta, LowRank):
             directions = basis(delta.down)
-            change, error = delta.up @ (delta.down @ directions), error @ directions
+            change, error = delta.up.float() @ (delta.down @ directions), error @ directions
         else:
             change = delta.change
         lost += float(error.double().square().sum())

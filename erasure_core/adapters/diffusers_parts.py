@@ -64,20 +64,20 @@ class Parts:
     @contextmanager
     def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
         """Stand-in parameters take the places of the named weights; the originals come back untouched."""
-        places = [(*self._place(name), delta) for name, delta in deltas.items()]
-        for owner, leaf, delta in places:
-            shape = tuple(getattr(owner, leaf).shape)
-            if tuple(delta.shape) != shape:
-                raise ValueError(f"the erasure changes a weight of shape {tuple(delta.shape)}, the model has {shape}")
-        originals = [(owner, leaf, getattr(owner, leaf)) for owner, leaf, _ in places]
+        places = {name: self._place(name) for name in deltas}
+        originals = {name: getattr(owner, leaf) for name, (owner, leaf) in places.items()}
         try:
-            for (owner, leaf, delta), (_, _, weight) in zip(places, originals, strict=True):
+            for name, (owner, leaf) in places.items():
+                weight, delta = originals[name], deltas[name]
+                if delta.shape != weight.shape:
+                    shapes = tuple(delta.shape), tuple(weight.shape)
+                    raise ValueError("the erasure changes a weight of shape {}, the model has {}".format(*shapes))
                 changed = weight.detach().float() + delta.to(weight.device, torch.float32)
                 setattr(owner, leaf, nn.Parameter(changed.to(weight.dtype), requires_grad=False))
             yield
         finally:
-            for owner, leaf, weight in originals:
-                setattr(owner, leaf, weight)
+            for name, (owner, leaf) in places.items():
+                setattr(owner, leaf, originals[name])
 
     def _ours(self, part: str) -> dict[str, Tensor]:
         """Stand-ins for the weights of a part, by the names that it has for them, as it stores its own."""

@@ -136,7 +136,7 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
 
     report(0, total, "gathering weights")
     digests: dict[str, bytes] = {}
-    deltas, maps, errors = {}, {}, {}
+    deltas, maps, errors, error = {}, {}, {}, 0.0
     for name, entry in model.text_entries().items():
         gram = gather(entry, digests)
         known = statistics.entries[name]
@@ -144,7 +144,8 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
         report(1, total, "erasing")
         change = solve(known, gram.to(known.kept.device), settings, loop_done)
         report(total - 1, total, "forming the changes")
-        deltas |= deltas_of(change, entry)
+        formed, lost = deltas_of(change, entry)
+        deltas, error = deltas | formed, max(error, lost)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
         if statistics.exactly:
             errors[name] = relative_change(change, known.exempt, gram)
@@ -153,7 +154,8 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
     if statistics.exactly:
         told |= {"exactly": list(statistics.exactly), "exact_error": errors}
     report(total, total, "done")
-    return Erasure(deltas, (Origin("rece" if settings.loops else "uce", statistics.concepts, told, made_on),), maps)
+    origin = Origin("rece" if settings.loops else "uce", statistics.concepts, told, made_on)
+    return Erasure(deltas, (origin,), maps, error)
 
 
 def solve(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pure.fakes import LAYERS, FakeModel, digest
 
-from erasure_core import Concept, Dense, Erasure, LowRank, Origin, rece, uce
+from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
 from erasure_core.model import CONTEXT
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
@@ -202,3 +202,39 @@ def test_what_cannot_be_rebased() -> None:
         mixed().rebased_on(FakeModel())
     with pytest.raises(ValueError, match="read as context 24 wide, the model reads it as context 20 wide"):
         uce(FakeModel(), "cat").rebased_on(FakeModel(width=20))
+
+
+@pytest.fixture
+def halved(monkeypatch) -> Erasure:
+    """As ``erasure``, but with changes too large for float32."""
+    monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", 1500)
+    return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
+
+
+def test_large_changes_are_kept_in_half_precision(erasure: Erasure, halved: Erasure) -> None:
+    assert {delta.up.dtype for delta in halved.deltas.values()} == {torch.float16}
+    exact, found = dense(erasure), dense(halved)
+    lost = sum(float((found[name] - exact[name]).square().sum()) for name in exact)
+    whole = sum(float(change.square().sum()) for change in exact.values())
+    assert 0 < halved.error < 1e-3 and erasure.error == 0
+    assert (lost / whole) ** 0.5 == pytest.approx(halved.error, rel=0.3)
+    same(dense(halved.rebased_on(FakeModel(seed=5))), dense(erasure.rebased_on(FakeModel(seed=5))), 5e-3)
+    assert halved.rebased_on(FakeModel(seed=5)).error > 0
+
+
+def test_half_precision_goes_through_what_is_made_of_it(erasure: Erasure, halved: Erasure, tmp_path) -> None:
+    same(dense(halved + halved), dense(erasure.scaled(2)), 5e-3)
+    same(dense(halved.compressed(tolerance=1e-6)), dense(erasure), 5e-3)
+    back = Erasure.load(halved.save(tmp_path / "half.safetensors"))
+    same(dense(back), dense(halved), 0)
+    assert back.error == halved.error
+    erasure.save(tmp_path / "whole.safetensors")
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_changes_out_of_the_range_of_half_precision(halved: Erasure) -> None:
+    model = FakeModel()
+    model.weights = {name: 1e7 * weight for name, weight in model.weights.items()}
+    with pytest.raises(UnsupportedModelError, match="too large for float16"):
+        halved.rebased_on(model)
