@@ -114,6 +114,22 @@ def test_files_and_the_stock_loader(loaded, tmp_path, caplog):
 
 
 @torch.inference_mode()
+def test_changes_in_half_precision(loaded, tmp_path, monkeypatch, caplog):
+    model, clip = loaded
+    monkeypatch.setattr("pack.erasure_core.erasure.MOST_BYTES", 10_000)
+    erasure = rece(host.ComfyModel(model, clip), "van gogh -> art")
+    assert erasure.error > 0 and erasure.deltas[host.LABEL].up.dtype == torch.float32
+    assert {erasure.deltas[name].up.dtype for name in erasure.maps[CONTEXT].names} == {torch.float16}
+    own, direct = (host.text_weights(one) for one in (model, host.apply_erasure(model, clip, erasure)[0]))
+    tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "half.safetensors")), safe_load=True)
+    stock = host.text_weights(comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)[0])
+    assert "not loaded" not in caplog.text
+    for name, delta in erasure.deltas.items():
+        torch.testing.assert_close(direct[name], own[name] + delta.dense(), rtol=0, atol=1e-5)
+        assert torch.equal(stock[name], direct[name])
+
+
+@torch.inference_mode()
 def test_an_erasure_before_is_seen(loaded):
     """Erasing again what is gone changes hardly anything."""
     model, clip = loaded
