@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(args: argparse.Namespace) -> None:
     """Erasures on the embedded model, as pictures and numbers."""
-    from .demo import demo
+    from .demo import FILES, demo
 
     told = {
         "rece": "Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.",
         "all": "Erasing a concept from the embedded model by each of four methods; takes five minutes or so.",
     }
     print(told[args.method])
-    print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / 'demo.png'}")
+    print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / FILES[args.method]}.png")
 
 
 def erase(args: argparse.Namespace) -> None:
@@ -113,18 +113,23 @@ def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics 
 
 def purify(args: argparse.Namespace) -> None:
     """Draw given pictures again without what an erasure erases."""
-    from .purify import purify
+    from .purify import names_a_concept, purify
 
     erasure, files = Erasure.load(args.erasure), picture_files(args.images)
+    if not names_a_concept(args.prompt, erasure):
+        names = ", ".join(concept.name for concept in erasure.concepts)
+        print(f"note: --prompt does not name what is erased ({names}), so little may change", file=sys.stderr)
     targets = _targets(args.out, files, args.overwrite)
     model = _model(args.model)
-    pictures = load_pictures(files, side(model))
+    size = side(model)
+    pictures = load_pictures(files, size)
     settings = {"prompt": args.prompt, "steps": args.steps, "guidance": args.guidance}
     with Progress("purify") as bar:
         pure = purify(model, erasure, pictures, callback=bar, **settings)
     args.out.mkdir(parents=True, exist_ok=True)
     for picture, target in zip(pure, targets, strict=True):
         print(save_whole(to_image(picture), target))
+    print(f"their middle squares, at the {size} x {size} pixels that the model draws")
 
 
 def _targets(folder: Path, files: Sequence[Path], overwrite: bool) -> list[Path]:
@@ -336,8 +341,15 @@ def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Errors in one sentence, as all others; ``--help`` shows the usage."""
+
+    def error(self, message: str):
+        self.exit(USER_ERROR, f"error: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m erasure_core", description="Erase concepts from text-to-image models."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -349,7 +361,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands) -> None:
     command = commands.add_parser("demo", help=demo.__doc__)
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.png and demo.md")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture and the table")
     what = "rece: three kinds of concept; all: the four methods side by side"
     command.add_argument("--method", choices=["rece", "all"], default="rece", help=what)
     command.add_argument("--seed", type=int, default=0)

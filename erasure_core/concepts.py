@@ -66,6 +66,8 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
         return parse_concepts(concepts)
     if isinstance(concepts, Concept):
         return [concepts]
+    if not isinstance(concepts, Iterable):
+        raise ConceptError(f"concepts is text or a list of concepts, not {concepts!r}")
     parsed = [_parse_line(one, None) if isinstance(one, str) else one for one in concepts]
     if not parsed:
         raise ConceptError("concepts is empty: name at least one concept to erase")
@@ -85,7 +87,9 @@ def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: st
     return found
 
 
-def _lines(text: str, what: str) -> Iterable[tuple[int, str]]:
+def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
+    if not isinstance(text, str | bytes):
+        raise ConceptError(f"{what} is text, not {text!r}")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
@@ -108,6 +112,10 @@ def _parse_line(line: str, number: int | None) -> Concept:
     stray = LOOKALIKE_ARROWS.search(line)
     if stray:
         raise ConceptError(f"{where} has the unknown separator '{stray[0]}'; write '{ARROW}'")
+    if not line.strip():
+        raise ConceptError("the concept is empty; name one, for example 'van gogh -> art' or just 'van gogh'")
+    if rest and not rest[0].strip():
+        raise ConceptError(f"{where} names nothing after '{ARROW}'; leave it out to draw nothing in particular instead")
     if not name.strip():
         raise ConceptError(f"{where} names no concept before '{ARROW}'")
     try:

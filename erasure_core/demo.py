@@ -53,6 +53,9 @@ PLANS = {
 }
 
 
+FILES = {"rece": "demo", "all": "methods"}
+
+
 @dataclass(frozen=True)
 class State:
     """Pictures of the model as it is or erased, and how long the erasure took."""
@@ -64,7 +67,7 @@ class State:
 
 
 def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED, others: int = OTHERS) -> str:
-    """Write ``demo.png`` and ``demo.md`` into ``folder``, both once all is done; returns the table.
+    """Write a picture and a table into ``folder``, both once all is done; returns the table.
 
     ``method`` is rece, or all for the four methods side by side.
     """
@@ -74,8 +77,8 @@ def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED
     text = f"{table(HEADER, [row for case in cases for row in _rows(*case)])}\n\n{LEGEND}\n"
     sheet = contact_sheet([_section(*case) for case in cases])
     folder.mkdir(parents=True, exist_ok=True)
-    save_whole(sheet, folder / "demo.png")
-    (folder / "demo.md").write_text(text, encoding="utf-8")
+    save_whole(sheet, folder / f"{FILES[method]}.png")
+    (folder / f"{FILES[method]}.md").write_text(text, encoding="utf-8")
     return text
 
 

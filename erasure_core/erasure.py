@@ -62,7 +62,7 @@ class Origin:
     """One a training step, where the method trains."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Erasure:
     """Changes to weights, by the weight's name; nothing in it refers to a model.
 
@@ -79,6 +79,11 @@ class Erasure:
     def __post_init__(self) -> None:
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
+
+    def __repr__(self) -> str:
+        made = "; ".join(f"{one.method} of {', '.join(map(str, one.concepts))}" for one in self.origins)
+        form = f"rank {self.rank}" if self.rank else "whole weights"
+        return f"<Erasure: {made}; changes {len(self.deltas)} weights, {form}>"
 
     @property
     def concepts(self) -> tuple[Concept, ...]:

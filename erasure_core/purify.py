@@ -54,6 +54,12 @@ def purify(
     return model.decode_latents(edited).float().cpu()
 
 
+def names_a_concept(prompt: str, erasure: Erasure) -> bool:
+    """Whether a prompt for ``purify`` names what the erasure erases, as it should; the empty one stands for it."""
+    text = prompt.casefold()
+    return not text.strip() or any(concept.name.casefold() in text for concept in erasure.concepts)
+
+
 def check_settings(model: TextToImageModel, images: Tensor, steps: int, guidance: float) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):

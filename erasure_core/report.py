@@ -134,13 +134,16 @@ class Report:
             f"Pixels of its neighbours changed by {100 * near.pixels.mean:.0f} % of the range, of far concepts by "
             f"{100 * far.pixels.mean:.0f} %."
         )
-        if near.shown_before is None or far.shown_before is None:
-            return f"{drift} Nobody looked whether they still show what was asked for."
-        return (
-            f"{drift} Neighbours are recognised in {percent(near.shown_after.mean)} % of their pictures (before "
-            f"{percent(near.shown_before.mean)}), far ones in {percent(far.shown_after.mean)} % "
-            f"({percent(far.shown_before.mean)})."
-        )
+        told = {"Neighbours": near, "Far concepts": far}
+        seen = [
+            f"{name} are recognised in {percent(row.shown_after.mean)} % of their pictures (before "
+            f"{percent(row.shown_before.mean)})."
+            for name, row in told.items()
+            if row.shown_before is not None and row.shown_after is not None
+        ]
+        unseen = " and ".join(name.lower() for name, row in told.items() if row.shown_before is None)
+        missing = [f"Nobody looked whether {unseen} still show what was asked for."] if unseen else []
+        return " ".join([drift, *seen, *missing])
 
 
 HEADER = ("prompt", "group", "shown before", "after", "pixels %", "latents %", "CLIP before", "after ")

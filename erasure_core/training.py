@@ -6,6 +6,7 @@ of its own (``TextToImageModel.with_weights``). So there is nothing to restore a
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import time
@@ -22,6 +23,8 @@ from .model import Callback, TextToImageModel, UnsupportedModelError
 from .sampling import roots
 
 EXPLODED, RISEN = 1e3, 2.0
+
+log = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
@@ -101,6 +104,10 @@ def train(
     with torch.enable_grad():
         for step in range(budget.steps):
             if budget.seconds is not None and step and time.monotonic() - began > budget.seconds:
+                log.warning(
+                    "%s: ended after %d of %d steps, when %g seconds had passed; it may have found too little.",
+                    what, step, budget.steps, budget.seconds,
+                )  # fmt: skip
                 break
             losses.append(float(update(step).detach()))
             _guard(losses)

@@ -15,6 +15,8 @@ def load_clip(folder: str | Path) -> ClipRecogniser:
     """Read a CLIP with its processor, as ``save_pretrained`` writes them. Raises ``ValueError`` if there is none."""
     from transformers import CLIPModel, CLIPProcessor
 
+    if not Path(folder).is_dir():
+        raise ValueError(f"clip: there is no folder {folder}")
     try:
         model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval()
         processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)

@@ -26,6 +26,8 @@ def test_bytes_are_read_as_utf8() -> None:
     [
         ("", "concepts is empty"),
         (" \n\t\n# only a comment", "concepts is empty"),
+        (None, "concepts is text, not None"),
+        ("cat\ndog ->", "line 2 of concepts, 'dog ->', names nothing after '->'"),
         ("cat\n-> dog", "line 2 of concepts, '-> dog', names no concept"),
         ("cat -> dog -> bird", "line 1 of concepts, 'cat -> dog -> bird', has more than one '->'"),
         ("cat -> Cat", "line 1 .*maps a concept to itself"),

@@ -238,3 +238,8 @@ def test_changes_out_of_the_range_of_half_precision(halved: Erasure) -> None:
     model.weights = {name: 1e7 * weight for name, weight in model.weights.items()}
     with pytest.raises(UnsupportedModelError, match="too large for float16"):
         halved.rebased_on(model)
+
+
+def test_an_erasure_says_what_it_is(erasure: Erasure) -> None:
+    assert repr(erasure) == f"<Erasure: rece of cat -> dog; changes 4 weights, rank {erasure.rank}>"
+    assert "test of cat; changes 4 weights" in repr(mixed())

@@ -110,6 +110,7 @@ def test_a_report_on_a_model(model: FakeModel) -> None:
     given = {"among": WORDS, "count": 2, "seeds": (0, 1), "steps": 4}
     found = report(model, erasure, "cat", **given, callback=lambda *seen: told.append(seen))
     assert found.groups["erased"].pixels.mean > found.groups["neighbour"].pixels.mean > 0
+    assert "Nobody looked whether neighbours and far concepts still show" in found.verdict()
     assert found.ua is None and "Nobody looked whether pictures still show 'cat'" in found.verdict()
     assert digest(model.weights) == before
     assert [one[0] for one in told] == list(range(1, 9)) and {one[1] for one in told} == {8}

@@ -38,10 +38,11 @@ def test_training_stops_after_its_steps_and_tells_each_loss() -> None:
     assert [seen[:2] for seen in told] == [(1, 4), (2, 4), (3, 4), (4, 4)] and "loss 3" in told[-1][2]
 
 
-def test_training_stops_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_stops_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: float(next(clock)))
     assert len(train(lambda step: torch.tensor(1.0), Budget(50, seconds=3.5))) == 4
+    assert "ended after 4 of 50 steps, when 3.5 seconds had passed" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 5e4])

@@ -84,4 +84,4 @@ def test_the_demo_of_all_methods(tmp_path: Path) -> None:
     rows = {line.split("|")[2].strip(): numbers(line) for line in done.stdout.splitlines() if "cat -> dog" in line}
     assert set(rows) == {"before", "RECE", "few-shot", "DoCo", "AbO"}
     assert rows["before"][0] <= 20 and all(row[0] >= 80 for label, row in rows.items() if label != "before")
-    assert Image.open(tmp_path / "out" / "demo.png").height > 600
+    assert Image.open(tmp_path / "out" / "methods.png").height > 600
