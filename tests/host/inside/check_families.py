@@ -6,6 +6,7 @@ FAMILIES names some of them (all without it), FULL=1 makes them in full size. Wh
 import gc
 import hashlib
 import logging
+import math
 import os
 from functools import lru_cache
 
@@ -31,6 +32,9 @@ NODE = {
     "strength": 1.0,
 }  # fmt: skip
 MOST_MEGABYTES, MOST_TO_LOAD = 1500, 20_000
+MILLIONS = {
+    "sd15": 1066, "sd15_inpainting": 1066, "sd15_instruct": 1066, "sd21": 1304, "sdxl": 3469, "sdxl_refiner": 3038
+}  # fmt: skip
 TEXT_LAYER = "text_model.encoder.layers.0.mlp.fc1"
 
 
@@ -95,6 +99,11 @@ def weights(model, clip) -> dict[str, torch.Tensor]:
 def encoded(clip, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
     """As the stock "CLIP Text Encode" gives it to the sampler."""
     return clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+
+
+def test_full_size_is_that_of_the_published_checkpoints(family):
+    shapes = make_checkpoint.shapes_of(make_checkpoint.FAMILIES[family], "").values()
+    assert round(sum(map(math.prod, shapes)) / 1e6) == MILLIONS[family]
 
 
 def test_the_stock_loader_knows_the_family(family, loaded):
