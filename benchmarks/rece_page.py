@@ -128,12 +128,13 @@ def _verdict(target: Target, rows: Sequence[Row], titles: Mapping[str, str], mis
 def _summary(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     head = (
         "", "times the floor", "seconds", "of them encoding", "first call", "MB beyond the weights",
-        "of them the result", "rank", "runs",
+        "of them the result", "rank", "lost to float16", "runs",
     )  # fmt: skip
     cells = [
         [
             _name(row, titles), f"{ratio(row):.2f}", _short(seconds(row)), _short(encoding(row)), _short(row["first"]),
-            f"{memory(row):,.0f}", f"{row['result']:,.0f}", f"{row['rank']:,}", str(len(row["runs"])),
+            f"{memory(row):,.0f}", f"{row['result']:,.0f}", f"{row['rank']:,}",
+            f"{100 * row['error']:.3f} %" if row["error"] else "", str(len(row["runs"])),
         ]
         for row in rows
     ]  # fmt: skip
@@ -204,7 +205,8 @@ Nothing for `maps`, the solving on matrices that are as wide as the text.
 
 Memory is the peak of the resident memory of a process of its own during its first call, less what was resident with
 the model loaded; nothing has warmed up, so what libraries take on first use counts too. The result is in it: the
-changes of all layers, of the rank that the table says. Of the UNet only the layers that read text are filled; nothing
+changes of all layers, of the rank that the table says. Above 512 MB in float32 they are kept in float16; what that
+loses of the change is beside it. Of the UNet only the layers that read text are filled; nothing
 else of it is read.
 
 {models}

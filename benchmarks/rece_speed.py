@@ -37,8 +37,8 @@ def measure(case: Case) -> dict:
         "case": case.name, "family": case.family, "concepts": case.count, "common": case.common, "loops": LOOPS,
         "prompts": len(distinct(model, case)), "layers": len(erasure.deltas), "repeats": case.repeats,
         "first": sum(run["rece"].values()), "megabytes": status("VmHWM") - before, "rank": erasure.rank,
-        "result": megabytes_of(erasure), "weights": before, "machine": machine(), "revision": revision(),
-        "clock": "processor" if torch.get_num_threads() == 1 else "wall", "runs": [],
+        "result": megabytes_of(erasure), "error": erasure.error, "weights": before, "machine": machine(),
+        "revision": revision(), "clock": "processor" if torch.get_num_threads() == 1 else "wall", "runs": [],
     }  # fmt: skip
     for _ in range(case.repeats or 1):
         if case.repeats:

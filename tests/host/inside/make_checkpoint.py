@@ -21,9 +21,9 @@ from hosting import load_comfy
 
 load_comfy()
 
-import comfy.ldm.models.autoencoder  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import comfy.taesd.taesd  # noqa: E402
+from comfy.ldm.models import autoencoder  # noqa: E402
 
 Shapes = dict[str, tuple[int, ...]]
 Small = Literal["", "unet", "all"]
@@ -167,7 +167,7 @@ def shapes_of(family: Family, small: Small) -> Shapes:
     """Every weight's name in the file, and its shape."""
     unet = getattr(comfy.supported_models, family.kind)(family.unet_config(bool(small)) | {"dtype": torch.float16})
     with torch.device("meta"):
-        vae = comfy.taesd.taesd.TAESD() if small else comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=VAE, embed_dim=4)
+        vae = comfy.taesd.taesd.TAESD() if small else autoencoder.AutoencoderKL(ddconfig=VAE, embed_dim=4)
         parts = {"model.": unet.get_model({}, device="meta"), "first_stage_model.": vae}
     shapes = {prefix + name: tuple(w.shape) for prefix, part in parts.items() for name, w in part.state_dict().items()}
     shapes = {name: shape for name, shape in shapes.items() if name.startswith((UNET, "first_stage_model."))}
