@@ -24,8 +24,8 @@ def row(family: str = "one", concepts: int = 10, encode: float = 2.0, megabytes:
     return {
         "case": f"{family}-{concepts}", "family": family, "concepts": concepts, "common": False, "loops": 3,
         "prompts": concepts + 1, "layers": 32, "repeats": 0, "first": 9.0, "megabytes": megabytes, "rank": 768,
-        "result": 40.0, "error": 0.0, "weights": 1400.0, "machine": "a machine", "revision": "abc", "clock": "processor",
-        "runs": [run], **more,
+        "result": 40.0, "error": 0.0, "weights": 1400.0, "machine": "a machine", "revision": "abc",
+        "clock": "processor", "runs": [run], **more,
     }  # fmt: skip
 
 
