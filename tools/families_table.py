@@ -64,9 +64,9 @@ def _families(cases: dict[Key, dict]) -> str:
     rows = []
     for (family, size, _, host), facts in sorted(cases.items(), key=lambda case: _place(case[0])):
         if "saved_file" in facts:
-            memory = f"{facts['megabytes']}" if "megabytes" in facts else "-"
-            rows.append([FAMILIES[family], size, host, *(_yes(facts, fact) for fact in FACTS), memory])
-    return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB"), rows)
+            memory = [f"{facts[fact]:,}" if fact in facts else "-" for fact in ("megabytes", "megabytes_of_many")]
+            rows.append([FAMILIES[family], size, host, *(_yes(facts, fact) for fact in FACTS), *memory])
+    return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB", "MB, 32 concepts"), rows)
 
 
 FACTS = ("closed_form", "saved_file", "text_encoders")

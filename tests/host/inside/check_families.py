@@ -133,6 +133,20 @@ def test_memory(family, loaded):
     record(family, loaded[0], megabytes=round(megabytes))
 
 
+def test_memory_of_many(family, loaded):
+    """In full size so many that the change has full rank."""
+    measured(loaded)
+    before = settle()
+    names = [f"{adjective} {noun}" for adjective in ("old", "red", "tall", "wet") for noun in "abcdefgh"]
+    asked = NODE | {"concepts": "\n".join(names if FULL else names[:2])}
+    erasure = ErasureRECE.execute(*loaded, **asked).result[2]
+    megabytes = status("VmHWM") - before
+    assert megabytes < MOST_MEGABYTES
+    if FULL:
+        assert erasure.maps[CONTEXT].change.rank == erasure.maps[CONTEXT].change.up.shape[0]
+        record(family, loaded[0], megabytes_of_many=round(megabytes))
+
+
 def test_the_concept_becomes_its_replacement(loaded, erased):
     """In every layer, on the rows that the edit is about: nearer by default, the same if nothing holds the weights."""
     model, clip = loaded
