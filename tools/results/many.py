@@ -20,7 +20,7 @@ from erasure_core.toy.captions import COLOURS
 from .settings import SEED, Bench
 
 COUNTS = (2, 5, 10, 20)
-SETS = 1  # random sets of concepts of each size
+SETS = 2  # random sets of concepts of each size
 ERASED, OTHERS = 40, 80
 ALL, HALF, NONE = LISTED = ("all", "half", "none")
 NOTHING = "nothing"
