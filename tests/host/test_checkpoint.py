@@ -23,15 +23,21 @@ def made(family: str, *options: str, full: bool = True):
     return pytest.param((family, *options), id=" ".join((family, *options)), marks=marks)
 
 
+@pytest.fixture
+def own_server(comfy_path: Path, tmp_path: Path) -> Iterator[ComfyServer]:
+    """One that gives its memory back when a test has ended."""
+    with ComfyServer(comfy_path, tmp_path / "comfyui") as running:
+        yield running
+
+
 @pytest.fixture(params=[made("sd15", "--small", "unet", full=False), made("sd15"), made("sdxl")])
-def checkpoint(request, server: ComfyServer) -> Iterator[Path]:
+def checkpoint(request, own_server: ComfyServer) -> Iterator[Path]:
     """The file in ComfyUI's checkpoints folder; deleted afterwards."""
     family, *options = request.param
-    path = server.directory / "models" / "checkpoints" / f"random-{family}.safetensors"
+    path = own_server.directory / "models" / "checkpoints" / f"random-{family}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    make(server.comfy_path, family, path, *options)
+    make(own_server.comfy_path, family, path, *options)
     yield path
-    server.free()
     path.unlink()
 
 
@@ -40,8 +46,9 @@ def make(comfy_path: Path, family: str, path: Path, *options: str) -> None:
     subprocess.run(command, check=True, cwd=comfy_path, env=inside_environment(comfy_path))
 
 
-def test_the_workflow_and_its_file(server: ComfyServer, checkpoint: Path) -> None:
+def test_the_workflow_and_its_file(own_server: ComfyServer, checkpoint: Path) -> None:
     """The stock loaders of checkpoints and of LoRAs: the file draws what the node's own result draws."""
+    server = own_server
     prompt = graphs.api("erase-from-your-checkpoint")
     prompt["2"]["inputs"]["ckpt_name"] = checkpoint.name
     for node, inputs in SMALL.items():
@@ -69,15 +76,13 @@ def test_small_families(comfy_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_in_full_size(server: ComfyServer, family: str) -> None:
-    server.free()
-    run_inside(server.comfy_path, str(INSIDE / "check_families.py"), FAMILIES=family, FULL="1")
+def test_a_family_in_full_size(comfy_path: Path, family: str) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_families.py"), FAMILIES=family, FULL="1")
 
 
 @pytest.mark.full
-def test_every_method_trains(server: ComfyServer, tmp_path: Path) -> None:
-    server.free()
+def test_every_method_trains(comfy_path: Path, tmp_path: Path) -> None:
     path = tmp_path / "random-sd15.safetensors"
-    make(server.comfy_path, "sd15", path)
-    run_inside(server.comfy_path, str(INSIDE / "check_sd15.py"), SD15_CHECKPOINT=str(path))
+    make(comfy_path, "sd15", path)
+    run_inside(comfy_path, str(INSIDE / "check_sd15.py"), SD15_CHECKPOINT=str(path))
     path.unlink()
