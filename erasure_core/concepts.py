@@ -42,13 +42,14 @@ def parse_concepts(text: str) -> list[Concept]:
     to itself or listed twice, and when no line holds a concept.
     """
     concepts: dict[str, Concept] = {}
-    for number, line in _lines(text, "concepts"):
-        concept = _parse_line(line, number)
+    lines = list(_lines(text, "concepts"))
+    for number, line in lines:
+        concept = _parse_line(line, number if len(lines) > 1 else None)
         earlier = concepts.setdefault(concept.name.casefold(), concept)
         if earlier is not concept:
             raise ConceptError(f"line {number} of concepts, '{_short(line)}', lists '{concept.name}' a second time")
     if not concepts:
-        raise ConceptError("concepts is empty: write one concept a line, for example 'van gogh -> art'")
+        raise ConceptError("no concept is named: write one, or one a line, for example 'van gogh -> art'")
     return list(concepts.values())
 
 
@@ -115,7 +116,7 @@ def _parse_line(line: str, number: int | None) -> Concept:
     if not line.strip():
         raise ConceptError("the concept is empty; name one, for example 'van gogh -> art' or just 'van gogh'")
     if rest and not rest[0].strip():
-        raise ConceptError(f"{where} names nothing after '{ARROW}'; leave it out to draw nothing in particular instead")
+        raise ConceptError(f"{where} names nothing after '{ARROW}'; say what to draw instead, or leave it out")
     if not name.strip():
         raise ConceptError(f"{where} names no concept before '{ARROW}'")
     try:

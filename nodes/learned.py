@@ -124,7 +124,7 @@ class ErasureAbO(io.ComfyNode):
             display_name="Erase a Concept (AbO)",
             category=CATEGORY,
             description="Trains cross-attention until a concept guides as an alternative does, or not at all; the "
-            "layout of pictures stays. A reconstruction from the abstract of the paper 'All but One' (AAAI 2024), "
+            "layout of pictures mostly stays. Reconstructed from the abstract of the paper 'All but One' (AAAI 2024), "
             f"whose code was never published. {MODELS}",
             inputs=[
                 *_model_and_clip("changed"),

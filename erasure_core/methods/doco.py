@@ -6,6 +6,7 @@ model makes of the concept's; the cross-attention keys and values learn to pass 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -85,7 +86,8 @@ def doco(
     ``anchor_latents`` ``[n, c, h, w]`` are clean latents of the anchor; without them the model makes ``anchors``
     itself. For the first ``warm_up`` of the steps only the discriminator learns. With ``rank`` the changes are
     low-rank; ``gradient_checkpointing`` saves memory and costs time. Raises ``ValueError`` for settings that cannot be
-    used and ``TrainingError`` when the loss explodes; the model is only read.
+    used and ``TrainingError`` when the loss explodes, or ``seconds`` end before the model began to learn; the model is
+    only read.
     """
     budget = Budget(steps, seconds)
     settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
@@ -134,6 +136,12 @@ def doco(
         return told
 
     losses = train(update, budget, what="DoCo", callback=callback)
+    if len(losses) <= quiet < steps:
+        enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, steps))
+        raise TrainingError(
+            f"seconds: after {seconds:g} only the discriminator had learned, and nothing was changed; more than "
+            f"{enough} are needed here, {whole} for all {steps} steps"
+        )
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "rank": rank, "seed": seed}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))

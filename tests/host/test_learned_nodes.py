@@ -73,7 +73,7 @@ def test_the_original_is_left_alone(server: ComfyServer) -> None:
 @pytest.mark.parametrize(
     ("node", "inputs", "sentence"),
     [
-        ("ErasureFewShot", {"concept": " "}, "concepts is empty"),
+        ("ErasureFewShot", {"concept": " "}, "no concept is named"),
         ("ErasureFewShot", {"concept": "cat -> dog"}, "few-shot takes no replacement; write 'cat' without '->'"),
         ("ErasureFewShot", {"vae": None}, "VAE is missing"),
         ("ErasureFewShot", {"strength": float("nan")}, "strength must be a finite number, got nan"),

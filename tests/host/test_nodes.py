@@ -158,8 +158,8 @@ def test_strength_zero_changes_nothing_and_combining_adds(server: ComfyServer, p
     ("inputs", "sentence"),
     [
         ({"concepts": "cat\ndog => lion"}, "line 2 of concepts, 'dog => lion'"),
-        ({"concepts": "cat -> cat"}, "line 1 of concepts, 'cat -> cat'"),
-        ({"concepts": " \n\n"}, "concepts is empty"),
+        ({"concepts": "cat -> cat"}, "the concept 'cat -> cat'"),
+        ({"concepts": " \n\n"}, "no concept is named"),
         ({"concepts": "cat " * 80}, "longer than the 75 tokens that CLIP takes"),
         ({"concepts": "caf\ufffd"}, "line 1 of concepts, 'caf\ufffd', is not UTF-8 text"),
         ({"concepts": "half an emoji \ud83d"}, "line 1 of concepts, 'half an emoji \ufffd', is not UTF-8 text"),

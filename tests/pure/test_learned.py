@@ -354,3 +354,8 @@ def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doco_module, "_teach", watched_teach)
     run_doco(FakeModel())
     assert len(told) == 6 and not any(a or b for a, b in told)
+
+
+def test_doco_that_ends_before_the_model_learns_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="seconds: after 1e-09 only the discriminator had learned"):
+        doco(FakeModel(), "cat -> dog", steps=10, warm_up=0.5, anchors=2, seconds=1e-9)

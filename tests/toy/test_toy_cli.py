@@ -69,7 +69,8 @@ def test_help(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_demo(tmp_path: Path) -> None:
     done = run("demo", cwd=tmp_path)
-    rows = [line for line in done.stdout.splitlines() if " before " in line or " after " in line]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if " before " in line or " after " in line]
     assert len(rows) == 6 and (tmp_path / "out" / "demo.md").read_text() in done.stdout + "\n"
     for before, after in zip(rows[::2], rows[1::2], strict=True):
         assert numbers(before)[0] <= 20 and numbers(after)[0] >= 90
