@@ -15,7 +15,7 @@ from test_inside import INSIDE, inside_environment, run_inside
 
 FAMILIES = ("sd15", "sd15_inpainting", "sd15_instruct", "sd21", "sdxl", "sdxl_refiner")
 SMALL = {"5": {"width": 64, "height": 64}, "7": {"steps": 2}, "10": {"steps": 2}}
-MOST_MEGABYTES = 20_000
+MOST_MEGABYTES = 20 * 1024**3 / 1e6
 
 
 def made(family: str, *options: str, full: bool = True):

@@ -59,6 +59,10 @@ def test_scaling(strength: float) -> None:
             torch.testing.assert_close(found, strength * erasure.maps[CONTEXT].change.dense())
 
 
+def test_an_erasure_in_full_strength_is_not_copied(erasure: Erasure) -> None:
+    assert erasure.scaled(1.0) is erasure
+
+
 @pytest.mark.parametrize("strength", [float("nan"), float("inf")])
 def test_a_strength_that_is_not_finite(erasure: Erasure, strength: float) -> None:
     with pytest.raises(ValueError, match=f"strength must be a finite number, got {strength}"):

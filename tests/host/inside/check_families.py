@@ -31,7 +31,7 @@ NODE = {
     "loops": 1, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1, "amplification": 1.0,
     "strength": 1.0,
 }  # fmt: skip
-MOST_MEGABYTES, MOST_TO_LOAD = 1500, 20_000
+MOST_MEGABYTES, MOST_TO_LOAD = 1500, 20 * 1024**3 / 1e6
 MILLIONS = {
     "sd15": 1066, "sd15_inpainting": 1066, "sd15_instruct": 1066, "sd21": 1304, "sdxl": 3469, "sdxl_refiner": 3038
 }  # fmt: skip
