@@ -32,8 +32,9 @@ class Dense:
 
 Delta = LowRank | Dense
 
-MOST_BYTES = 2**29
-"""Of changes in float32. SDXL's would be 1.4 GB with many concepts; in float16 they lose less than its own weights."""
+MOST_BYTES = 2**30
+"""Of changes in float32, counted as if layers were square. SDXL's would be 1.4 GB with many concepts; in float16 they
+lose less than its own weights."""
 
 
 @dataclass(frozen=True)
@@ -219,30 +220,28 @@ class Erasure:
 def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:
     """``W E`` for every weight of a text entry as a low-rank change with one shared ``down``.
 
-    In float32; where that takes more than ``MOST_BYTES``, ``up`` is float16 and ``down`` has values that float16 can
-    hold. Second comes the relative Frobenius error that this leaves, else 0. Raises ``UnsupportedModelError`` for
-    changes that are out of float16's range.
+    In float32; above ``MOST_BYTES`` ``up`` is float16 and ``down`` has values that float16 can hold. Second comes the
+    relative Frobenius error that this leaves, else 0. Raises ``UnsupportedModelError`` for changes that are out of
+    float16's range.
     """
+    large = 4 * change.down.numel() * len(entry.weights) > MOST_BYTES
+    exact = change.down.float()
+    rounded, width = exact.half().float() if large else exact, 0
     ups: dict[str, Tensor] = {}
-    down = torch.zeros(0)
-    size = whole = lost = 0.0
+    whole = lost = 0.0
     for name, weight in entry.weights.items():
-        if not ups:
-            down = widened(change.down.float(), entry.columns, weight.shape[1])
-        up = (entry.part(weight) @ change.up.to(weight.device, weight.dtype)).float().cpu()
-        size, whole = size + up.nbytes, whole + float(up.square().sum())
-        ups[name] = up
-        if size > MOST_BYTES:
-            for known in [known for known in ups if ups[known].dtype == torch.float32]:
-                exact, ups[known] = ups[known], ups[known].half()
-                lost += float((exact - ups[known]).square().sum())
-    if size <= MOST_BYTES:
-        return {name: LowRank(up, down) for name, up in ups.items()}, 0.0
+        up, width = (entry.part(weight) @ change.up.to(weight.device, weight.dtype)).float().cpu(), weight.shape[1]
+        ups[name] = up.half() if large else up
+        if large:
+            whole, lost = whole + float(up.square().sum()), lost + float((up - ups[name]).square().sum())
+    shared = widened(rounded, entry.columns, width)
+    deltas = {name: LowRank(up, shared) for name, up in ups.items()}
+    if not large:
+        return deltas, 0.0
     if not math.isfinite(lost):
         raise UnsupportedModelError("the changes are too large for float16 (above 65,504); the model may be damaged")
-    rounded = down.half().float()
-    moved = float((change.up.float() @ (rounded - down)).norm() / change.up.float().norm())
-    return {name: LowRank(up, rounded) for name, up in ups.items()}, (lost / whole + moved**2) ** 0.5
+    moved = float((change.up.float() @ (rounded - exact)).norm() / change.up.float().norm())
+    return deltas, (lost / whole + moved**2) ** 0.5
 
 
 def widened(down: Tensor, columns: tuple[int, int] | None, width: int) -> Tensor:
