@@ -224,24 +224,36 @@ def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], fl
     relative Frobenius error that this leaves, else 0. Raises ``UnsupportedModelError`` for changes that are out of
     float16's range.
     """
-    large = 4 * change.down.numel() * len(entry.weights) > MOST_BYTES
-    exact = change.down.float()
-    rounded, width = exact.half().float() if large else exact, 0
-    ups: dict[str, Tensor] = {}
-    whole = lost = 0.0
+    if 4 * change.down.numel() * len(entry.weights) > MOST_BYTES:
+        return _half_deltas(change, entry)
+    ups, width = {}, 0
     for name, weight in entry.weights.items():
-        up, width = (entry.part(weight) @ change.up.to(weight.device, weight.dtype)).float().cpu(), weight.shape[1]
-        ups[name] = up.half() if large else up
-        if large:
-            whole, lost = whole + float(up.square().sum()), lost + float((up - ups[name]).square().sum())
-    shared = widened(rounded, entry.columns, width)
-    deltas = {name: LowRank(up, shared) for name, up in ups.items()}
-    if not large:
-        return deltas, 0.0
+        ups[name], width = _up(change, entry, weight), weight.shape[1]
+    shared = widened(change.down.float(), entry.columns, width)
+    return {name: LowRank(up, shared) for name, up in ups.items()}, 0.0
+
+
+def _half_deltas(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:
+    """All ``up`` are in one block: hundreds of allocations would leave a gigabyte of holes in the heap."""
+    exact = change.down.float()
+    down = exact.half().float()
+    rows = [len(weight) for weight in entry.weights.values()]
+    ups = torch.empty(sum(rows), change.rank, dtype=torch.float16).split(rows)
+    whole = lost = 0.0
+    for kept, weight in zip(ups, entry.weights.values(), strict=True):
+        up = _up(change, entry, weight)
+        kept.copy_(up)
+        whole, lost = whole + float(up.norm()) ** 2, lost + float(up.sub_(kept).norm()) ** 2
     if not math.isfinite(lost):
         raise UnsupportedModelError("the changes are too large for float16 (above 65,504); the model may be damaged")
-    moved = float((change.up.float() @ (rounded - exact)).norm() / change.up.float().norm())
+    moved = float((change.up.float() @ (down - exact)).norm() / change.up.float().norm())
+    shared = widened(down, entry.columns, weight.shape[1])
+    deltas = {name: LowRank(up, shared) for name, up in zip(entry.weights, ups, strict=True)}
     return deltas, (lost / whole + moved**2) ** 0.5
+
+
+def _up(change: LowRank, entry: TextEntry, weight: Tensor) -> Tensor:
+    return (entry.part(weight) @ change.up.to(weight.device, weight.dtype)).float().cpu()
 
 
 def widened(down: Tensor, columns: tuple[int, int] | None, width: int) -> Tensor:
