@@ -1,6 +1,7 @@
-"""Write docs/families.md from what the host tests found: ``families_table.py [build/families.jsonl]``.
+"""Write docs/families.md, and the README's short form of it, from what the host tests found.
 
-``make test`` and ``make test-full`` append to that file; of several lines about the same, the last counts.
+``families_table.py [build/families.jsonl]``; ``make test`` and ``make test-full`` append to that file. Of several lines
+about the same, the last counts.
 """
 
 from __future__ import annotations
@@ -69,6 +70,22 @@ def _families(cases: dict[Key, dict]) -> str:
     return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB", "MB, 32 concepts"), rows)
 
 
+def summary(cases: dict[Key, dict]) -> str:
+    """One line a family, of the largest size that was loaded: what holds on all hosts, and the most memory."""
+    rows = []
+    for family, name in FAMILIES.items():
+        loaded = {key: facts for key, facts in cases.items() if key[0] == family and "saved_file" in facts}
+        size = min((size for _, size, *_ in loaded), default="")
+        same = {key: facts for key, facts in loaded.items() if key[1] == size}
+        if same:
+            hosts = ", ".join(sorted({key[3] for key in same}, key=_version))
+            facts = [_yes({fact: all(one.get(fact) for one in same.values())}, fact) for fact in FACTS]
+            memory = max(one.get(kind, 0) for one in same.values() for kind in ("megabytes", "megabytes_of_many"))
+            rows.append([name, size, hosts, *facts, f"{memory:,}"])
+    lines = table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB"), rows)
+    return f"{lines}\n\n{_precisions(cases)}"
+
+
 FACTS = ("closed_form", "saved_file", "text_encoders")
 
 
@@ -106,7 +123,8 @@ these tables that was not asserted: a test that fails leaves no line.
   the text encoder and embeddings included), and the concept nears its replacement in every layer.
 - LoRA file: in the stock LoRA loader it gives the weights of the node's result bit for bit, and nothing is left out.
 - text encoders: the same for changes of every text encoder, as few-shot makes them.
-- MB: the most memory that the node took beyond the model, on a CPU.
+- MB: the most memory that the node took beyond the model, on a CPU, for one concept and for 32, whose change has full
+  rank.
 
 {families}
 
@@ -138,13 +156,20 @@ Weights of other packs that are stored as integers (NF4) are refused.
 """
 
 
+START, END = "<!-- by tools/families_table.py -->\n", "\n<!-- end -->"
+
+
 def main() -> None:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "families.jsonl"
     if not source.is_file():
         raise SystemExit(f"there is no {source}; run the host tests first: make test, or make test-full")
-    target = ROOT / "docs" / "families.md"
-    target.write_text(page(found(source.read_text(encoding="utf-8").splitlines())), encoding="utf-8")
-    print(target)
+    cases = found(source.read_text(encoding="utf-8").splitlines())
+    target, readme = ROOT / "docs" / "families.md", ROOT / "README.md"
+    target.write_text(page(cases), encoding="utf-8")
+    text = readme.read_text(encoding="utf-8")
+    before, (_, after) = text.split(START)[0], text.split(START)[1].split(END)
+    readme.write_text(before + START + summary(cases) + END + after, encoding="utf-8")
+    print(target, readme)
 
 
 if __name__ == "__main__":
