@@ -126,7 +126,7 @@ def probes(model: TextToImageModel) -> dict[str, Tensor]:
 
 
 def _probe(rows: Sequence[TextRows]) -> Tensor:
-    return rows[-1].rows[-1].float().cpu()
+    return rows[-1].rows[-1].float().cpu().clone()
 
 
 def distinct(prompts: Iterable[str]) -> list[str]:
@@ -242,15 +242,15 @@ class _Pairs:
     """Rows as they are while they are fewer than they are wide, their sums from then on."""
 
     def __init__(self, like: Tensor):
-        self.concepts, self.targets = [like[:0]], [like[:0]]
+        self.concepts, self.targets = [like[:0].clone()], [like[:0].clone()]
         self.sums: PairSums | None = None
 
     def add(self, concept: Tensor, target: Tensor) -> None:
         if self.sums is not None:
             self.sums.add_(concept, target)
             return
-        self.concepts.append(concept)
-        self.targets.append(target)
+        self.concepts.append(concept.clone())  # not a view, which would hold all that was encoded together
+        self.targets.append(target.clone())
         if sum(map(len, self.concepts)) >= concept.shape[1]:
             self.sums = PairSums.of(self.concepts, self.targets)
             self.concepts, self.targets = [], []

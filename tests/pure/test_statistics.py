@@ -84,6 +84,12 @@ def test_rows_become_sums_when_they_are_many(model: FakeModel) -> None:
     assert isinstance(many.edited, PairSums) and isinstance(many.derived, PairSums)
 
 
+def test_rows_that_wait_do_not_hold_what_was_encoded_with_them(model: FakeModel) -> None:
+    entry = gather_statistics(model, ["cat", "dog", "owl"], name_only=True).entries[CONTEXT]
+    rows = [*entry.edited.concepts, *entry.edited.targets, *entry.derived.concepts]
+    assert [row.untyped_storage().nbytes() for row in rows] == [row.nbytes for row in rows]
+
+
 def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -> None:
     asked: list[str] = []
     held = []
