@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 ARROW = "->"
+COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
 LOOKALIKE_ARROWS = re.compile(r"=>|-->|->>|[–—]>|→|⇒|⟶|>>|\||(?<!-)>")
 
 
@@ -35,26 +36,27 @@ class Concept:
         return f"{self.name} {ARROW} {self.instead}" if self.instead else self.name
 
 
-def parse_concepts(text: str) -> list[Concept]:
-    """Read one concept a line; blank lines and lines that start with ``#`` are passed over.
+def parse_concepts(text: str, what: str = "concepts") -> list[Concept]:
+    """Read one concept a line; blank lines, and comments that begin with ``#``, are passed over.
 
-    Raises ``ConceptError`` quoting the line for an empty name, an unknown separator, a concept that is mapped
+    ``what`` is how errors call the text. Raises ``ConceptError`` quoting the line for an empty name, an unknown separator, a concept that is mapped
     to itself or listed twice, and when no line holds a concept.
     """
     concepts: dict[str, Concept] = {}
-    lines = list(_lines(text, "concepts"))
+    lines = list(_lines(text, what))
     for number, line in lines:
-        concept = _parse_line(line, number if len(lines) > 1 else None)
+        where = f"line {number} of {what}, '{_short(line)}'," if len(lines) > 1 else None
+        concept = _parse_line(line, where)
         earlier = concepts.setdefault(concept.name.casefold(), concept)
         if earlier is not concept:
-            raise ConceptError(f"line {number} of concepts, '{_short(line)}', lists '{concept.name}' a second time")
+            raise ConceptError(f"{where} lists '{concept.name}' a second time")
     if not concepts:
-        raise ConceptError("no concept is named: write one, or one a line, for example 'van gogh -> art'")
+        raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
     return list(concepts.values())
 
 
 def parse_prompts(text: str, what: str = "prompts") -> list[str]:
-    """Read one prompt a line, each once; blank lines and ``#`` comments are passed over.
+    """Read one prompt a line, each once; blank lines and comments that begin with ``#`` are passed over.
 
     ``what`` is how errors call the text.
     """
@@ -69,7 +71,7 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
         return [concepts]
     if not isinstance(concepts, Iterable):
         raise ConceptError(f"concepts is text or a list of concepts, not {concepts!r}")
-    parsed = [_parse_line(one, None) if isinstance(one, str) else one for one in concepts]
+    parsed = [_parse_line(_without_comment(one)) if isinstance(one, str) else one for one in concepts]
     if not parsed:
         raise ConceptError("concepts is empty: name at least one concept to erase")
     seen: set[str] = set()
@@ -98,15 +100,19 @@ def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
             raise ConceptError(f"{what} is not UTF-8 text: {error}; save it as UTF-8") from error
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of characters become \ufffd
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
-        line = line.strip()
+        line = _without_comment(line) if not line.strip().startswith("#") else ""
         if "\x00" in line or "\ufffd" in line:
             raise ConceptError(f"line {number} of {what}, '{_short(line)}', is not UTF-8 text; save it as UTF-8")
-        if line and not line.startswith("#"):
+        if line:
             yield number, line
 
 
-def _parse_line(line: str, number: int | None) -> Concept:
-    where = f"line {number} of concepts, '{_short(line)}'," if number else f"the concept '{_short(line)}'"
+def _without_comment(line: str) -> str:
+    return COMMENT.sub("", line).strip()
+
+
+def _parse_line(line: str, where: str | None = None) -> Concept:
+    where = where or f"the concept '{_short(line)}'"
     name, *rest = line.split(ARROW)
     if len(rest) > 1:
         raise ConceptError(f"{where} has more than one '{ARROW}'; write 'concept {ARROW} what to draw instead'")
@@ -119,10 +125,12 @@ def _parse_line(line: str, number: int | None) -> Concept:
         raise ConceptError(f"{where} names nothing after '{ARROW}'; say what to draw instead, or leave it out")
     if not name.strip():
         raise ConceptError(f"{where} names no concept before '{ARROW}'")
-    try:
-        return Concept(name, rest[0] if rest else "")
-    except ConceptError as error:
-        raise ConceptError(f"{where} cannot be used: {error}") from None
+    if rest and name.strip().casefold() == rest[0].strip().casefold():
+        raise ConceptError(f"{where} maps a concept to itself; name something else after '{ARROW}'")
+    concept = Concept(name, rest[0] if rest else "")
+    if " #" in " ".join(str(concept).split()):
+        raise ConceptError(f"{where} has '#' behind a space; a comment has a space behind its '#' too")
+    return concept
 
 
 def _short(line: str) -> str:

@@ -13,8 +13,9 @@ from erasure_core.concepts import as_concepts, parse_prompts
 
 
 def test_lines_blank_lines_and_comments() -> None:
-    text = "\ufeff# mine\n\n  van gogh -> art \r\n\tcat\n  # cat\nhot-dog->a - b\n"
-    assert parse_concepts(text) == [Concept("van gogh", "art"), Concept("cat"), Concept("hot-dog", "a - b")]
+    text = "\ufeff# mine\n\n  van gogh -> art \r\n\tcat\n  # cat\nhot-dog->a - b # mine\nc# \t #\n#5\n"
+    assert parse_concepts(text) == [Concept("van gogh", "art"), Concept("cat"), Concept("hot-dog", "a - b"), Concept("c#")]
+    assert as_concepts(["van gogh # a painter"]) == as_concepts("van gogh # a painter") == [Concept("van gogh")]
 
 
 def test_bytes_are_read_as_utf8() -> None:
@@ -24,14 +25,16 @@ def test_bytes_are_read_as_utf8() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no concept is named"),
+        ("", "no concept is named in concepts"),
         (" \n\t\n# only a comment", "no concept is named"),
         (None, "concepts is text, not None"),
         ("cat\ndog ->", "line 2 of concepts, 'dog ->', names nothing after '->'"),
         ("cat\n-> dog", "line 2 of concepts, '-> dog', names no concept"),
         ("cat -> dog -> bird", "the concept 'cat -> dog -> bird' has more than one '->'"),
-        ("cat -> Cat", "the concept .*maps a concept to itself"),
+        ("cat -> Cat", "^the concept 'cat -> Cat' maps a concept to itself; name something else after '->'$"),
         ("cat\ndog\nCAT -> bird", "line 3 of concepts, 'CAT -> bird', lists 'CAT' a second time"),
+        ("agent #9", "the concept 'agent #9' has '#' behind a space"),
+        ("cat -> #9", "the concept 'cat -> #9' has '#' behind a space"),
         ("cat => dog", "'cat => dog' has the unknown separator '=>'"),
         ("cat --> dog", "the concept .*unknown separator '-->'"),
         ("cat ->> dog", "unknown separator '->>'"),
@@ -48,6 +51,13 @@ def test_bytes_are_read_as_utf8() -> None:
 def test_lines_that_cannot_be_used(text: str | bytes, message: str) -> None:
     with pytest.raises(ConceptError, match=message):
         parse_concepts(text)
+
+
+def test_errors_name_the_file() -> None:
+    with pytest.raises(ConceptError, match="line 2 of list.txt, 'dog ->', names nothing"):
+        parse_concepts("cat\ndog ->", "list.txt")
+    with pytest.raises(ConceptError, match="no concept is named in list.txt"):
+        parse_concepts("# none", "list.txt")
 
 
 def test_a_long_line_is_quoted_in_short() -> None:
@@ -105,7 +115,7 @@ def test_concepts_from_what_a_caller_has() -> None:
 
 
 def test_prompts_are_listed_once() -> None:
-    assert parse_prompts("a dog\n\n# no\na dog\n a -> b ") == ["a dog", "a -> b"]
+    assert parse_prompts("a dog\n\n# no\na dog # mine\n a -> b \nroom #5") == ["a dog", "a -> b", "room #5"]
 
 
 def test_a_bad_prompt_names_the_input_that_it_came_by() -> None:
