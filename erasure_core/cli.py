@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .concepts import Concept, as_concepts, parse_concepts, parse_prompts
+from .concepts import Concept, as_concepts, parse_concepts, parse_prompts, shortened
 from .erasure import Erasure, __version__
 from .files import check_target
-from .gathering import gather_statistics, updated
+from .gathering import gather_statistics, held_concepts, updated
 from .methods.few_shot import TOWERS
-from .methods.rece import RecePreset, erase_statistics
+from .methods.rece import PRESETS, RecePreset, check_kind, erase_statistics
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
@@ -25,7 +25,6 @@ from .training import TrainingError
 from .vocabulary import known_concepts
 
 USER_ERROR, INTERRUPTED = 2, 130
-SHOWN = 20  # concepts that are named one by one
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
 
@@ -63,7 +62,7 @@ def erase(args: argparse.Namespace) -> None:
     request = _request(args, _concepts(args))
     request.keywords()
     check_target(args.out, args.overwrite)
-    held = _held_statistics(args)
+    held = _held_statistics(args, request)
     model = _model(args.model)
     with Progress(args.method) as bar:
         if args.statistics or args.save_statistics:
@@ -75,22 +74,31 @@ def erase(args: argparse.Namespace) -> None:
     losses = erasure.origins[0].losses
     learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     names = [str(concept) for concept in erasure.concepts]
-    told = ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
     form = f"rank {erasure.rank}" if erasure.rank else "whole weights"
-    print(f"{path}: erases {told}; {form}, {size:.1f} MB{learned}")
+    print(f"{path}: erases {shortened(names)}; {form}, {size:.1f} MB{learned}")
     for entry, error in erasure.origins[0].settings.get("exact_error", {}).items():
         print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
 
 
-def _held_statistics(args: argparse.Namespace) -> Statistics | None:
+def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics | None:
     """Those to start from; whatever can be wrong about statistics is told before a model is loaded."""
     if args.restore and not args.statistics:
         raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
     if (args.statistics or args.save_statistics) and args.method != "rece":
         raise ValueError(f"statistics are of rece (with --loops 0 it is plain UCE), not of {args.method}")
+    for option in ("statistics", "save_statistics"):
+        file = getattr(args, option)
+        if file and file.resolve() == args.out.resolve():
+            raise ValueError(f"{_option(option)} and --out name the same file; give the erasure one of its own")
     if args.save_statistics:
         check_target(args.save_statistics, args.overwrite, "statistics are")
-    return load_statistics(args.statistics) if args.statistics else None
+    if not args.statistics:
+        return None
+    held = load_statistics(args.statistics)
+    held_concepts(held, args.restore)
+    settings = request.keywords()
+    check_kind(held, RecePreset(**{name: settings[name] for name in vars(PRESETS["object"])}))
+    return held
 
 
 def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics | None, model, bar) -> Erasure:
@@ -117,7 +125,7 @@ def purify(args: argparse.Namespace) -> None:
 
     erasure, files = Erasure.load(args.erasure), picture_files(args.images)
     if not names_a_concept(args.prompt, erasure):
-        names = ", ".join(concept.name for concept in erasure.concepts)
+        names = shortened([concept.name for concept in erasure.concepts])
         print(f"note: --prompt does not name what is erased ({names}), so little may change", file=sys.stderr)
     targets = _targets(args.out, files, args.overwrite)
     model = _model(args.model)
@@ -157,7 +165,7 @@ def compare(args: argparse.Namespace) -> None:
     erasures = {path.stem: Erasure.load(path) for path in args.erasure}
     if len(erasures) < len(args.erasure):
         raise ValueError("--erasure: two files have the same name; rename one")
-    prompts = [*args.prompt, *(parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else [])]
+    prompts = [*args.prompt, *(parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else [])]
     if not prompts:
         raise ValueError("name at least one --prompt, or a file of --prompts")
     model = _model(args.model)
@@ -175,7 +183,7 @@ def attack(args: argparse.Namespace) -> None:
     erasure = Erasure.load(args.erasure)
     concept = _audited(args, erasure)
     files = _audit_files(args, "attack")
-    prompts = parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else []
+    prompts = parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
     pictures = picture_files(args.images) if args.images else None
     model = _model(args.model)
     settings = {
@@ -202,7 +210,7 @@ def report(args: argparse.Namespace) -> None:
     files = _audit_files(args, "report")
     if args.pictures < 1:
         raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
-    prompts = parse_prompts(args.prompts.read_bytes(), "--prompts") if args.prompts else []
+    prompts = parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
     recogniser, model = _recogniser(args), _model(args.model)
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
     settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
@@ -220,7 +228,7 @@ def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
         return args.concept
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
-        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {', '.join(names)}")
+        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {shortened(names)}")
     return names[0]
 
 
@@ -319,7 +327,7 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
             return []
         raise ValueError("name a --concept, a file of --concepts, or --statistics to start from")
     if args.concepts is not None:
-        return parse_concepts(args.concepts.read_bytes())
+        return parse_concepts(args.concepts.read_bytes(), str(args.concepts))
     return as_concepts(args.concept)
 
 
@@ -349,9 +357,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m erasure_core", description="Erase concepts from text-to-image models."
-    )
+    parser = _Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_report, _add_attack, _add_evaluate):
@@ -399,9 +405,7 @@ def _add_erase(commands) -> None:
     command.add_argument("--seed", type=int, help="learned methods: the same seed gives the same erasure")
     command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
     command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
-    command.add_argument(
-        "--gradient-checkpointing", action="store_true", help="doco and abo: less memory, more time"
-    )
+    command.add_argument("--gradient-checkpointing", action="store_true", help="doco and abo: less memory, more time")
     command.add_argument("--towers", choices=TOWERS, help="few_shot: which text encoder of two (SDXL)")
     command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ARROW = "->"
+SHOWN = 20  # names that a sentence lists
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
 LOOKALIKE_ARROWS = re.compile(r"=>|-->|->>|[–—]>|→|⇒|⟶|>>|\||(?<!-)>")
 
@@ -39,8 +40,8 @@ class Concept:
 def parse_concepts(text: str, what: str = "concepts") -> list[Concept]:
     """Read one concept a line; blank lines, and comments that begin with ``#``, are passed over.
 
-    ``what`` is how errors call the text. Raises ``ConceptError`` quoting the line for an empty name, an unknown separator, a concept that is mapped
-    to itself or listed twice, and when no line holds a concept.
+    ``what`` is how errors call the text. Raises ``ConceptError`` quoting the line for an empty name, an unknown
+    separator, a concept that is mapped to itself or listed twice, and when no line holds a concept.
     """
     concepts: dict[str, Concept] = {}
     lines = list(_lines(text, what))
@@ -88,6 +89,20 @@ def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: st
     if more:
         raise ConceptError(f"{method} erases one concept at a time, got {1 + len(more)}; run it once for each")
     return found
+
+
+def bare(name: str) -> str:
+    """What tells names apart: without capitals and without an article before them."""
+    return re.sub(r"^(an?|the)\s+(?=\S)", "", name.strip().casefold())
+
+
+def quoted(names: Sequence[str]) -> str:
+    return shortened([f"'{name}'" for name in names])
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Names for a sentence, not more than a reader takes in."""
+    return ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
 
 
 def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:

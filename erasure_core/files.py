@@ -27,7 +27,7 @@ from .kohya import stems
 from .model import CONTEXT
 
 FORMAT = 2
-KEY = "erasure"
+KEY, STATISTICS_KEY = "erasure", "erasure_statistics"
 SUFFIX = ".safetensors"
 TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
 
@@ -78,6 +78,10 @@ def load(path: str | Path) -> Erasure:
     except (SafetensorError, OSError, ValueError) as error:
         raise ErasureFileError(f"{path.name} is not a readable safetensors file: {error}") from error
     if KEY not in metadata:
+        if STATISTICS_KEY in metadata:
+            raise ErasureFileError(
+                f"{path.name} holds statistics, not an erasure; give it to Load Statistics, or to erase --statistics"
+            )
         raise ErasureFileError(
             f"{path.name} was not written by this pack (no '{KEY}' in its header); "
             "if it is a LoRA, load it with a LoRA loader"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
-from .concepts import Concept, as_concepts
+from .concepts import Concept, as_concepts, bare, quoted, shortened
 from .model import Callback, TextRows, TextToImageModel
 from .statistics import EntryStatistics, Statistics
 from .vocabulary import COMMON, common_concepts
@@ -58,11 +58,13 @@ def extended(
         known = held.get(concept.name.casefold(), concept)
         if known.instead != concept.instead:
             raise ValueError(f"the statistics hold '{known}', not '{concept}'; take '{known.name}' back first")
-    names = {concept.name.casefold() for concept in concepts}
-    named = [prompt for prompt in statistics.preserve if prompt.casefold() in names]
+    names = {bare(concept.name) for concept in concepts}
+    named = [prompt for prompt in statistics.preserve if bare(prompt) in names]
     if named:
         statistics -= _gather(model, (), named, (), statistics.name_only, callback)
-    check_preserve((*statistics.concepts, *concepts), (*statistics.preserve, *preserve, *exactly))
+    check_preserve(
+        (*statistics.concepts, *concepts), (*statistics.preserve, *preserve), (*statistics.exactly, *exactly)
+    )
     return statistics + _gather(
         model,
         [concept for concept in concepts if concept.name.casefold() not in held],
@@ -83,15 +85,22 @@ def restored(
 ) -> Statistics:
     """Without the concepts of these names, as if they had never been named, and without prompts in ``preserve``.
 
-    Raises ``ValueError`` for one that is not held, and for other text encoders.
+    ``names`` may say what to draw instead, as concepts do. Raises ``ValueError`` for one that is not held, and for
+    other text encoders.
     """
-    held = {concept.name.casefold(): concept for concept in statistics.concepts}
-    names = distinct(names)
-    for name in names:
-        if name.casefold() not in held:
-            raise ValueError(f"the statistics hold no concept '{name}'")
-    concepts = [held[name.casefold()] for name in names]
+    concepts = held_concepts(statistics, names)
     return statistics - _gather(model, concepts, preserve, (), statistics.name_only, callback, check=False)
+
+
+def held_concepts(statistics: Statistics, names: Iterable[str]) -> list[Concept]:
+    """The concepts of these names, or as they are written with what to draw instead. Raises ``ValueError``."""
+    held = {name.casefold(): concept for concept in statistics.concepts for name in (concept.name, str(concept))}
+    names = distinct(names)
+    missing = [name for name in names if name.casefold() not in held]
+    if missing:
+        known = shortened([str(concept) for concept in statistics.concepts]) or "none"
+        raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {known}")
+    return list(dict.fromkeys(held[name.casefold()] for name in names))
 
 
 def updated(
@@ -107,14 +116,18 @@ def updated(
 ) -> Statistics:
     """With some concepts taken back and others added.
 
-    ``common``: those of the common concepts are preserved that would be if all had been named at once.
+    ``common``: those of the common concepts are preserved that would be if all had been named at once. Raises
+    ``ValueError`` for a concept that is taken back and added as it was.
     """
-    back = {name.casefold() for name in distinct(restore)}
-    erased = [concept for concept in statistics.concepts if concept.name.casefold() not in back] + list(concepts)
+    back = held_concepts(statistics, restore)
+    both = [str(concept) for concept in concepts if concept in back]
+    if both:
+        raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
+    erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
     wanted = [*preserve, *(common_concepts(erased) if common else ())]
     left = [text for text in statistics.preserve if common and text in COMMON and text not in wanted]
     return extended(
-        restored(statistics, model, restore, preserve=left, callback=callback),
+        restored(statistics, model, map(str, back), preserve=left, callback=callback),
         model, concepts, wanted, exactly=exactly, callback=callback,
     )  # fmt: skip
 
@@ -134,12 +147,13 @@ def distinct(prompts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(prompt.strip() for prompt in prompts))
 
 
-def check_preserve(concepts: Iterable[Concept], preserve: Iterable[str]) -> None:
+def check_preserve(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
     """Raise ``ValueError`` for a prompt that names nothing but what is to be erased."""
-    erased = {concept.name.casefold() for concept in concepts}
-    for prompt in distinct(preserve):
-        if prompt.casefold() in erased:
-            raise ValueError(f"preserve lists '{prompt}', which is to be erased; take it out of one of the two lists")
+    erased = {bare(concept.name) for concept in concepts}
+    for what, prompts in (("preserve", preserve), ("exactly", exactly)):
+        for prompt in distinct(prompts):
+            if bare(prompt) in erased:
+                raise ValueError(f"{what} lists '{prompt}', which is to be erased; take it out of one of the two lists")
 
 
 def _gather(
@@ -153,7 +167,7 @@ def _gather(
 ) -> Statistics:
     preserve, exactly = distinct(preserve), distinct(exactly)
     if check:
-        check_preserve(concepts, [*preserve, *exactly])
+        check_preserve(concepts, preserve, exactly)
     pairs = [(concept.name, concept.instead or EMPTY_TARGET) for concept in concepts]
     mentioned = [prompt for pair in pairs for prompt in pair]
     prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))

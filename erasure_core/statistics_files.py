@@ -12,11 +12,12 @@ from torch import Tensor
 
 from .closed_form import PairSums
 from .concepts import Concept
+from .files import KEY as ERASURE_KEY
+from .files import STATISTICS_KEY as KEY
 from .files import check_target, write_whole
 from .statistics import EntryStatistics, Statistics
 
 FORMAT = 1
-KEY = "erasure_statistics"
 SUMS = ("edited.concepts", "edited.crossed", "derived.concepts", "derived.crossed", "kept", "exempt")
 
 
@@ -66,6 +67,11 @@ def load_statistics(path: str | Path) -> Statistics:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise StatisticsFileError(f"{path.name} is not a readable safetensors file: {error}") from error
+    if ERASURE_KEY in metadata:
+        raise StatisticsFileError(
+            f"{path.name} holds an erasure, not statistics; apply it with Load Erasure or any LoRA loader. "
+            "Statistics are what Save Statistics, or erase --save-statistics, writes"
+        )
     if KEY not in metadata:
         raise StatisticsFileError(f"{path.name} holds no statistics of this pack (no '{KEY}' in its header)")
     try:

@@ -99,7 +99,7 @@ def rece(
     )
     check_settings(settings)
     concepts = as_concepts(concepts)
-    check_preserve(concepts, [*preserve, *exactly])
+    check_preserve(concepts, preserve, exactly)
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
     told = _TwoStages(callback, 2 + loops)
@@ -119,11 +119,7 @@ def erase_statistics(
     check_settings(settings)
     if not statistics.concepts:
         raise ValueError("the statistics hold no concept, so there is nothing to erase")
-    if settings.name_only != statistics.name_only:
-        kinds = ("all rows of concepts", "names only (name_only)")
-        raise ValueError(
-            f"the settings edit {kinds[settings.name_only]}, the statistics are of {kinds[statistics.name_only]}"
-        )
+    check_kind(statistics, settings)
     statistics.check_encoder(probes(model))
     return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
 
@@ -250,6 +246,18 @@ def check_settings(settings: RecePreset) -> None:
     for name, value in asdict(settings).items():
         if name not in ("loops", "name_only", "exactness") and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def check_kind(statistics: Statistics, settings: RecePreset) -> None:
+    """Raise ``ValueError`` when the settings edit other rows than the statistics are of."""
+    if settings.name_only == statistics.name_only:
+        return
+    kinds = ("all rows of concepts", "names only (name_only)")
+    fitting = [name for name, preset in PRESETS.items() if preset.name_only == statistics.name_only]
+    raise ValueError(
+        f"the settings edit {kinds[settings.name_only]}, the statistics are of {kinds[statistics.name_only]}; "
+        f"choose the preset {' or '.join(fitting)}, or set name_only to {statistics.name_only}"
+    )
 
 
 def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:

@@ -73,7 +73,9 @@ def test_what_users_get_wrong(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "a b c d e f g" in fails(capsys, *erase, "--concept", "a b c d e f g")
     assert "list.txt: No such file" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
     (tmp_path / "list.txt").write_bytes(b"cat\n\xff")
-    assert "not UTF-8" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
+    assert "list.txt is not UTF-8" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
+    (tmp_path / "list.txt").write_text("# none yet")
+    assert "no concept is named in " in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
     assert not out.exists()
 
 
@@ -284,7 +286,16 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
     assert "no concept 'dog'" in fails(capsys, *erase, "--statistics", kept, "--restore", "dog")
     assert "nothing to erase" in fails(capsys, *erase, "--statistics", kept, "--restore", "cat")
     assert "hold 'cat', not 'cat -> dog'" in fails(capsys, *erase, "--statistics", kept, "--concept", "cat -> dog")
-    assert "names only" in fails(capsys, *erase, "--statistics", kept, "--name-only")
+    for other in (["--name-only"], ["--preset", "many"]):
+        assert "choose the preset object or style" in fails(capsys, *erase, "--statistics", kept, *other)
+    same = (*erase, "--overwrite", "--save-statistics", tmp_path / "a.safetensors", "--concept", "dog")
+    assert "--save-statistics and --out name the same file" in fails(capsys, *same)
+    same = ("erase", "--model", "toy", "--out", kept, "--overwrite", "--statistics", kept)
+    assert "--statistics and --out name the same file" in fails(capsys, *same)
+    assert "holds statistics, not an erasure" in fails(capsys, "report", "--model", "toy", "--erasure", kept)
+    erasure = rece(fake, "cat").save(tmp_path / "e.safetensors")
+    assert "holds an erasure, not statistics" in fails(capsys, *erase, "--statistics", erasure)
+    erasure.unlink()
     assert "there is no file" in fails(capsys, *erase, "--statistics", tmp_path / "none.safetensors")
     assert "already there" in fails(capsys, *erase, "--concept", "dog", "--save-statistics", kept)
     assert "not of uce" in fails(capsys, *erase, "--method", "uce", "--statistics", kept)

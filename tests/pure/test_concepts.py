@@ -14,7 +14,12 @@ from erasure_core.concepts import as_concepts, parse_prompts
 
 def test_lines_blank_lines_and_comments() -> None:
     text = "\ufeff# mine\n\n  van gogh -> art \r\n\tcat\n  # cat\nhot-dog->a - b # mine\nc# \t #\n#5\n"
-    assert parse_concepts(text) == [Concept("van gogh", "art"), Concept("cat"), Concept("hot-dog", "a - b"), Concept("c#")]
+    assert parse_concepts(text) == [
+        Concept("van gogh", "art"),
+        Concept("cat"),
+        Concept("hot-dog", "a - b"),
+        Concept("c#"),
+    ]
     assert as_concepts(["van gogh # a painter"]) == as_concepts("van gogh # a painter") == [Concept("van gogh")]
 
 

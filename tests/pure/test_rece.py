@@ -125,7 +125,7 @@ def test_the_model_is_only_read(model: FakeModel) -> None:
         ({"ridge": 0}, "ridge must be"),
         ({"ridge": -0.1}, "ridge must be"),
         ({"exactness": 1.0}, "exactness must be from 0 to less than 1, got 1.0"),
-        ({"exactly": [" Cat"]}, "preserve lists 'Cat', which is to be erased"),
+        ({"exactly": [" Cat"]}, "exactly lists 'Cat', which is to be erased"),
         ({"preserve": ["Cat"]}, "preserve lists 'Cat', which is to be erased"),
     ],
 )

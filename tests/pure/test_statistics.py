@@ -17,7 +17,7 @@ from torch import Tensor
 
 from erasure_core import Concept, Erasure, gathering, rece
 from erasure_core.closed_form import PairSums, RowPairs, gram_matrix
-from erasure_core.gathering import extended, gather_statistics, restored
+from erasure_core.gathering import extended, gather_statistics, restored, updated
 from erasure_core.methods.rece import RecePreset, erase_statistics, solve
 from erasure_core.model import CONTEXT
 from erasure_core.statistics import EntryStatistics, Statistics
@@ -159,15 +159,37 @@ def test_what_does_not_add_up(model: FakeModel) -> None:
         extended(cat, model, [Concept("cat", "dog")])
     with pytest.raises(ValueError, match="preserve lists 'cat'"):
         extended(cat, model, preserve=["cat"])
-    with pytest.raises(ValueError, match="no concept 'dog'"):
-        restored(cat, model, ["dog"])
+    with pytest.raises(ValueError, match="no concept 'dog', 'cat -> owl'; they hold cat$"):
+        restored(cat, model, ["dog", "cat -> owl"])
+    with pytest.raises(ValueError, match="'cat' is both to be erased and to be restored"):
+        updated(cat, model, [Concept("cat")], restore=["Cat"])
+
+
+def test_one_taken_back_may_be_named_as_it_was_listed(model: FakeModel) -> None:
+    both = gather_statistics(model, "cat\nbird -> owl", [""])
+    cat = gather_statistics(model, "cat", [""])
+    close(restored(both, model, ["bird -> owl", "bird"]), cat)
+    other = updated(both, model, [Concept("bird", "dog")], restore=["bird"], common=False)
+    assert other.concepts == (Concept("cat"), Concept("bird", "dog"))
+
+
+def test_an_article_makes_no_other_concept(model: FakeModel) -> None:
+    for prompts in ({"preserve": ["A cat"]}, {"exactly": ["the cat"]}):
+        (what,) = prompts
+        with pytest.raises(ValueError, match=f"{what} lists '(A|the) cat', which is to be erased"):
+            gather_statistics(model, "cat", **prompts)
+    gather_statistics(model, "cat", ["cat food", "an"])
+    first = gather_statistics(model, "cat", ["", "a Dog"])
+    close(extended(first, model, [Concept("dog")]), gather_statistics(model, "cat\ndog", [""]))
 
 
 def test_statistics_that_cannot_be_erased(model: FakeModel) -> None:
     cat = gather_statistics(model, "cat", [""])
     with pytest.raises(ValueError, match="hold no concept"):
         erase_statistics(model, restored(cat, model, ["cat"]), SETTINGS)
-    with pytest.raises(ValueError, match=r"edit names only \(name_only\), the statistics are of all rows"):
+    with pytest.raises(
+        ValueError, match=r"edit names only \(name_only\), the statistics are of all rows .*preset object or style"
+    ):
         erase_statistics(model, cat, RecePreset(1, 0.1, name_only=True))
     other = FakeModel()
     other.text = {name: 2 * weight for name, weight in other.text.items()}
