@@ -162,8 +162,13 @@ class Erasure:
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
+        before = origins_of(model)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
-            yield model
+            model.origins = before + self.origins
+            try:
+                yield model
+            finally:
+                model.origins = before
 
     def over(self, model: TextToImageModel) -> TextToImageModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
@@ -179,7 +184,9 @@ class Erasure:
                     shape = tuple(delta.shape)
                     raise ValueError(f"the erasure changes {name} as {shape}; it was made for another model")
                 changed[name] = own[name] + delta.to(own[name])
-        return model.with_weights(changed)
+        view = model.with_weights(changed)
+        view.origins = origins_of(model) + self.origins
+        return view
 
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
@@ -215,6 +222,11 @@ class Erasure:
         from .files import load
 
         return load(path)
+
+
+def origins_of(model: TextToImageModel) -> tuple[Origin, ...]:
+    """Of the erasures that a model is known to carry."""
+    return getattr(model, "origins", ())
 
 
 def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:

@@ -154,6 +154,29 @@ def test_strength_zero_changes_nothing_and_combining_adds(server: ComfyServer, p
     assert np.abs(pixels(server, server.queue(prompt), AFTER) - direct).max() <= 1
 
 
+def test_an_erasure_follows_another_but_not_itself(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    chain = deepcopy(prompt)
+    chain["50"] = deepcopy(chain[RECE])
+    chain["50"]["inputs"] |= {"model": [RECE, 0], "clip": [RECE, 1], "concepts": "lion"}
+    with_sampler(chain, ["50", 0])
+    assert "error" not in server.queue(chain)["status"]["status_str"]
+    chain["50"]["inputs"]["concepts"] = "lion\nA Cat -> dog"
+    assert "'A Cat' is erased from this model already, by rece" in refused(server, chain)
+    chain[RECE]["inputs"]["strength"] = 0.0
+    assert "error" not in server.queue(chain)["status"]["status_str"]
+    applied = deepcopy(prompt)
+    applied["49"] = {
+        "class_type": "ErasureApply",
+        "inputs": {
+            "model": ["2", 0], "clip": ["2", 1], "erasure": [RECE, 2], "strength_model": 1.0, "strength_clip": 1.0
+        },
+    }  # fmt: skip
+    applied["50"] = deepcopy(prompt[RECE])
+    applied["50"]["inputs"] |= {"model": ["49", 0]}
+    with_sampler(applied, ["50", 0])
+    assert "'cat' is erased from this model already" in refused(server, applied)
+
+
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
@@ -328,5 +351,8 @@ def test_statistics_take_a_concept_more_and_give_one_back(server: ComfyServer, p
     both["53"]["inputs"] |= {"concepts": "", "statistics": ["52", 0]}
     with_sampler(both, ["53", 0])
     assert np.abs(pixels(server, server.queue(both), AFTER) - expected).max() <= 2
+    carrying = deepcopy(both)
+    carrying["53"]["inputs"] |= {"model": [RECE, 0], "concepts": "lion"}
+    assert "'pizza' is erased from this model already" in refused(server, carrying)
     both["52"]["inputs"]["names"] = "lion"
     assert "hold no concept 'lion'" in refused(server, both)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
 from erasure_core.closed_form import SingularSystemError, aligned_rows
+from erasure_core.gathering import gather_statistics
+from erasure_core.methods.rece import RecePreset, erase_statistics
 from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
 
@@ -245,3 +249,19 @@ def test_progress_is_one_count(model: FakeModel) -> None:
     rece(model, [f"thing{number}" for number in range(40)], callback=lambda *one: told.append(one))
     assert [done for done, *_ in told] == sorted(done for done, *_ in told)
     assert len({total for _, total, _ in told}) == 1 and told[-1][0] == told[-1][1]
+
+
+def test_what_is_erased_is_not_erased_again(model: FakeModel) -> None:
+    first = rece(model, "red fish")
+    statistics = gather_statistics(model, "the Red Fish", [""])
+    for again in (first.applied_to(model), nullcontext(first.over(model))):
+        with again as erased:
+            for attempt in (
+                lambda: uce(erased, "a red fish -> bird"),
+                lambda: erase_statistics(erased, statistics, RecePreset(1, 0.1)),
+            ):
+                with pytest.raises(ValueError, match="red fish' is erased from this model already, by rece"):
+                    attempt()
+            with rece(erased, "bird").applied_to(erased), pytest.raises(ValueError, match="'Bird' is erased"):
+                rece(erased, "Bird")
+    assert rece(model, "red fish").origins == first.origins
