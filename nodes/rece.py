@@ -24,7 +24,10 @@ class ErasureRECE(io.ComfyNode):
             description="Erases concepts in closed form where text enters the model: no training, no images. "
             "Stable Diffusion (SDXL too), diffusion transformers, and this pack's toy model.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to erase from. LoRAs and erasures before this node count."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model to erase from. LoRAs before this node count, and erasures of other concepts.",
+                ),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
                 io.String.Input(
                     "concepts",
@@ -32,7 +35,7 @@ class ErasureRECE(io.ComfyNode):
                     default="",
                     placeholder="van gogh -> art",
                     tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
-                    "without it, nothing in particular. Lines that start with # are passed over.",
+                    "without it, nothing in particular. '# ' starts a comment.",
                 ),
                 preserve_input(),
                 preserve_common_input(),
@@ -74,7 +77,8 @@ class ErasureRECE(io.ComfyNode):
                     "statistics",
                     optional=True,
                     tooltip="Concepts that were erased before, to erase again together with those above; only the new "
-                    "ones are encoded. Connect the model without the earlier erasure.",
+                    "ones are encoded. Connect the model without the earlier erasure, and choose the same kind of "
+                    "preset: 'many', or one of the others.",
                 ),
             ],
             outputs=[
