@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ARROW = "->"
+EMPTY_TARGET = " "  # the prompt of a concept that nothing in particular takes the place of
 SHOWN = 20  # names that a sentence lists
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
 LOOKALIKE_ARROWS = re.compile(r"=>|-->|->>|[–—]>|→|⇒|⟶|>>|\||(?<!-)>")

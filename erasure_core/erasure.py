@@ -105,6 +105,10 @@ class Erasure:
         maps = {entry: replace(one, change=_scaled(one.change, strength)) for entry, one in self.maps.items()}
         return replace(self, deltas=deltas, maps=maps)
 
+    def carried(self, strength: float = 1.0) -> Erasure:
+        """What is known of this erasure in a model that has it: what made it and its maps, without the changes."""
+        return replace(self, deltas={}).scaled(strength)
+
     def __add__(self, other: Erasure) -> Erasure:
         """Both changes at once. What each was computed on stays in ``origins``.
 
@@ -162,13 +166,13 @@ class Erasure:
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
-        before = origins_of(model)
+        before = erasures_of(model)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
-            model.origins = before + self.origins
+            model.erasures = (*before, self.carried())
             try:
                 yield model
             finally:
-                model.origins = before
+                model.erasures = before
 
     def over(self, model: TextToImageModel) -> TextToImageModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
@@ -185,7 +189,7 @@ class Erasure:
                     raise ValueError(f"the erasure changes {name} as {shape}; it was made for another model")
                 changed[name] = own[name] + delta.to(own[name])
         view = model.with_weights(changed)
-        view.origins = origins_of(model) + self.origins
+        view.erasures = (*erasures_of(model), self.carried())
         return view
 
     def rebased_on(self, model: TextToImageModel) -> Erasure:
@@ -224,9 +228,9 @@ class Erasure:
         return load(path)
 
 
-def origins_of(model: TextToImageModel) -> tuple[Origin, ...]:
-    """Of the erasures that a model is known to carry."""
-    return getattr(model, "origins", ())
+def erasures_of(model: TextToImageModel) -> tuple[Erasure, ...]:
+    """Those that a model is known to carry, one on top of the other, as ``carried`` gives them."""
+    return getattr(model, "erasures", ())
 
 
 def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:

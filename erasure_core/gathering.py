@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
-from .concepts import Concept, as_concepts, bare, quoted, shortened
+from .concepts import EMPTY_TARGET, Concept, as_concepts, bare, quoted, shortened
+from .erasure import erasures_of
 from .model import Callback, TextRows, TextToImageModel
 from .statistics import EntryStatistics, Statistics
+from .upstream import Read, check_pair
 from .vocabulary import COMMON, common_concepts
 
-EMPTY_TARGET = " "
 PART = 16  # prompts encoded between two reports of progress
-
-Read = Mapping[str, Sequence[TextRows]]
-"""What the layers of each text entry read for a prompt."""
 
 
 def gather_statistics(
@@ -168,12 +166,13 @@ def _gather(
     preserve, exactly = distinct(preserve), distinct(exactly)
     if check:
         check_preserve(concepts, preserve, exactly)
-    pairs = [(concept.name, concept.instead or EMPTY_TARGET) for concept in concepts]
+    pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
     mentioned = [prompt for pair in pairs for prompt in pair]
+    known = erasures_of(model) if check else ()
     prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))
     listed = set(preserve), set(exactly)
     gatherers: dict[str, _Gatherer] = {}
-    waiting = _Waiting(pairs)
+    waiting = _Waiting(list(pairs))
     for prompt, read in _encoded(model, prompts, callback):
         for name, rows in read.items():
             if name not in gatherers:
@@ -181,7 +180,9 @@ def _gather(
             gatherers[name].read(rows, prompt in listed[0], prompt in listed[1])
             if prompt == EMPTY_TARGET:
                 gatherers[name].probe = _probe(rows)
-        for concept, target in waiting.complete_with(prompt, read):
+        for pair, concept, target in waiting.complete_with(prompt, read):
+            if known:
+                check_pair(known, pairs[pair], concept, target)
             for name, gatherer in gatherers.items():
                 gatherer.face(concept[name], target[name])
     entries = {name: gatherer.found() for name, gatherer in gatherers.items()}
@@ -210,13 +211,16 @@ class _Waiting:
         self.uses = Counter(prompt for pair in pairs for prompt in pair)
         self.held: dict[str, Read] = {}
 
-    def complete_with(self, prompt: str, read: Read) -> Iterator[tuple[Read, Read]]:
-        """The pairs that were waiting for this prompt; whatever has no other pair before it is let go."""
+    def complete_with(self, prompt: str, read: Read) -> Iterator[tuple[tuple[str, str], Read, Read]]:
+        """The pairs that were waiting for this prompt, with what was read for both.
+
+        Whatever has no other pair before it is let go.
+        """
         if self.uses[prompt]:
             self.held[prompt] = read
         while self.pairs and all(one in self.held for one in self.pairs[0]):
             pair = self.pairs.popleft()
-            yield self.held[pair[0]], self.held[pair[1]]
+            yield pair, self.held[pair[0]], self.held[pair[1]]
             for one in pair:
                 self.uses[one] -= 1
                 if not self.uses[one]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
-from ..erasure_core.erasure import Delta, Origin
+from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
 from .host_precision import report_rounding
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 UNET = "diffusion_model."
 CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
-ORIGINS = "erasure_origins"
-"""Of the erasures that a MODEL carries, attached to it."""
+ERASURES = "erasures"
+"""That a MODEL carries, attached to it."""
 
 LABEL = "unet.add_embedding.linear_1.weight"
 """Of SDXL: reads the pooled text vector, and after it the embedded sizes."""
@@ -48,7 +48,7 @@ class ComfyModel:
         self.device = _working_device(model)
         self._keys = unet_keys(model)
         self.text = TextEncoders(clip, pooled=reads_pooled(model))
-        self.origins = origins_of(model)
+        self.erasures = erasures_of(model)
 
     @property
     def prediction_type(self) -> str:
@@ -87,9 +87,9 @@ class ComfyModel:
         return self.text.encode([""])
 
 
-def origins_of(model) -> tuple[Origin, ...]:
-    """Of the erasures that a MODEL is known to carry: those that came by this pack's nodes."""
-    return model.get_attachment(ORIGINS) or ()
+def erasures_of(model) -> tuple[Erasure, ...]:
+    """Those that a MODEL is known to carry: what came by this pack's nodes."""
+    return model.get_attachment(ERASURES) or ()
 
 
 def has_unet(model) -> bool:
@@ -159,8 +159,7 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
     if text and clip is None:
         raise ValueError("CLIP is missing, and this erasure changes the text encoder")
     new_model = _with_patches(model, model, weight_keys(model), unet, strength_model, "MODEL")
-    if strength_model > 0 and any(_acts(delta) for delta in unet.values()):
-        new_model.set_attachments(ORIGINS, (*origins_of(model), *erasure.origins))
+    new_model.set_attachments(ERASURES, (*erasures_of(model), erasure.carried(strength_model)))
     if not text:
         return new_model, clip and clip.clone()
     keys = _text_keys(clip, text)
@@ -219,10 +218,6 @@ def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, 
     if changes:
         report_rounding(getattr(clone, "patcher", clone), changes, strength, what)
     return clone
-
-
-def _acts(delta: Delta) -> bool:
-    return bool((delta.up if isinstance(delta, LowRank) else delta.change).any())
 
 
 def _shape(delta: Delta) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from ..erasure_core import UnsupportedModelError
 from ..erasure_core.model import TextEntry, TextRows
 from ..erasure_core.segments import Token, encoders_of, last_content, split_rows, suffix_length
 from ..erasure_core.trace import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
-from .host import UNET, merged_weights, origins_of
+from .host import UNET, erasures_of, merged_weights
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class TracedText:
     """
 
     def __init__(self, model, clip):
-        self.model, self.clip, self.origins = model, clip, origins_of(model)
+        self.model, self.clip, self.erasures = model, clip, erasures_of(model)
         tokens, probe = self._encode(PROBE)
         self.found = found = trace(model, probe)
         if not found.entries:

@@ -5,7 +5,8 @@ from comfy_api.latest import io
 from ..erasure_core import common_concepts, parse_concepts
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.gathering import gather_statistics, updated
-from ..erasure_core.methods.rece import PRESETS, RecePreset, check_kind, check_not_erased, erase_statistics
+from ..erasure_core.methods.rece import PRESETS, RecePreset, check_kind, erase_statistics
+from ..erasure_core.upstream import check_not_erased
 from . import host
 from .host_reading import reader
 from .sockets import CATEGORY, Erasure, Statistics, chosen, preserve_common_input, preserve_input, strength_input
@@ -97,7 +98,6 @@ class ErasureRECE(io.ComfyNode):
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
         settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
         seen, report = reader(model, clip), host.progress()
-        check_not_erased(seen, [*(statistics.concepts if statistics else ()), *parsed])
         if statistics is None:
             prompts = [*(common_concepts(parsed) if preserve_common else []), *prompts] or [""]
             gathered = gather_statistics(
@@ -105,6 +105,7 @@ class ErasureRECE(io.ComfyNode):
             )
         else:
             check_kind(statistics, settings)
+            check_not_erased(seen, statistics.concepts)
             gathered = updated(
                 statistics, seen, parsed, prompts, exactly=alone, common=preserve_common, callback=report
             )

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
-from ..concepts import Concept, as_concepts, bare
-from ..erasure import ContextMap, Erasure, Origin, deltas_of, origins_of
+from ..concepts import Concept, as_concepts
+from ..erasure import ContextMap, Erasure, Origin, deltas_of
 from ..gathering import check_preserve, gather_statistics, probes
 from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
 from ..statistics import EntryStatistics, Statistics
+from ..upstream import check_not_erased
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,6 @@ PRESETS: Mapping[str, RecePreset] = {
 }
 """Ours, by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be measured
 there. ``many`` is for tens of concepts and more at once."""
-
-CLOSED_FORMS = ("rece", "uce")  # as origins name them
 
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
@@ -103,7 +102,6 @@ def rece(
     check_settings(settings)
     concepts = as_concepts(concepts)
     check_preserve(concepts, preserve, exactly)
-    check_not_erased(model, concepts)
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
     told = _TwoStages(callback, 2 + loops)
@@ -155,7 +153,7 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
     if statistics.exactly:
         told |= {"exactly": list(statistics.exactly), "exact_error": errors}
     report(total, total, "done")
-    origin = Origin(CLOSED_FORMS[not settings.loops], statistics.concepts, told, made_on)
+    origin = Origin("rece" if settings.loops else "uce", statistics.concepts, told, made_on)
     return Erasure(deltas, (origin,), maps, error)
 
 
@@ -251,25 +249,6 @@ def check_settings(settings: RecePreset) -> None:
     for name, value in asdict(settings).items():
         if name not in ("loops", "name_only", "exactness") and not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
-
-
-def check_not_erased(model: TextToImageModel, concepts: Sequence[Concept]) -> None:
-    """Raise ``ValueError`` for a concept that a closed form is known to have erased from the model.
-
-    Amplified, that has moved the concept past its target; to erase it again would pull it back there.
-    """
-    erased = {
-        bare(concept.name): origin.method
-        for origin in origins_of(model)
-        if origin.method in CLOSED_FORMS
-        for concept in origin.concepts
-    }
-    for concept in concepts:
-        if bare(concept.name) in erased:
-            raise ValueError(
-                f"'{concept.name}' is erased from this model already, by {erased[bare(concept.name)]}; erasing it "
-                "again would bring part of it back. Name it once only, or take the model without that erasure"
-            )
 
 
 def check_kind(statistics: Statistics, settings: RecePreset) -> None:

@@ -9,11 +9,12 @@ import torch
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
-from erasure_core.closed_form import SingularSystemError, aligned_rows
+from erasure_core.closed_form import SingularSystemError, aligned_rows, stacked
 from erasure_core.gathering import gather_statistics
 from erasure_core.methods.rece import RecePreset, erase_statistics
 from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
+from erasure_core.upstream import ErasedAlreadyError, left_to_go
 
 
 @pytest.fixture
@@ -251,17 +252,37 @@ def test_progress_is_one_count(model: FakeModel) -> None:
     assert len({total for _, total, _ in told}) == 1 and told[-1][0] == told[-1][1]
 
 
-def test_what_is_erased_is_not_erased_again(model: FakeModel) -> None:
-    first = rece(model, "red fish")
-    statistics = gather_statistics(model, "the Red Fish", [""])
+def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
+    first = rece(model, "red fish", amplification=1.4)
+    statistics = gather_statistics(model, "the Red Fish\nred fish", [""])
     for again in (first.applied_to(model), nullcontext(first.over(model))):
         with again as erased:
             for attempt in (
-                lambda: uce(erased, "a red fish -> bird"),
+                lambda: uce(erased, "bird\nred fish"),
+                lambda: rece(erased, "red fish", name_only=True),
                 lambda: erase_statistics(erased, statistics, RecePreset(1, 0.1)),
             ):
-                with pytest.raises(ValueError, match="(?i)red fish' is erased from this model already, by rece"):
+                with pytest.raises(ErasedAlreadyError, match="fish' is erased .* already, .* of 'red fish'"):
                     attempt()
-            with rece(erased, "bird").applied_to(erased), pytest.raises(ValueError, match="'Bird' is erased"):
-                rece(erased, "Bird")
-    assert rece(model, "red fish").origins == first.origins
+            rece(erased, "bird")
+    assert rece(model, "red fish", amplification=1.4).origins == first.origins
+    with first.scaled(0.5).applied_to(model):
+        rece(model, "red fish")
+
+
+def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
+    read, target, other = model.text_rows(["red fish", " ", "bird"])
+    assert left_to_go([], read, target) == 1
+    first = rece(model, "red fish", preserve=["bird"], ridge=1e-6, preserve_scale=1e-6, amplification=1.5, loops=0)
+    assert left_to_go([first], read, target) == pytest.approx(-0.5, abs=0.02)
+    assert left_to_go([first.scaled(0.4)], read, target) == pytest.approx(0.4, abs=0.02)
+    with first.applied_to(model):
+        second = rece(model, "bird")
+        with second.applied_to(model):
+            nested = {name: weight.clone() for name, weight in model.weights.items()}
+    weight, away = stacked(model.weights.values()), stacked(nested.values())
+    for one in (read, other):
+        (concept, empty) = (kind[CONTEXT][0].rows[kind[CONTEXT][0].last_content].double() for kind in (one, target))
+        gone = torch.linalg.lstsq(weight, (away @ (concept - empty))[:, None]).solution[:, 0]
+        expected = float(gone @ (concept - empty) / (concept - empty).square().sum())
+        assert left_to_go([first, second], one, target) == pytest.approx(expected, abs=1e-3)

@@ -14,6 +14,7 @@ from erasure_core.methods.rece import PRESETS
 from erasure_core.model import CONTEXT
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
+from erasure_core.upstream import ErasedAlreadyError
 
 pytestmark = pytest.mark.usefixtures("untouched")
 PICTURES = {"erased": 20, "others": 60, "seed": 3}
@@ -112,6 +113,23 @@ def test_the_file_carries_the_erasure(toy, no_cat: Erasure, tmp_path: Path) -> N
         direct = generate(toy, ["a cat"], [5], steps=4)
     with back.applied_to(toy):
         assert torch.equal(generate(toy, ["a cat"], [5], steps=4), direct)
+
+
+@pytest.mark.parametrize(
+    ("first", "preset", "past", "untouched"),
+    [
+        ("cat", "object", ["cat", "a cat", "cat face"], ["dog", "lion", "tiger -> lion"]),
+        ("noto", "style", ["noto", "noto style", "in the style of noto"], ["fluent", "blob"]),
+    ],
+)
+def test_what_is_erased_is_not_pulled_back(toy, first: str, preset: str, past: list[str], untouched: list[str]) -> None:
+    """By whatever name. Unrefused, a second erasing brings half of the cats back, and all of the style."""
+    with erasing(toy, first, preset).applied_to(toy):
+        for name in past:
+            with pytest.raises(ErasedAlreadyError, match=f"'{name}' is erased from this model already"):
+                erasing(toy, name, preset)
+        for name in untouched:
+            erasing(toy, name, preset)
 
 
 def test_a_second_erasure_on_top_of_the_first(toy, no_cat: Erasure) -> None:
