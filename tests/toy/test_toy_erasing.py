@@ -123,13 +123,24 @@ def test_the_file_carries_the_erasure(toy, no_cat: Erasure, tmp_path: Path) -> N
     ],
 )
 def test_what_is_erased_is_not_pulled_back(toy, first: str, preset: str, past: list[str], untouched: list[str]) -> None:
-    """By whatever name. Unrefused, a second erasing brings half of the cats back, and all of the style."""
+    """By whatever name."""
     with erasing(toy, first, preset).applied_to(toy):
         for name in past:
             with pytest.raises(ErasedAlreadyError, match=f"'{name}' is erased from this model already"):
                 erasing(toy, name, preset)
         for name in untouched:
             erasing(toy, name, preset)
+
+
+def test_unrefused_it_would_be(toy, judge) -> None:
+    few = {"erased": 12, "others": 1, "seed": 3}
+    first = erasing(toy, "noto", "style")
+    with first.applied_to(toy):
+        once, _ = evaluate_erasure(toy, judge, "noto", **few)
+        toy.erasures = ()  # what is known of it
+        with erasing(toy, "noto style", "style").applied_to(toy):
+            again, _ = evaluate_erasure(toy, judge, "noto", **few)
+    assert once.ua >= 0.9 and again.ua <= 0.5
 
 
 def test_a_second_erasure_on_top_of_the_first(toy, no_cat: Erasure) -> None:
