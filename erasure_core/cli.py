@@ -12,7 +12,7 @@ from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import gather_statistics, held_concepts, updated
 from .methods.few_shot import TOWERS
-from .methods.rece import PRESETS, RecePreset, check_kind, erase_statistics
+from .methods.rece import RecePreset, check_kind, erase_statistics
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
@@ -96,8 +96,7 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
         return None
     held = load_statistics(args.statistics)
     held_concepts(held, args.restore)
-    settings = request.keywords()
-    check_kind(held, RecePreset(**{name: settings[name] for name in vars(PRESETS["object"])}))
+    check_kind(held, request.keywords()["name_only"])
     return held
 
 
@@ -165,7 +164,7 @@ def compare(args: argparse.Namespace) -> None:
     erasures = {path.stem: Erasure.load(path) for path in args.erasure}
     if len(erasures) < len(args.erasure):
         raise ValueError("--erasure: two files have the same name; rename one")
-    prompts = [*args.prompt, *(parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else [])]
+    prompts = [*args.prompt, *_prompts(args)]
     if not prompts:
         raise ValueError("name at least one --prompt, or a file of --prompts")
     model = _model(args.model)
@@ -183,7 +182,7 @@ def attack(args: argparse.Namespace) -> None:
     erasure = Erasure.load(args.erasure)
     concept = _audited(args, erasure)
     files = _audit_files(args, "attack")
-    prompts = parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
+    prompts = _prompts(args)
     pictures = picture_files(args.images) if args.images else None
     model = _model(args.model)
     settings = {
@@ -210,7 +209,7 @@ def report(args: argparse.Namespace) -> None:
     files = _audit_files(args, "report")
     if args.pictures < 1:
         raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
-    prompts = parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
+    prompts = _prompts(args)
     recogniser, model = _recogniser(args), _model(args.model)
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
     settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
@@ -220,6 +219,11 @@ def report(args: argparse.Namespace) -> None:
     if files:
         picture, numbers = files
         print(f"{save_whole(report_sheet(found), picture)}\n{save_text(found.as_json(), numbers)}")
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    """Those of the file of --prompts."""
+    return parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
 
 
 def _audited(args: argparse.Namespace, erasure: Erasure) -> str:

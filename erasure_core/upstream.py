@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
-
-from .closed_form import aligned_rows
+from .closed_form import LowRank, aligned_rows
 from .concepts import EMPTY_TARGET, Concept, bare, shortened
 from .erasure import Erasure, erasures_of
 from .model import TextRows, TextToImageModel
@@ -55,10 +53,10 @@ def left_to_go(known: Sequence[Erasure], read: Read, target: Read) -> float:
     return sum(shares) / len(shares)
 
 
-def _left(changes: Sequence, read: TextRows, target: TextRows) -> float:
+def _left(changes: Sequence[LowRank], read: TextRows, target: TextRows) -> float:
     one, other = aligned_rows(read.rows, target.rows, read.last_content, target.last_content)
     way = (one[0] - other[0]).double().cpu()
-    gone: Tensor = way
+    gone = way
     for change in reversed(changes):  # the last was computed on weights that had the others
         gone = gone + change.up.double() @ (change.down.double() @ gone)
     length = float(way @ way)

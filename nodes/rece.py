@@ -104,7 +104,7 @@ class ErasureRECE(io.ComfyNode):
                 seen, parsed, prompts, exactly=alone, name_only=settings.name_only, callback=report
             )
         else:
-            check_kind(statistics, settings)
+            check_kind(statistics, settings.name_only)
             check_not_erased(seen, statistics.concepts)
             gathered = updated(
                 statistics, seen, parsed, prompts, exactly=alone, common=preserve_common, callback=report

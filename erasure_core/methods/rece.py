@@ -121,7 +121,7 @@ def erase_statistics(
     check_settings(settings)
     if not statistics.concepts:
         raise ValueError("the statistics hold no concept, so there is nothing to erase")
-    check_kind(statistics, settings)
+    check_kind(statistics, settings.name_only)
     check_not_erased(model, statistics.concepts)
     statistics.check_encoder(probes(model))
     return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
@@ -251,14 +251,14 @@ def check_settings(settings: RecePreset) -> None:
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
-def check_kind(statistics: Statistics, settings: RecePreset) -> None:
-    """Raise ``ValueError`` when the settings edit other rows than the statistics are of."""
-    if settings.name_only == statistics.name_only:
+def check_kind(statistics: Statistics, name_only: bool) -> None:
+    """Raise ``ValueError`` when settings edit other rows than the statistics are of."""
+    if name_only == statistics.name_only:
         return
     kinds = ("all rows of concepts", "names only (name_only)")
     fitting = [name for name, preset in PRESETS.items() if preset.name_only == statistics.name_only]
     raise ValueError(
-        f"the settings edit {kinds[settings.name_only]}, the statistics are of {kinds[statistics.name_only]}; "
+        f"the settings edit {kinds[name_only]}, the statistics are of {kinds[statistics.name_only]}; "
         f"choose the preset {' or '.join(fitting)}, or set name_only to {statistics.name_only}"
     )
 

