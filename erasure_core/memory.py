@@ -82,12 +82,16 @@ def kept_bytes(forward: Callable[[], Tensor]) -> int:
         if not whole.is_leaf:
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for good
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, _never_read):
         output = forward()
     del output
     return sum(kept.values())
+
+
+def _never_read(kept: Tensor) -> Tensor:
+    raise RuntimeError("what autograd keeps was only to be counted; no backward pass reads it")
 
 
 def free_memory(device: torch.device) -> int | None:
