@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .concepts import as_prompts
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
 from .sampling import generate
@@ -23,7 +24,7 @@ STRONGEST = 0.5  # the mean difference of channels that is drawn white
 def compare(
     model: TextToImageModel,
     erasures: Mapping[str, Erasure],
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     *,
     seeds: Sequence[int] = (0,),
     steps: int = 15,
@@ -37,6 +38,7 @@ def compare(
     With ``difference`` a heat-map follows each erasure's column. The model is only read. Raises ``ValueError`` for
     settings that cannot be used.
     """
+    prompts = as_prompts(prompts)
     if not prompts or not seeds:
         raise ValueError(f"compare needs a prompt and a seed, got {len(prompts)} and {len(seeds)}")
     if BEFORE in erasures:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .names import shown
+
 ARROW = "->"
 EMPTY_TARGET = " "  # the prompt of a concept that nothing in particular takes the place of
 SHOWN = 20  # names that a sentence lists
@@ -63,6 +65,24 @@ def parse_prompts(text: str, what: str = "prompts") -> list[str]:
     ``what`` is how errors call the text.
     """
     return list(dict.fromkeys(line for _, line in _lines(text, what)))
+
+
+def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]:
+    """Prompts, or names, from what a caller passes: one text, or several.
+
+    ``what`` is how errors call them. Raises ``ConceptError`` for what is not text, and for one text of several lines.
+    """
+    if isinstance(prompts, str):
+        if len(prompts.splitlines()) > 1:
+            raise ConceptError(f"{what} is one text of several lines; pass a list, as parse_prompts makes of lines")
+        return [prompts]
+    if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
+        raise ConceptError(f"{what} is text or a list of texts, not {shown(prompts)}")
+    found = list(prompts)
+    for one in found:
+        if not isinstance(one, str):
+            raise ConceptError(f"{what} lists {shown(one)}, which is not text")
+    return found
 
 
 def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Concept]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
-from .concepts import EMPTY_TARGET, Concept, as_concepts, bare, quoted, shortened
+from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, bare, quoted, shortened
 from .erasure import erasures_of
 from .model import Callback, TextRows, TextToImageModel
 from .statistics import EntryStatistics, Statistics
@@ -23,9 +23,9 @@ PART = 16  # prompts encoded between two reports of progress
 def gather_statistics(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
-    preserve: Sequence[str] = (),
+    preserve: Sequence[str] | str = (),
     *,
-    exactly: Sequence[str] = (),
+    exactly: Sequence[str] | str = (),
     name_only: bool = False,
     callback: Callback | None = None,
 ) -> Statistics:
@@ -34,16 +34,17 @@ def gather_statistics(
     Rows stay as they are while they are fewer than they are wide. Raises ``ValueError`` for a prompt to preserve that
     names nothing but a concept, and for one longer than the window.
     """
+    preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     return _gather(model, as_concepts(concepts), preserve, exactly, name_only, callback)
 
 
 def extended(
     statistics: Statistics,
     model: TextToImageModel,
-    concepts: Sequence[Concept] = (),
-    preserve: Sequence[str] = (),
+    concepts: Sequence[Concept | str] | Concept | str = (),
+    preserve: Sequence[str] | str = (),
     *,
-    exactly: Sequence[str] = (),
+    exactly: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Statistics:
     """With more concepts and prompts; those that are held already are passed over.
@@ -51,6 +52,8 @@ def extended(
     A prompt that was preserved and names a new concept is no longer preserved.
     Raises ``ValueError`` for a concept that is held with something else to draw instead, and for other text encoders.
     """
+    concepts = as_concepts(concepts) if concepts else []
+    preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     held = {concept.name.casefold(): concept for concept in statistics.concepts}
     for concept in concepts:
         known = held.get(concept.name.casefold(), concept)
@@ -76,9 +79,9 @@ def extended(
 def restored(
     statistics: Statistics,
     model: TextToImageModel,
-    names: Iterable[str] = (),
+    names: Iterable[str] | str = (),
     *,
-    preserve: Sequence[str] = (),
+    preserve: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Statistics:
     """Without the concepts of these names, as if they had never been named, and without prompts in ``preserve``.
@@ -86,14 +89,14 @@ def restored(
     ``names`` may say what to draw instead, as concepts do. Raises ``ValueError`` for one that is not held, and for
     other text encoders.
     """
-    concepts = held_concepts(statistics, names)
+    concepts, preserve = held_concepts(statistics, names), as_prompts(preserve, "preserve")
     return statistics - _gather(model, concepts, preserve, (), statistics.name_only, callback, check=False)
 
 
-def held_concepts(statistics: Statistics, names: Iterable[str]) -> list[Concept]:
+def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:
     """The concepts of these names, or as they are written with what to draw instead. Raises ``ValueError``."""
     held = {name.casefold(): concept for concept in statistics.concepts for name in (concept.name, str(concept))}
-    names = distinct(names)
+    names = distinct(as_prompts(names, "names"))
     missing = [name for name in names if name.casefold() not in held]
     if missing:
         known = shortened([str(concept) for concept in statistics.concepts]) or "none"
@@ -104,11 +107,11 @@ def held_concepts(statistics: Statistics, names: Iterable[str]) -> list[Concept]
 def updated(
     statistics: Statistics,
     model: TextToImageModel,
-    concepts: Sequence[Concept] = (),
-    preserve: Sequence[str] = (),
+    concepts: Sequence[Concept | str] | Concept | str = (),
+    preserve: Sequence[str] | str = (),
     *,
-    restore: Iterable[str] = (),
-    exactly: Sequence[str] = (),
+    restore: Iterable[str] | str = (),
+    exactly: Sequence[str] | str = (),
     common: bool = True,
     callback: Callback | None = None,
 ) -> Statistics:
@@ -117,12 +120,13 @@ def updated(
     ``common``: those of the common concepts are preserved that would be if all had been named at once. Raises
     ``ValueError`` for a concept that is taken back and added as it was.
     """
-    back = held_concepts(statistics, restore)
+    concepts = as_concepts(concepts) if concepts else []
+    back = held_concepts(statistics, as_prompts(restore, "restore"))
     both = [str(concept) for concept in concepts if concept in back]
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
     erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
-    wanted = [*preserve, *(common_concepts(erased) if common else ())]
+    wanted = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
     left = [text for text in statistics.preserve if common and text in COMMON and text not in wanted]
     return extended(
         restored(statistics, model, map(str, back), preserve=left, callback=callback),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .concepts import Concept
+from .concepts import Concept, as_prompts
 from .model import TextToImageModel
 from .prompts import wordings
 from .vocabulary import COMMON, STYLE, sharing_no_word
@@ -31,9 +31,9 @@ def probes(
     concept: str,
     kind: str = "object",
     *,
-    among: Sequence[str] = COMMON,
+    among: Sequence[str] | str = COMMON,
     count: int = 6,
-    more: Sequence[str] = (),
+    more: Sequence[str] | str = (),
 ) -> list[Probe]:
     """All wordings of ``concept``, then ``count`` neighbours and as many far concepts out of ``among``.
 
@@ -46,6 +46,7 @@ def probes(
     name = concept.strip().removeprefix(STYLE)
     if not name:
         raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
+    among, more = as_prompts(among, "among"), as_prompts(more, "more")
     others = sharing_no_word([Concept(name)], among)
     own = [other for other in others if other.startswith(STYLE) == (kind == "style")]
     objects = [other for other in others if not other.startswith(STYLE)]

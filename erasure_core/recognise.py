@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .concepts import as_prompts
 from .evaluation import subject_of
 from .toy.judge import Judge
 from .vocabulary import COMMON, STYLE
@@ -46,7 +47,7 @@ class ToyRecogniser:
             return False
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
-        subjects = [subject_of(concept) for concept in concepts]
+        subjects = [subject_of(concept) for concept in one_each(images, concepts)]
         seen = self._judge.judge(images)
         return [getattr(seen, f"{one.kind}s")[index] == one.name for index, one in enumerate(subjects)]
 
@@ -60,17 +61,18 @@ class ClipRecogniser:
         self,
         embed_images: Callable[[Tensor], Tensor],
         embed_texts: Callable[[Sequence[str]], Tensor],
-        rivals: Sequence[str] = COMMON,
+        rivals: Sequence[str] | str = COMMON,
     ):
         """``embed_images`` gives ``[n, d]`` of images ``[n, 3, h, w]`` in 0 to 1, ``embed_texts`` of as many texts."""
-        self._embed_images, self._embed_texts, self._rivals = embed_images, embed_texts, tuple(rivals)
+        self._embed_images, self._embed_texts = embed_images, embed_texts
+        self._rivals = as_prompts(rivals, "rivals")
         self._known: dict[str, Tensor] = {}
 
     def knows(self, concept: str) -> bool:
         return bool(concept.strip())
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
-        seen = self._seen(images)
+        concepts, seen = one_each(images, concepts), self._seen(images)
         found = []
         for index, concept in enumerate(concepts):
             kind = concept.startswith(STYLE)
@@ -81,6 +83,7 @@ class ClipRecogniser:
 
     def likeness(self, images: Tensor, prompts: Sequence[str]) -> list[float]:
         """The cosine of image i and prompt i, from -1 to 1: the CLIP score (arXiv 2104.08718)."""
+        prompts = one_each(images, prompts)
         return (self._seen(images) * self._told(prompts)).sum(-1).tolist()
 
     def _seen(self, images: Tensor) -> Tensor:
@@ -92,6 +95,14 @@ class ClipRecogniser:
         if new:
             self._known.update(zip(new, _unit(self._embed_texts(new), "texts"), strict=True))
         return torch.stack([self._known[text] for text in texts])
+
+
+def one_each(images: Tensor, texts: Sequence[str] | str) -> list[str]:
+    """A text for each picture. Raises ``ValueError`` for more or fewer."""
+    texts = as_prompts(texts)
+    if len(texts) != len(images):
+        raise ValueError(f"{len(images)} pictures need a text each, got {len(texts)}")
+    return texts
 
 
 @torch.no_grad()

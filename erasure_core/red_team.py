@@ -16,6 +16,7 @@ from .attacks.inversion import by_inversion
 from .attacks.noised import by_noised_pictures, control
 from .attacks.prompts import by_list, by_name
 from .attacks.scene import Attempt, Scene
+from .concepts import as_prompts
 from .model import Callback, TextToImageModel
 from .prompts import wordings
 from .recognise import Recogniser
@@ -142,9 +143,9 @@ def attack(
     concept: str,
     *,
     kind: str = "object",
-    attacks: Sequence[str] | None = None,
+    attacks: Sequence[str] | str | None = None,
     images: Tensor | None = None,
-    prompts: Sequence[str] = (),
+    prompts: Sequence[str] | str = (),
     recogniser: Recogniser | None = None,
     pictures: int = 8,
     sampling_steps: int = 15,
@@ -162,6 +163,7 @@ def attack(
     ``seconds`` are the budget of each attack that searches. Raises ``ValueError`` for settings that cannot be used and
     ``TrainingError`` when a search leaves the numbers that make sense.
     """
+    prompts = as_prompts(prompts)
     chosen = check_settings(attacks, prompts, images, pictures, kind)
     settings = {
         "kind": kind, "attacks": chosen, "pictures": pictures, "sampling_steps": sampling_steps, "guidance": guidance,
@@ -202,11 +204,11 @@ def drawn(
 
 
 def check_settings(
-    attacks: Sequence[str] | None, prompts: Sequence[str], images: Tensor | None, pictures: int, kind: str
+    attacks: Sequence[str] | str | None, prompts: Sequence[str], images: Tensor | None, pictures: int, kind: str
 ) -> list[str]:
     """The attacks to run, in the order of ``ATTACKS``. Raises ``ValueError`` naming the setting."""
     wordings(kind, "")
-    asked = [name for name in ATTACKS if name != "list" or prompts] if attacks is None else list(attacks)
+    asked = [name for name in ATTACKS if name != "list" or prompts] if attacks is None else as_prompts(attacks, "attacks")
     unknown = [name for name in asked if name not in ATTACKS]
     if unknown:
         raise ValueError(f"attacks: '{unknown[0]}' is unknown; known: {', '.join(ATTACKS)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .concepts import Concept
+from .concepts import Concept, as_prompts
 from .erasure import Erasure
 from .methods.registry import METHODS
 from .model import Callback
@@ -52,8 +52,8 @@ class Request:
     method: str = "rece"
     preset: str = "object"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    preserve: Sequence[str] = ()
-    exactly: Sequence[str] = ()
+    preserve: Sequence[str] | str = ()
+    exactly: Sequence[str] | str = ()
     no_common: bool = False
     images: str | None = None
     seed: int | None = None
@@ -93,9 +93,10 @@ class Request:
         if "preserve" not in METHODS[self.method].needs:
             self._refuse("preserve", "no_common", "exactly")
             return {}
-        found = {"preserve": list(self.preserve) + ([] if self.no_common else common_concepts(self.concepts))}
+        preserve = as_prompts(self.preserve, self.option("preserve"))
+        found = {"preserve": preserve + ([] if self.no_common else common_concepts(self.concepts))}
         if "exactly" in METHODS[self.method].needs:
-            return {**found, "exactly": list(self.exactly)}
+            return {**found, "exactly": as_prompts(self.exactly, self.option("exactly"))}
         self._refuse("exactly")
         return found
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .concepts import as_prompts
 from .model import Callback, TextToImageModel
 
 Advance = Callable[[], None]
@@ -16,7 +17,7 @@ Visit = Callable[[int, Tensor], object]
 @torch.no_grad()
 def generate(
     model: TextToImageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     seeds: Sequence[int],
     *,
     steps: int = 15,
@@ -36,7 +37,7 @@ def generate(
 @torch.no_grad()
 def sample_latents(
     model: TextToImageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     seeds: Sequence[int],
     *,
     steps: int = 15,
@@ -52,7 +53,7 @@ def sample_latents(
 @torch.no_grad()
 def trajectories(
     model: TextToImageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     seeds: Sequence[int],
     *,
     steps: int = 15,
@@ -74,7 +75,7 @@ def trajectories(
 
 def _walks(
     model: TextToImageModel,
-    prompts: Sequence[str],
+    prompts: Sequence[str] | str,
     seeds: Sequence[int],
     steps: int,
     guidance: float,
@@ -84,6 +85,7 @@ def _walks(
     visit: Visit | None = None,
 ) -> Iterator[Tensor]:
     """The clean latents of each batch; ``visit`` as for ``ddim``."""
+    prompts = as_prompts(prompts)
     _check(model, prompts, seeds, steps, batch)
     distinct = list(dict.fromkeys([negative, *prompts]))
     contexts = model.encode_prompts(distinct).context

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .concepts import Concept
+from .concepts import Concept, as_concepts
 
 STYLE = "in the style of "
 COMMON: tuple[str, ...] = (
@@ -39,9 +39,9 @@ def known_concepts(toy: bool) -> tuple[str, ...]:
     return (*OBJECTS, *(STYLE + style for style in STYLES))
 
 
-def common_concepts(concepts: Sequence[Concept]) -> list[str]:
+def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[str]:
     """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
-    return ["", *sharing_no_word(concepts, COMMON)]
+    return ["", *sharing_no_word(as_concepts(concepts) if concepts else [], COMMON)]
 
 
 def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:

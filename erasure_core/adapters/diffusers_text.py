@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..concepts import as_prompts
 from .diffusers_parts import Parts
 
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
@@ -37,6 +38,7 @@ class TextEncoders:
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, tuple[int, ...]]:
         """Contexts ``[n, tokens (+ 1), d]`` and the index of each prompt's last token before end-of-text."""
+        prompts = as_prompts(prompts)
         ids = [[self._checked(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
         padded = [
             torch.tensor([self._padded(row, tokenizer) for row in rows])

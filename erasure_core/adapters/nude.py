@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
+from ..recognise import one_each
+
 LEAST = 0.5  # the detector's confidence
 EXPOSED = "_EXPOSED"
 HARMLESS = ("FEET_EXPOSED", "ARMPITS_EXPOSED", "BELLY_EXPOSED")
@@ -26,7 +28,7 @@ class NudeNetRecogniser:
         return any(word in concept.casefold() for word in EXPLICIT)
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
-        for concept in concepts:
+        for concept in one_each(images, concepts):
             if not self.knows(concept):
                 raise ValueError(f"NudeNet knows explicit content only ({', '.join(EXPLICIT)}), not '{concept}'")
         return [self._explicit(image) for image in images]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..concepts import Concept, single_concept
+from ..concepts import Concept, as_prompts, single_concept
 from ..erasure import Erasure, Origin
 from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
@@ -67,7 +67,7 @@ def abo(
     concept: Concept | str,
     alternative: str = "",
     *,
-    preserve: Sequence[str] = (),
+    preserve: Sequence[str] | str = (),
     kind: str = "object",
     steps: int = 1000,
     learning_rate: float = 1e-5,
@@ -92,7 +92,7 @@ def abo(
     time. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes or
     ends higher than it began; the model is only read.
     """
-    budget = Budget(steps, seconds)
+    budget, preserve = Budget(steps, seconds), as_prompts(preserve, "preserve")
     settings = AbOPreset(
         kind, steps, learning_rate, batch_size, unconditional_weight, preserve_weight,
         trajectories, sampling_steps, guidance,
@@ -123,7 +123,7 @@ def abo(
     losses = train(update, budget, what="AbO", callback=callback)
     check_fell(losses)
     made_on = fingerprint(entry_weights(model))
-    made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": list(preserve)}
+    made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
     return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), made_with, made_on, losses=losses),))
 
 

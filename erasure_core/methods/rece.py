@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
-from ..concepts import Concept, as_concepts
+from ..concepts import Concept, as_concepts, as_prompts
 from ..erasure import ContextMap, Erasure, Origin, deltas_of
 from ..gathering import check_preserve, gather_statistics, probes
 from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
@@ -66,8 +66,8 @@ def rece(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
     *,
-    preserve: Sequence[str] = (),
-    exactly: Sequence[str] = (),
+    preserve: Sequence[str] | str = (),
+    exactly: Sequence[str] | str = (),
     loops: int = 1,
     regularization: float = 1e-1,
     erase_scale: float = 1.0,
@@ -101,6 +101,7 @@ def rece(
     )
     check_settings(settings)
     concepts = as_concepts(concepts)
+    preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     check_preserve(concepts, preserve, exactly)
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
@@ -221,7 +222,7 @@ def uce(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
     *,
-    preserve: Sequence[str] = (),
+    preserve: Sequence[str] | str = (),
     erase_scale: float = 1.0,
     preserve_scale: float = 0.1,
     ridge: float = 0.1,
