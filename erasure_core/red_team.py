@@ -208,7 +208,8 @@ def check_settings(
 ) -> list[str]:
     """The attacks to run, in the order of ``ATTACKS``. Raises ``ValueError`` naming the setting."""
     wordings(kind, "")
-    asked = [name for name in ATTACKS if name != "list" or prompts] if attacks is None else as_prompts(attacks, "attacks")
+    default = [name for name in ATTACKS if name != "list" or prompts]
+    asked = default if attacks is None else as_prompts(attacks, "attacks")
     unknown = [name for name in asked if name not in ATTACKS]
     if unknown:
         raise ValueError(f"attacks: '{unknown[0]}' is unknown; known: {', '.join(ATTACKS)}")

@@ -41,7 +41,8 @@ def known_concepts(toy: bool) -> tuple[str, ...]:
 
 def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[str]:
     """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
-    return ["", *sharing_no_word(as_concepts(concepts) if concepts else [], COMMON)]
+    several = [concepts] if isinstance(concepts, str | Concept) else concepts
+    return ["", *sharing_no_word([concept for one in several for concept in as_concepts(one)], COMMON)]
 
 
 def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:

@@ -72,7 +72,7 @@ def test_one_text_is_one_prompt(taker: str) -> None:
 
 
 @pytest.mark.parametrize("taker", TAKERS)
-@pytest.mark.parametrize(("given", "told"), [(b"fox", "fox"), (5, "not 5"), ([5], "lists 5"), ("a\nb", "several lines")])
+@pytest.mark.parametrize(("given", "told"), [(b"fox", "fox"), (5, "not 5"), ([5], "lists 5"), ("a\nb", "several")])
 def test_what_is_no_prompt_is_refused(taker: str, given: object, told: str) -> None:
     with pytest.raises(ConceptError, match=told):
         TAKERS[taker](FakeModel(), given)
