@@ -12,7 +12,6 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.utils
-import comfy.weight_adapter
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelErr
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
+from .host_carried import erasures_of, patch
 from .host_precision import report_rounding
 from .host_text import Encoded, TextEncoders
 from .host_weights import stored
@@ -28,9 +28,6 @@ log = logging.getLogger(__name__)
 
 UNET = "diffusion_model."
 CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
-ERASURES = "erasures"
-"""That a MODEL carries, attached to it."""
-
 LABEL = "unet.add_embedding.linear_1.weight"
 """Of SDXL: reads the pooled text vector, and after it the embedded sizes."""
 
@@ -85,11 +82,6 @@ class ComfyModel:
     @cached_property
     def _empty(self) -> Encoded:
         return self.text.encode([""])
-
-
-def erasures_of(model) -> tuple[Erasure, ...]:
-    """Those that a MODEL is known to carry: what came by this pack's nodes."""
-    return model.get_attachment(ERASURES) or ()
 
 
 def has_unet(model) -> bool:
@@ -158,12 +150,12 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
     text = {name: delta for name, delta in erasure.deltas.items() if name not in unet}
     if text and clip is None:
         raise ValueError("CLIP is missing, and this erasure changes the text encoder")
-    new_model = _with_patches(model, model, weight_keys(model), unet, strength_model, "MODEL")
-    new_model.set_attachments(ERASURES, (*erasures_of(model), erasure.carried(strength_model)))
+    carried = erasure.carried()
+    new_model = _with_patches(model, model, weight_keys(model), unet, strength_model, carried, "MODEL")
     if not text:
         return new_model, clip and clip.clone()
     keys = _text_keys(clip, text)
-    return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, "CLIP")
+    return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, carried, "CLIP")
 
 
 def progress() -> Callback:
@@ -192,8 +184,10 @@ def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:
     return keys
 
 
-def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, Delta], strength: float, what: str):
-    """A clone of a MODEL or CLIP that has the changes."""
+def _with_patches(
+    owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, Delta], strength: float, carried: Erasure, what: str
+):  # fmt: skip
+    """A clone of a MODEL or CLIP that has the changes, and what is known of them."""
     weights = patcher.model_state_dict()
     changes = {}
     for name, delta in deltas.items():
@@ -211,7 +205,7 @@ def _with_patches(owner, patcher, keys: Mapping[str, str], deltas: Mapping[str, 
             )
         changes[key] = delta
     clone = owner.clone()
-    taken = clone.add_patches({key: _patch(delta) for key, delta in changes.items()}, strength)
+    taken = clone.add_patches({key: patch(delta, carried) for key, delta in changes.items()}, strength)
     left = set(changes) - set(taken)
     if left:
         raise UnsupportedModelError(f"ComfyUI did not take the change of {sorted(left)[0]} in {what}")
@@ -224,9 +218,3 @@ def _shape(delta: Delta) -> tuple[int, ...]:
     if isinstance(delta, LowRank):
         return delta.up.shape[0], delta.down.shape[1]
     return tuple(delta.change.shape)
-
-
-def _patch(delta: Delta):
-    if isinstance(delta, LowRank):
-        return comfy.weight_adapter.LoRAAdapter(set(), (delta.up, delta.down, None, None, None, None))
-    return "diff", (delta.change,)

@@ -17,7 +17,8 @@ from ..erasure_core import UnsupportedModelError
 from ..erasure_core.model import TextEntry, TextRows
 from ..erasure_core.segments import Token, encoders_of, last_content, split_rows, suffix_length
 from ..erasure_core.trace import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
-from .host import UNET, erasures_of, merged_weights
+from .host import UNET, merged_weights
+from .host_carried import erasures_of
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..erasure_core.recognise import ClipRecogniser, Recogniser, ToyRecogniser
-from ..erasure_core.toy.config import TEXT
 
 NOT_A_TOWER = (
     "clip_judge has no text projection, so its texts cannot be compared with pictures; load a CLIP text encoder "
@@ -16,8 +15,8 @@ NOT_A_TOWER = (
 )
 
 
-def recogniser(context_dim: int, clip_vision=None, clip_judge=None) -> Recogniser | None:
-    """Who judges pictures: the CLIP that is connected, or the toy's judge for the toy, or nobody.
+def recogniser(toy: bool, clip_vision=None, clip_judge=None) -> Recogniser | None:
+    """Who judges pictures: the CLIP that is connected, or the toy's judge for a ``toy``, or nobody.
 
     Raises ``ValueError`` where only half of a CLIP is connected, or a text encoder that has no projection.
     """
@@ -26,7 +25,7 @@ def recogniser(context_dim: int, clip_vision=None, clip_judge=None) -> Recognise
         raise ValueError(f"{missing} is missing: clip_vision and clip_judge belong together, as halves of one CLIP")
     if clip_vision:
         return _Clip(clip_vision, clip_judge)
-    return ToyRecogniser() if context_dim == TEXT["hidden_size"] else None
+    return ToyRecogniser() if toy else None
 
 
 class _Clip(ClipRecogniser):

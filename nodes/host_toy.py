@@ -27,6 +27,11 @@ def load_toy():
         return _model(), _clip(), _vae()
 
 
+def is_toy(model) -> bool:
+    """Whether a MODEL is the embedded one, patched or not."""
+    return isinstance(getattr(model.model, "model_config", None), _Config)
+
+
 class _Ratio(Fraction):
     """ComfyUI multiplies a base width by factors; 96 times 4/3 must come out as the int 128."""
 

@@ -13,14 +13,13 @@ from ..erasure_core.methods.doco import doco
 from ..erasure_core.methods.few_shot import TOWERS, few_shot
 from ..erasure_core.methods.registry import METHODS
 from ..erasure_core.request import CHECKPOINTING
-from ..erasure_core.toy.config import TEXT
 from ..erasure_core.vocabulary import common_concepts
-from . import host, host_training
+from . import host, host_toy, host_training
 from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_input, strength_input
 
 log = logging.getLogger(__name__)
 
-TOY, TOY_WIDTH = " (toy)", TEXT["hidden_size"]
+TOY = " (toy)"
 MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."
 MOST_SEEDS = 0xFFFFFFFF
 
@@ -165,9 +164,9 @@ def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, stren
         raise ValueError(f"strength must be a finite number, got {strength}")
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
     with host_training.trainable(model, clip, vae) as seen:
-        if preset.endswith(TOY) and seen.context_dim != TOY_WIDTH:
+        if preset.endswith(TOY) and not host_toy.is_toy(model):
             raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
-        if seen.context_dim == TOY_WIDTH and not preset.endswith(TOY):
+        if host_toy.is_toy(model) and not preset.endswith(TOY):
             log.warning("preset '%s' is for Stable Diffusion and hardly trains the toy model; choose '%s%s'", preset,
                         preset, TOY)
         erasure = learn(seen, **budget, **memory, callback=host_training.progress()).scaled(strength)

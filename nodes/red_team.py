@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
-from . import host, host_recognise, host_training
+from . import host, host_recognise, host_toy, host_training
 from .sockets import CATEGORY, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
@@ -107,7 +107,7 @@ class ErasureRedTeam(io.ComfyNode):
             host_training.trainable(model, clip, vae) as before,
             host_training.trainable(erased_model, erased_clip or clip, vae) as after,
         ):
-            recogniser = host_recognise.recogniser(before.context_dim, clip_vision, clip_judge)
+            recogniser = host_recognise.recogniser(host_toy.is_toy(model), clip_vision, clip_judge)
             if given is None:
                 more = {"callback": host.progress()}
                 given = drawn(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)

@@ -7,9 +7,8 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.probes import probes
 from ..erasure_core.report import Drawn, summarise
 from ..erasure_core.report_sheet import report_sheet
-from ..erasure_core.toy.config import TEXT
 from ..erasure_core.vocabulary import known_concepts
-from . import host, host_recognise, host_sampling, host_training
+from . import host, host_recognise, host_sampling, host_toy, host_training
 from .sockets import CATEGORY, judge_inputs, named
 
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
@@ -77,8 +76,8 @@ class ErasureReport(io.ComfyNode):
         scheduler, erased_clip=None, clip_vision=None, clip_judge=None,
     ):  # fmt: skip
         name, seen = named(concept), host.ComfyModel(model, clip)
-        judge = host_recognise.recogniser(seen.context_dim, clip_vision, clip_judge)
-        among = known_concepts(seen.context_dim == TEXT["hidden_size"])
+        toy = host_toy.is_toy(model)
+        judge, among = host_recognise.recogniser(toy, clip_vision, clip_judge), known_concepts(toy)
         asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
         sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
         advance = _counter(2 * len(asked))

@@ -37,7 +37,8 @@ def run_inside(comfy_path: Path, *arguments: str, **variables: str) -> None:
 
 
 def test_toy_and_adapter(comfy_path: Path) -> None:
-    run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in ("toy", "adapter", "recognise", "sdxl")))
+    names = ("toy", "adapter", "carried", "recognise", "sdxl")
+    run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in names))
 
 
 def test_entries(comfy_path: Path) -> None:

@@ -175,6 +175,14 @@ def test_an_erasure_follows_another_but_not_itself(server: ComfyServer, prompt: 
     applied["50"]["inputs"] |= {"model": ["49", 0]}
     with_sampler(applied, ["50", 0])
     assert "'cat' is erased from this model already" in refused(server, applied)
+    for models, ratio in (([[RECE, 0], ["2", 0]], 0.3), ([["2", 0], [RECE, 0]], 0.7)):
+        merge = {"model1": models[0], "model2": models[1], "ratio": ratio}
+        applied["49"] = {"class_type": "ModelMergeSimple", "inputs": merge}
+        server.queue(applied)
+        merge["ratio"] = round(ratio)
+        server.queue(applied)
+        merge["ratio"] = 1 - round(ratio)
+        assert "'cat' is erased from this model already" in refused(server, applied)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,15 @@
 
 from types import SimpleNamespace
 
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
 import pytest
 import torch
 from pack.erasure_core.recognise import ToyRecogniser
 from pack.erasure_core.toy import config
-from pack.nodes import host_recognise, host_toy
+from pack.nodes import host, host_recognise, host_toy
+from pack.nodes.learned import ErasureAbO
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 WIDTH = config.TEXT["hidden_size"]
@@ -34,7 +38,7 @@ def test_texts_are_projected_as_in_transformers(clip):
         seen["shape"] = images.shape
         return torch.ones(len(images), WIDTH)
 
-    judge = host_recognise.recogniser(768, vision(remember), clip)
+    judge = host_recognise.recogniser(False, vision(remember), clip)
     embedded = judge._embed_texts(["a cat", "a dog on a hill"])
     tensors = {name: tensor.float() for name, tensor in clip.cond_stage_model.clip_l.transformer.state_dict().items()}
     settings = {**config.TEXT, "eos_token_id": config.TEXT["eos_token_id"]}
@@ -50,20 +54,55 @@ def test_texts_are_projected_as_in_transformers(clip):
 
 
 def test_a_picture_is_what_its_text_says(clip):
-    judge = host_recognise.recogniser(768, vision(lambda images: images[:, :, 0, 0]), clip)
+    judge = host_recognise.recogniser(False, vision(lambda images: images[:, :, 0, 0]), clip)
     told = judge._told(["a picture of cat", "a picture of dog"])
     images = told[:, None, :, None].expand(2, 3, WIDTH, 1).contiguous()
     assert judge.shows(images, ["cat", "dog"]) == [True, True]
     assert judge.shows(images, ["dog", "cat"]) == [False, False]
 
 
+@pytest.fixture(scope="module")
+def other():
+    """A model of the toy's very shape that is not the toy."""
+    settings = comfy.supported_models.SD15(host_toy._unet_config())
+    settings.set_inference_dtype(torch.float32, None)
+    inner, device = settings.get_model({}), comfy.model_management.get_torch_device()
+    for weight in inner.diffusion_model.parameters():
+        weight.data.zero_()
+    return comfy.model_patcher.ModelPatcher(inner, device, device)
+
+
+def test_the_toy_is_known_by_what_it_is(other):
+    model, clip, _ = host_toy.load_toy()
+    patched = model.clone()
+    patched.add_patches({next(iter(model.model_state_dict(host.UNET))): ("diff", (torch.zeros(1),))})
+    assert [host_toy.is_toy(one) for one in (model, patched, other)] == [True, True, False]
+    widths = [host.ComfyModel(one, clip).context_dim for one in (model, other)]
+    assert widths == [WIDTH, WIDTH]
+
+
+def test_presets_of_the_toy_are_for_the_toy_alone(other, caplog):
+    model, clip, _ = host_toy.load_toy()
+    given = {
+        "concept": "cat -> dog", "preserve": "a lion", "preserve_common": False, "unconditional_weight": 1.0,
+        "preserve_weight": 1.0, "scope": "cross-attention", "steps": 1, "learning_rate": 1e-9, "seconds": 0.0,
+        "rank": 1, "seed": 0, "strength": 1.0,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"preset 'object \(toy\)' is for the toy model"):
+        ErasureAbO.execute(other, clip, preset="object (toy)", **given)
+    comfy.model_management.interrupt_current_processing(True)  # before it trains
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        ErasureAbO.execute(model, clip, preset="object", **given)
+    assert "hardly trains the toy model" in caplog.text
+
+
 def test_who_judges():
-    _, plain, _ = host_toy.load_toy()
-    assert isinstance(host_recognise.recogniser(WIDTH), ToyRecogniser) and host_recognise.recogniser(768) is None
+    model, plain, _ = host_toy.load_toy()
+    assert isinstance(host_recognise.recogniser(True), ToyRecogniser) and host_recognise.recogniser(False) is None
     with pytest.raises(ValueError, match="clip_judge is missing"):
-        host_recognise.recogniser(768, vision(None), None)
+        host_recognise.recogniser(False, vision(None), None)
     with pytest.raises(ValueError, match="no text projection"):
-        host_recognise.recogniser(768, vision(None), plain)
+        host_recognise.recogniser(False, vision(None), plain)
     both = SimpleNamespace(cond_stage_model=SimpleNamespace())
     with pytest.raises(ValueError, match="no text projection"):
-        host_recognise.recogniser(768, vision(None), both)
+        host_recognise.recogniser(False, vision(None), both)
