@@ -128,10 +128,8 @@ def doco(
             return _teach(judge, judge_optimiser, real, fake)
         fake = moment.predicted(edited, target_contexts[which])
         told = _teach(judge, judge_optimiser, real, fake.detach())
-        unlearned = gradients(adversarial_loss(judge, fake), stand_ins.parameters)
         again = model.with_weights(stand_ins.weights())
-        kept = gradients(moment.error(again, anchor_contexts[which]), stand_ins.parameters)
-        safe = [preserving(*pair) for pair in zip(unlearned, kept, strict=True)]
+        safe = generator_gradients(judge, fake, moment, again, anchor_contexts[which], stand_ins.parameters)
         take_step(safe, stand_ins.parameters, generator_optimiser)
         return told
 
@@ -174,6 +172,25 @@ class Moment:
         """The ordinary denoising loss."""
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
         return F.mse_loss(self.output(model, context), target)
+
+
+def generator_gradients(
+    judge: torch.nn.Module,
+    fake: Tensor,
+    moment: Moment,
+    edited: TextToImageModel,
+    anchor: Tensor,
+    parameters: Sequence[Tensor],
+) -> list[Tensor]:
+    """What the edited model learns from, a gradient for each of its ``parameters``.
+
+    That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the anchor's
+    own latents under its contexts ``anchor`` ``[n, tokens, d]``. Each parameter by itself. The graph of ``fake`` is let
+    go of before the second one is built.
+    """
+    unlearned = gradients(adversarial_loss(judge, fake), parameters)
+    kept = gradients(moment.error(edited, anchor), parameters)
+    return [preserving(*pair) for pair in zip(unlearned, kept, strict=True)]
 
 
 def adversarial_loss(judge: torch.nn.Module, fake: Tensor) -> Tensor:

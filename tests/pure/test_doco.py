@@ -1,0 +1,108 @@
+"""DoCo's first updates against its formula (arXiv 2405.15304), written out anew on a small model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pure.fakes import FakeModel
+from torch import Tensor
+from torch.func import functional_call
+
+from erasure_core.discriminator import patch_discriminator
+from erasure_core.methods.doco import doco
+
+BETAS = 0.5, 0.999
+CONCEPT, ANCHOR = (
+    [wording.format(name) for wording in ("{}", "a {}", "a photo of a {}", "a picture of the {}")]
+    for name in ("red fish", "dog")
+)
+
+
+class Uneven(FakeModel):
+    """Every layer pulls the latents in a pattern of its own, so that the two gradients conflict in some layers only."""
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        draws = torch.Generator().manual_seed(1)
+        found = 0.5 * latents + timesteps[:, None, None, None] / 1000
+        for weight in self.weights.values():
+            pattern = torch.randn(latents.shape[1:], generator=draws)
+            found = found + 0.3 * (context @ weight.T).sin().mean((1, 2))[:, None, None, None] * pattern
+        return found
+
+
+class Adam:
+    """Moments of what is updated (arXiv 1412.6980)."""
+
+    def __init__(self, rate: float):
+        self.rate, self.steps, self.moments = rate, 0, {}
+
+    def step(self, weights: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.steps += 1
+        new = {}
+        for name, gradient in found.items():
+            m, v = self.moments.get(name, (0, 0))
+            m, v = BETAS[0] * m + (1 - BETAS[0]) * gradient, BETAS[1] * v + (1 - BETAS[1]) * gradient**2
+            self.moments[name] = m, v
+            m, v = m / (1 - BETAS[0] ** self.steps), v / (1 - BETAS[1] ** self.steps)
+            new[name] = (weights[name] - self.rate * m / (v.sqrt() + 1e-8)).detach()
+        return new
+
+
+def slopes(loss: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_doco_is_its_formula(kind: str) -> None:
+    model, latents = Uneven(prediction_type=kind), torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    settings = {"steps": 6, "warm_up": 0.3, "batch_size": 3, "learning_rate": 1e-2, "discriminator_rate": 1e-3}
+    erasure = doco(model, "red fish", "dog", anchor_latents=latents, seed=6, **settings)
+
+    draws = torch.Generator().manual_seed(6)
+    judge = patch_discriminator((4, 8, 8), seed=6)
+    critic = {name: weight.detach() for name, weight in judge.named_parameters()}
+    weights = {name: weight.clone() for name, weight in model.weights.items()}
+    concept, anchor = (model.encode_prompts(prompts).context for prompts in (CONCEPT, ANCHOR))
+    ours, theirs = Adam(1e-2), Adam(1e-3)
+    losses, conflicts = [], []
+    for step in range(6):
+        clean = latents[torch.randint(5, (3,), generator=draws)]
+        times = torch.randint(100, (3,), generator=draws)
+        noise = torch.randn(clean.shape, generator=draws)
+        which = torch.randint(4, (3,), generator=draws)
+        a = model.alphas_cumprod[times].sqrt().float()[:, None, None, None]
+        b = (1 - model.alphas_cumprod[times]).sqrt().float()[:, None, None, None]
+        noisy = a * clean + b * noise
+        for weight in [*weights.values(), *critic.values()]:
+            weight.requires_grad_()
+
+        def output(own: dict[str, Tensor], context: Tensor, noisy=noisy, times=times) -> Tensor:
+            return model.with_weights(own).predict_noise(noisy, times, context)
+
+        def seen(output: Tensor, noisy=noisy, a=a, b=b) -> Tensor:
+            """The clean latents that a model's output implies."""
+            return (noisy - b * output) / a if kind == "epsilon" else a * noisy - b * output
+
+        real = seen(output(model.weights, anchor[which]))
+        fake = seen(output(weights, concept[which]))
+        told = functional_call(judge, critic, (torch.cat([real, fake.detach()]),))
+        loss = (F.softplus(told[:3]).mean() + F.softplus(-told[3:]).mean()) / 2  # 0 is the anchor, 1 is the concept
+        losses.append(float(loss.detach()))
+        critic = theirs.step(critic, slopes(loss, critic))
+        if step < 2:
+            continue
+        unlearn = slopes(F.softplus(functional_call(judge, critic, (fake,))).mean(), weights)
+        truth = noise if kind == "epsilon" else a * noise - b * clean
+        keep = slopes((output(weights, anchor[which]) - truth).square().mean(), weights)
+        for name, gradient in unlearn.items():
+            inner = (gradient * keep[name]).sum()
+            conflicts.append(bool(inner < 0))
+            if inner < 0:
+                unlearn[name] = gradient - inner / (keep[name] * keep[name]).sum() * keep[name]
+        weights = ours.step(weights, unlearn)
+
+    assert 3 < sum(conflicts) < len(conflicts) - 3, "the surgery is not tried both ways"
+    assert erasure.origins[0].losses == pytest.approx(losses, rel=1e-4)
+    for name, weight in weights.items():
+        torch.testing.assert_close(erasure.deltas[name].dense(), weight - model.weights[name], rtol=1e-3, atol=1e-5)
