@@ -17,7 +17,9 @@ from erasure_core.closed_form import (
     SeenWeights,
     SingularSystemError,
     aligned_rows,
+    cholesky,
     edit_step,
+    facing_rows,
     free_directions,
     gram_matrix,
     row_gram,
@@ -254,6 +256,45 @@ def test_aligned_rows_have_the_same_length() -> None:
     assert concept[:, 0].tolist() == [2, 3, 4, 5, 6] and target[:, 0].tolist() == [5, 6, 7, 8, 9]
     concept, target = aligned_rows(rows, rows, 4, 1)
     assert concept[:, 0].tolist() == [4, 5, 6, 7, 8, 9] and target[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_contexts_of_one_length_face_each_other_whole() -> None:
+    one, other = torch.arange(10.0)[:, None], 10 + torch.arange(10.0)[:, None]
+    assert facing_rows(one, other, 7, 2) == (one, other)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "ends", "concept", "target"),
+    [
+        ((8, 5), (4, 2), [0, 1, 4, 5, 6], [0, 1, 2, 3, 4]),  # the start, then from the last tokens on, cut at the end
+        ((5, 8), (2, 4), [0, 1, 2, 3, 4], [0, 1, 4, 5, 6]),
+        ((8, 5), (1, 3), [0, 1, 2], [0, 3, 4]),
+        ((3, 9), (2, 0), [2], [0]),
+    ],
+)
+def test_contexts_of_unequal_length_face_each_other(lengths, ends, concept, target) -> None:
+    """Encoders that give as many rows as tokens: the last content tokens face each other, whatever the lengths."""
+    found = facing_rows(*(torch.arange(float(length))[:, None] for length in lengths), *ends)
+    assert [one.flatten().tolist() for one in found] == [concept, target]
+
+
+@pytest.mark.parametrize(("smallest", "singular"), [(1.01e-8, False), (0.99e-8, True), (0.0, True), (-1.0, True)])
+def test_what_is_too_near_to_singular_is_refused(smallest: float, singular: bool) -> None:
+    """By the smallest against the largest number on the factor's diagonal."""
+    factor = torch.diag(torch.tensor([3.0, 2.0, 3 * smallest], dtype=F64))
+    system = factor @ factor.T * (1 if smallest >= 0 else -1)
+    for scale in (1e-6, 1.0, 1e6):
+        if singular:
+            with pytest.raises(SingularSystemError, match="is singular, so the edit is not determined; raise ridge"):
+                cholesky(scale * system)
+        else:
+            close(cholesky(scale * system), scale**0.5 * factor, 1e-12)
+
+
+def test_a_system_that_is_not_finite_is_refused() -> None:
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(SingularSystemError):
+            cholesky(torch.diag(torch.tensor([1.0, bad], dtype=F64)))
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 8))

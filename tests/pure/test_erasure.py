@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
+from erasure_core.erasure import widened
 from erasure_core.model import CONTEXT
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
@@ -83,6 +84,48 @@ def test_adding_where_only_one_changes_a_weight(erasure: Erasure) -> None:
     both = erasure + mixed()
     assert not both.maps
     same(dense(both), {**dense(erasure), **dense(mixed())})
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_sum_is_as_inexact_as_the_less_exact_of_both(erasure: Erasure, swapped: bool) -> None:
+    pair = replace(erasure, error=0.25), replace(erasure, error=0.5)
+    one, other = pair[::-1] if swapped else pair
+    assert (one + other).error == 0.5
+
+
+def test_what_was_computed_on_different_weights_adds_up_without_maps(erasure: Erasure) -> None:
+    """The second's map is of other weights, so the sum of both maps is of none."""
+    elsewhere = uce(FakeModel(seed=5), "red fish")
+    assert erasure.maps and elsewhere.maps
+    for both in (erasure + elsewhere, elsewhere + erasure):
+        assert not both.maps
+        with pytest.raises(ValueError, match="made by .*, .* keeps no context map"):
+            both.rebased_on(FakeModel())
+    twice = erasure + erasure
+    assert twice.maps and not (twice + elsewhere).maps
+    both = replace(erasure, origins=erasure.origins + elsewhere.origins)
+    assert not (erasure + both).maps and not (both + erasure).maps
+    model = FakeModel()
+    with erasure.applied_to(model):
+        assert not (erasure + uce(model, "red fish")).maps
+
+
+def test_maps_of_different_layers_do_not_add_up(erasure: Erasure) -> None:
+    (entry,) = erasure.maps
+    fewer = replace(erasure, maps={entry: replace(erasure.maps[entry], names=erasure.maps[entry].names[1:])})
+    other = replace(erasure, maps={"other": erasure.maps[entry]})
+    shifted = replace(erasure, maps={entry: replace(erasure.maps[entry], columns=(0, 24))})
+    for one in (fewer, other, shifted):
+        assert not (erasure + one).maps and not (one + erasure).maps
+
+
+def test_a_map_of_some_columns_is_zero_in_the_others() -> None:
+    """The pooled text of SDXL comes first in its layer; a place in the middle has zeros on both sides."""
+    down = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert widened(down, (0, 2), 5).tolist() == [[1, 2, 0, 0, 0], [3, 4, 0, 0, 0]]
+    assert widened(down, (1, 3), 4).tolist() == [[0, 1, 2, 0], [0, 3, 4, 0]]
+    assert widened(down, (3, 5), 5).tolist() == [[0, 0, 0, 1, 2], [0, 0, 0, 3, 4]]
+    assert widened(down, None, 2) is down
 
 
 def test_adding_low_rank_to_dense() -> None:

@@ -7,7 +7,7 @@ import torch
 from pure.fakes import FakeModel
 
 from erasure_core import rece
-from erasure_core.sampling import ddim, generate, initial_latents, invert, split_prediction, timesteps
+from erasure_core.sampling import ddim, generate, guided, initial_latents, invert, split_prediction, timesteps
 
 
 def test_an_image_depends_on_its_own_prompt_and_seed_only() -> None:
@@ -77,13 +77,52 @@ def test_an_unknown_prediction_type() -> None:
         split_prediction("sample", torch.zeros(1), torch.zeros(1), 0.5)
 
 
-def test_guidance_scales_the_difference() -> None:
+class Heard(FakeModel):
+    """Puts out the first number of the context, and notes the contexts and latents it is asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked: list[int] = []
+
+    def predict_noise(self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        self.asked.append(len(latents))
+        return context[:, 0, 0][:, None, None, None].expand_as(latents)
+
+
+def rows(*values: float) -> torch.Tensor:
+    return torch.tensor(values)[:, None, None]
+
+
+@pytest.mark.parametrize(("guidance", "expected"), [(0.0, [2.0, 2.0]), (3.0, [11.0, -4.0]), (7.5, [24.5, -13.0])])
+def test_guidance_scales_the_difference(guidance: float, expected: list[float]) -> None:
+    """From 2 for the empty prompt towards 5 and 0: ``empty + guidance * (context - empty)``, not the other way."""
+    found = guided(Heard(), torch.zeros(2, 4, 4, 4), 50, rows(5.0, 0.0), rows(2.0), guidance)
+    assert torch.equal(found, torch.tensor(expected)[:, None, None, None].expand(2, 4, 4, 4))
+
+
+def test_guidance_of_one_is_the_prompt_alone() -> None:
+    """At half the price."""
+    model = Heard()
+    assert torch.equal(guided(model, torch.zeros(1, 4, 4, 4), 50, rows(5.0), rows(2.0), 1), torch.full((1, 4, 4, 4), 5))
+    guided(model, torch.zeros(3, 4, 4, 4), 50, rows(5.0, 1.0, 2.0), rows(2.0), 3)
+    assert model.asked == [1, 6]
+
+
+def test_guidance_leads_away_from_the_negative_prompt() -> None:
+    """By hand, for one step of DDIM: the model's answer under "dog" is what guidance starts from."""
     model = FakeModel()
-    seen = []
-    model.predict_noise = lambda x, t, context: seen.append(len(x)) or 0 * x
-    generate(model, ["cat", "dog"], [1, 2], steps=2, guidance=1)
-    generate(model, ["cat", "dog"], [1, 2], steps=2, guidance=3)
-    assert seen == [2, 2, 4, 4]
+    cat, dog = model.encode_prompts(["cat", "dog"]).context.split(1)
+    noise = initial_latents(model, [3])
+    when, signal = torch.tensor([1]), float(model.alphas_cumprod[1]) ** 0.5
+    away, to = (model.predict_noise(noise, when, one) for one in (dog, cat))
+    output = away + 5 * (to - away)
+    clean = (noise - (1 - signal**2) ** 0.5 * output) / signal
+    ahead = float(model.alphas_cumprod[0])
+    expected = model.decode_latents(ahead**0.5 * clean + (1 - ahead) ** 0.5 * output)
+    found = {text: generate(model, ["cat"], [3], steps=1, guidance=5.0, negative=text) for text in ("dog", "", "cat")}
+    torch.testing.assert_close(found["dog"], expected)
+    assert not torch.allclose(found["dog"], found[""])
+    torch.testing.assert_close(found["cat"], generate(model, ["cat"], [3], steps=1, guidance=1))
 
 
 def test_timesteps_are_stable_diffusions() -> None:
