@@ -184,9 +184,9 @@ def generator_gradients(
 ) -> list[Tensor]:
     """What the edited model learns from, a gradient for each of its ``parameters``.
 
-    That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the anchor's
-    own latents under its contexts ``anchor`` ``[n, tokens, d]``. Each parameter by itself. The graph of ``fake`` is let
-    go of before the second one is built.
+    That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the latents
+    of the anchor under its own contexts ``anchor`` ``[n, tokens, d]``; each parameter by itself. The graph of ``fake``
+    is let go of before the second one is built.
     """
     unlearned = gradients(adversarial_loss(judge, fake), parameters)
     kept = gradients(moment.error(edited, anchor), parameters)

@@ -100,7 +100,8 @@ class OwnKept(RowPairs):
 def test_the_loop_as_shipped_gives_the_official_results(name: str, summed: bool) -> None:
     """``solve`` after every number of loops, with all rows and with their sums; it gives float32."""
     golden = Golden(name)
-    first, whole = golden.aligned(), [[golden.contexts[one] for one in side] for side in zip(*golden.pairs, strict=True)]
+    first = golden.aligned()
+    whole = [[golden.contexts[one] for one in side] for side in zip(*golden.pairs, strict=True)]
     edited = OwnKept(first.concepts, first.targets, row_gram(golden.kept("retain_uce")))
     derived = RowPairs(*whole).summed() if summed else RowPairs(*whole)
     nothing = torch.zeros(64, 64, dtype=torch.float64)
