@@ -10,9 +10,9 @@ from pathlib import Path
 from .concepts import Concept, as_concepts, parse_concepts, parse_prompts, shortened
 from .erasure import Erasure, __version__
 from .files import check_target
-from .gathering import gather_statistics, held_concepts, updated
+from .gathering import held_concepts
 from .methods.few_shot import TOWERS
-from .methods.rece import RecePreset, check_kind, erase_statistics
+from .methods.rece import RecePreset, check_kind, rece_with_statistics
 from .methods.registry import METHODS
 from .pictures import load_pictures, picture_files
 from .progress import Progress
@@ -103,16 +103,11 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
 def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics | None, model, bar) -> Erasure:
     """Gather or update them, keep them if wanted, and erase."""
     settings = request.keywords()
-    prompts = {name: settings.pop(name) for name in ("preserve", "exactly")}
-    preset = RecePreset(**settings)
-    if held is None:
-        found = gather_statistics(model, request.concepts, name_only=preset.name_only, callback=bar, **prompts)
-    else:
-        found = updated(
-            held, model, request.concepts, args.preserve,
-            restore=args.restore, exactly=args.exactly, common=not args.no_common, callback=bar,
-        )  # fmt: skip
-    erasure = erase_statistics(model, found, preset, callback=bar)
+    preset = RecePreset(**{name: settings[name] for name in vars(RecePreset(1, 1.0))})
+    erasure, found = rece_with_statistics(
+        model, request.concepts, preset, preserve=args.preserve, exactly=args.exactly, common=not args.no_common,
+        statistics=held, restore=args.restore, callback=bar,
+    )  # fmt: skip
     if args.save_statistics:
         save_statistics(found, args.save_statistics, overwrite=args.overwrite)
     return erasure

@@ -13,8 +13,9 @@ from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
 from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, bare, quoted, shortened
 from .erasure import erasures_of
 from .model import Callback, TextRows, TextToImageModel
+from .reading import Read, check_read
 from .statistics import EntryStatistics, Statistics
-from .upstream import Read, check_pair
+from .upstream import check_pair
 from .vocabulary import COMMON, common_concepts
 
 PART = 16  # prompts encoded between two reports of progress
@@ -117,8 +118,8 @@ def updated(
 ) -> Statistics:
     """With some concepts taken back and others added.
 
-    ``common``: those of the common concepts are preserved that would be if all had been named at once. Raises
-    ``ValueError`` for a concept that is taken back and added as it was.
+    ``common``: those of the common concepts are preserved that would be if all had been named at once. The empty prompt
+    is preserved where nothing else is. Raises ``ValueError`` for a concept that is taken back and added as it was.
     """
     concepts = as_concepts(concepts) if concepts else []
     back = held_concepts(statistics, as_prompts(restore, "restore"))
@@ -128,10 +129,13 @@ def updated(
     erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
     wanted = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
     left = [text for text in statistics.preserve if common and text in COMMON and text not in wanted]
-    return extended(
+    if statistics.preserve == ("",) and preserve and not common:
+        left = [""]
+    found = extended(
         restored(statistics, model, map(str, back), preserve=left, callback=callback),
         model, concepts, wanted, exactly=exactly, callback=callback,
     )  # fmt: skip
+    return found if found.preserve else extended(found, model, preserve=[""])
 
 
 def probes(model: TextToImageModel) -> dict[str, Tensor]:
@@ -183,8 +187,11 @@ def _gather(
                 gatherers[name] = _Gatherer(rows[0].rows, name_only)
             gatherers[name].read(rows, prompt in listed[0], prompt in listed[1])
             if prompt == EMPTY_TARGET:
+                nothing = read
                 gatherers[name].probe = _probe(rows)
         for pair, concept, target in waiting.complete_with(prompt, read):
+            if check:
+                check_read(pairs[pair], concept, target, nothing)
             if known:
                 check_pair(known, pairs[pair], concept, target)
             for name, gatherer in gatherers.items():

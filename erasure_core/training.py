@@ -23,6 +23,7 @@ from .model import Callback, TextToImageModel, UnsupportedModelError
 from .sampling import roots
 
 EXPLODED, RISEN = 1e3, 2.0
+LEAST_CHANGED = 1e-7  # of a weight: what float32 can hold
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +79,16 @@ class StandIns:
         return {**self._whole, **changed}
 
     def deltas(self) -> dict[str, Delta]:
-        """The changes so far, on the CPU."""
+        """The changes so far, on the CPU. Raises ``TrainingError`` when there are none to speak of."""
         whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
         low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
         found = {**whole, **low}
+        if not any(self._changed(name, delta) for name, delta in found.items()):
+            raise TrainingError("training changed nothing; raise the learning rate, or steps")
         return {name: found[name] for name in self._frozen}
+
+    def _changed(self, name: str, delta: Delta) -> bool:
+        return float(delta.dense().norm()) > LEAST_CHANGED * float(self._frozen[name].norm())
 
 
 def train(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from .closed_form import LowRank, aligned_rows
 from .concepts import EMPTY_TARGET, Concept, bare, shortened
 from .erasure import Erasure, erasures_of
 from .model import TextRows, TextToImageModel
-
-Read = Mapping[str, Sequence[TextRows]]
-"""What the layers of each text entry read for a prompt."""
+from .reading import Read
 
 
 class ErasedAlreadyError(ValueError):

@@ -2,11 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..erasure_core import common_concepts, parse_concepts
+from ..erasure_core import parse_concepts
 from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.gathering import gather_statistics, updated
-from ..erasure_core.methods.rece import PRESETS, RecePreset, check_kind, erase_statistics
-from ..erasure_core.upstream import check_not_erased
+from ..erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
 from . import host
 from .host_reading import reader
 from .sockets import CATEGORY, Erasure, Statistics, chosen, preserve_common_input, preserve_input, strength_input
@@ -97,20 +95,18 @@ class ErasureRECE(io.ComfyNode):
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
         settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
-        seen, report = reader(model, clip), host.progress()
-        if statistics is None:
-            prompts = [*(common_concepts(parsed) if preserve_common else []), *prompts] or [""]
-            gathered = gather_statistics(
-                seen, parsed, prompts, exactly=alone, name_only=settings.name_only, callback=report
-            )
-        else:
-            check_kind(statistics, settings.name_only)
-            check_not_erased(seen, statistics.concepts)
-            gathered = updated(
-                statistics, seen, parsed, prompts, exactly=alone, common=preserve_common, callback=report
-            )
-        erasure = erase_statistics(seen, gathered, settings, callback=report).scaled(strength)
-        return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, gathered)
+        erasure, known = rece_with_statistics(
+            reader(model, clip),
+            parsed,
+            settings,
+            preserve=prompts,
+            exactly=alone,
+            common=preserve_common,
+            statistics=statistics,
+            callback=host.progress(),
+        )
+        erasure = erasure.scaled(strength)
+        return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, known)
 
 
 def _custom_inputs() -> list:

@@ -23,6 +23,7 @@ from ..erasure import Erasure, Origin
 from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
+from ..reading import check_readable
 from ..sampling import trajectories
 from ..training import Budget, StandIns, check_fell, check_learning_rate, descend, predict, train
 
@@ -100,6 +101,7 @@ def abo(
     check_settings(settings, scope)
     named = single_concept(concept, "AbO")
     concept = Concept(named.name, alternative or named.instead)
+    check_readable(model, concept)
     generator = torch.Generator().manual_seed(seed)
     prompts = Prompts.of(model, kind, concept, preserve)
     states = _states(model, kind, concept, settings, seed, callback)

@@ -21,6 +21,7 @@ from ..erasure import Erasure, Origin
 from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..prompts import wordings
+from ..reading import check_readable
 from ..sampling import sample_latents, split_prediction
 from ..training import (
     Budget,
@@ -92,7 +93,11 @@ def doco(
     budget = Budget(steps, seconds)
     settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
     check_settings(settings)
+    quiet = round(warm_up * steps)
+    if quiet == steps:
+        raise ValueError(f"warm_up {warm_up:g} leaves none of {steps} steps for the model; lower it, or raise steps")
     concept = _pair(concept, anchor)
+    check_readable(model, concept)
     generator = torch.Generator().manual_seed(seed)
     prompts = wordings(kind, concept.instead), wordings(kind, concept.name)
     encoded = model.encode_prompts([*prompts[0], *prompts[1]]).context.detach()
@@ -108,7 +113,6 @@ def doco(
     judge = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
     generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
     judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
-    quiet = round(warm_up * steps)
     edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else batch_size
     check_room("DoCo", edited, stand_ins.parameters, encoded[:1], clean_latents.shape, at_once, callback)
 
@@ -134,7 +138,7 @@ def doco(
         return told
 
     losses = train(update, budget, what="DoCo", callback=callback)
-    if len(losses) <= quiet < steps:
+    if len(losses) <= quiet:
         enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, steps))
         raise TrainingError(
             f"seconds: after {seconds:g} only the discriminator had learned, and nothing was changed; more than "

@@ -26,6 +26,7 @@ from ..model import (
     entry_weights,
     fingerprint,
 )
+from ..reading import check_readable
 from ..training import (
     Budget,
     StandIns,
@@ -96,6 +97,7 @@ def few_shot(
     concept = single_concept(concept, "few-shot")
     if concept.instead:
         raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
+    check_readable(model, concept)
     generator = torch.Generator().manual_seed(seed)
     latents = _latents(model, images, generator)
     templates = TEMPLATES[kind]

@@ -15,10 +15,14 @@ from torch import Tensor
 from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
 from ..concepts import Concept, as_concepts, as_prompts
 from ..erasure import ContextMap, Erasure, Origin, deltas_of
-from ..gathering import check_preserve, gather_statistics, probes
+from ..gathering import check_preserve, gather_statistics, probes, updated
 from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
 from ..statistics import EntryStatistics, Statistics
 from ..upstream import check_not_erased
+from ..vocabulary import common_concepts
+
+LEAST_MOVED, MOST_MOVED = 0.01, 100.0
+"""How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,47 @@ def rece(
     settings = RecePreset(
         loops, regularization, erase_scale, preserve_scale, ridge, amplification, name_only, exactness
     )
+    return rece_with_statistics(
+        model, as_concepts(concepts), settings, preserve=preserve, exactly=exactly, callback=callback
+    )[0]
+
+
+def rece_with_statistics(
+    model: TextToImageModel,
+    concepts: Sequence[Concept],
+    settings: RecePreset,
+    *,
+    preserve: Sequence[str] = (),
+    exactly: Sequence[str] = (),
+    common: bool = False,
+    statistics: Statistics | None = None,
+    restore: Sequence[str] = (),
+    callback: Callback | None = None,
+) -> tuple[Erasure, Statistics]:
+    """``rece``, and the statistics of all that it knows of, to go on from.
+
+    ``common`` preserves the common concepts too. With ``statistics`` their concepts are erased again together with
+    ``concepts``, which may then be none, but for those that ``restore`` names. Raises what ``rece`` and ``updated`` do.
+    """
     check_settings(settings)
-    concepts = as_concepts(concepts)
     preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
-    check_preserve(concepts, preserve, exactly)
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
-    told = _TwoStages(callback, 2 + loops)
-    statistics = gather_statistics(
-        model, concepts, preserve or [""], exactly=exactly, name_only=name_only, callback=told.first
-    )
-    return _erase(model, statistics, settings, told.second)
+    told = _TwoStages(callback, 2 + settings.loops)
+    if statistics is None:
+        check_preserve(concepts, preserve, exactly)
+        prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
+        found = gather_statistics(
+            model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=told.first
+        )
+    else:
+        check_kind(statistics, settings.name_only)
+        check_not_erased(model, statistics.concepts)
+        found = updated(
+            statistics, model, concepts, preserve,
+            restore=restore, exactly=exactly, common=common, callback=told.first,
+        )  # fmt: skip
+    return erase_statistics(model, found, settings, callback=told.second), found
 
 
 def erase_statistics(
@@ -143,6 +177,7 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
         _check_width(name, gram, known)
         report(1, total, "erasing")
         change = solve(known, gram.to(known.kept.device), settings, loop_done)
+        _check_moved(known.edited.summed().concepts, change)
         report(total - 1, total, "forming the changes")
         formed, lost = deltas_of(change, entry)
         deltas, error = deltas | formed, max(error, lost)
@@ -194,6 +229,28 @@ def _free(exempt: Tensor, exactness: float) -> Tensor | None:
             f"erased; list fewer prompts (exactly), or raise exactness above {exactness:g}"
         )
     return free
+
+
+def _check_moved(rows: Tensor, change: LowRank) -> None:
+    """Raise ``ValueError`` for an edit that erases nothing, or ruins the model.
+
+    ``rows`` is the ``row_gram`` of the concepts.
+    """
+    down, up = change.down.to(rows.device), change.up.to(rows.device)
+    largest = float(up.abs().max()) if up.numel() else 0.0
+    up = up / (largest or 1.0)  # squares of float32 overflow
+    moved = ((up.T @ up) * (down @ rows.to(down.dtype) @ down.T)).sum().clamp(min=0)
+    share = largest * float(moved.double().sqrt() / rows.trace().sqrt())
+    if not share >= LEAST_MOVED:
+        raise ValueError(
+            f"with these settings what is read for the concepts changes by {share:.1g} of itself, so nothing would be "
+            "erased; raise erase_scale or amplification, lower ridge or preserve_scale, or list fewer prompts (exactly)"
+        )
+    if not share <= MOST_MOVED:
+        raise ValueError(
+            f"with these settings what is read for the concepts changes {share:.1g} times, which would ruin the model; "
+            "lower amplification, or raise ridge"
+        )
 
 
 def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:

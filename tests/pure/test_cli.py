@@ -278,6 +278,18 @@ def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     torch.testing.assert_close(Erasure.load(out).deltas[name].dense(), found.deltas[name].dense(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("common", [[], ["--no-common"]])
+def test_statistics_that_are_saved_change_no_erasure(fake: FakeModel, tmp_path: Path, common: list[str]) -> None:
+    one, two, kept = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "kept"))
+    erase = ["erase", "--model", "toy", "--concept", "cat", *common, "--out"]
+    assert cli.main([*erase, str(one)]) == 0
+    assert cli.main([*erase, str(two), "--save-statistics", str(kept)]) == 0
+    plain, found = Erasure.load(one), Erasure.load(two)
+    assert plain.origins == found.origins
+    for name, delta in plain.deltas.items():
+        torch.testing.assert_close(found.deltas[name].dense(), delta.dense())
+
+
 def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     kept = save_statistics(gather_statistics(fake, "cat", [""]), tmp_path / "s.safetensors")
     erase = ["erase", "--model", "toy", "--out", tmp_path / "a.safetensors"]

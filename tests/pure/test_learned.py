@@ -328,8 +328,18 @@ def test_doco_needs_an_anchor() -> None:
 
 
 def test_doco_waits_for_its_discriminator() -> None:
-    untouched = dense(run_doco(FakeModel(), steps=4, warm_up=0.99))
-    assert all(float(change.abs().max()) == 0 for change in untouched.values())
+    """The first update of Adam moves every weight by the learning rate: there is one, after three quiet steps."""
+    once = dense(run_doco(FakeModel(), steps=4, warm_up=0.75, learning_rate=1e-3))
+    assert max(float(change.abs().max()) for change in once.values()) == pytest.approx(1e-3, rel=1e-2)
+    with pytest.raises(ValueError, match="warm_up 0.99 leaves none of 4 steps"):
+        run_doco(FakeModel(), steps=4, warm_up=0.99)
+
+
+@METHODS
+def test_training_that_changes_nothing_is_an_error(run: Callable) -> None:
+    for rank in (None, 2):
+        with pytest.raises(TrainingError, match="changed nothing; raise the learning rate"):
+            run(FakeModel(), learning_rate=1e-12, rank=rank)
 
 
 def test_doco_losses_by_hand() -> None:

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from erasure_core import Concept, Erasure, gathering, rece
+from erasure_core import Concept, Erasure, common_concepts, gathering, rece
 from erasure_core.closed_form import PairSums, RowPairs, gram_matrix
 from erasure_core.gathering import extended, gather_statistics, restored, updated
-from erasure_core.methods.rece import RecePreset, erase_statistics, solve
+from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, solve
 from erasure_core.model import CONTEXT
 from erasure_core.statistics import EntryStatistics, Statistics
 from erasure_core.statistics_files import StatisticsFileError, load_statistics, save_statistics
@@ -240,3 +240,27 @@ def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
         load_statistics(path)
     with pytest.raises(FileNotFoundError):
         load_statistics(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize("preserve", [[], ["wolf"]])
+def test_one_erasure_with_statistics_and_without(model: FakeModel, common: bool, preserve: list[str]) -> None:
+    concepts = [Concept("cat"), Concept("bird", "owl")]
+    prompts = [*(common_concepts(concepts) if common else []), *preserve]
+    whole = rece(model, concepts, preserve=prompts, loops=2, regularization=0.1)
+    found, known = rece_with_statistics(model, concepts, SETTINGS, preserve=preserve, common=common)
+    again = erase_statistics(model, known, SETTINGS)
+    first = rece_with_statistics(model, concepts[:1], SETTINGS, common=common)[1]
+    added, _ = rece_with_statistics(
+        model, concepts[1:], SETTINGS, preserve=preserve, common=common, statistics=first
+    )  # fmt: skip
+    for other in (found, again, added):
+        torch.testing.assert_close(change(other), change(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_the_empty_prompt_stands_in_where_nothing_is_preserved(model: FakeModel) -> None:
+    first = rece_with_statistics(model, [Concept("cat")], SETTINGS)[1]
+    assert first.preserve == ("",)
+    assert updated(first, model, preserve=["wolf"], common=False).preserve == ("wolf",)
+    only = gather_statistics(model, "cat", ["dog"])
+    assert updated(only, model, [Concept("dog")], common=False).preserve == ("",)
