@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .names import shown
+from .names import folded, key, shown, spelled, unreadable
+from .syntax import arrow_in, doubts, wrong
+
+log = logging.getLogger(__name__)
 
 ARROW = "->"
 EMPTY_TARGET = " "  # the prompt of a concept that nothing in particular takes the place of
 SHOWN = 20  # names that a sentence lists
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
-LOOKALIKE_ARROWS = re.compile(r"=>|-->|->>|[–—]>|→|⇒|⟶|>>|\||(?<!-)>")
+PARTED = re.compile(rf"(?<!\S){ARROW}(?!\S)")
 
 
 class ConceptError(ValueError):
@@ -28,34 +32,40 @@ class Concept:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.instead, str):
-            raise ConceptError(f"a concept is text, not {self.name!r} -> {self.instead!r}")
-        object.__setattr__(self, "name", self.name.strip())
-        object.__setattr__(self, "instead", self.instead.strip())
+            raise ConceptError(f"a concept is text, not {shown(repr(self.name))} -> {shown(repr(self.instead))}")
+        for text in (self.name, self.instead):
+            check_text(text, f"the concept '{shown(text)}'")
+        object.__setattr__(self, "name", spelled(self.name))
+        object.__setattr__(self, "instead", spelled(self.instead))
         if not self.name:
             raise ConceptError("a concept needs a name, for example 'van gogh -> art' or just 'van gogh'")
-        if self.name.casefold() == self.instead.casefold():
-            raise ConceptError(f"'{self}' maps a concept to itself; name something else after '{ARROW}'")
+        if folded(self.name) == folded(self.instead):
+            raise ConceptError(f"'{shown(str(self))}' maps a concept to itself; name something else after '{ARROW}'")
 
     def __str__(self) -> str:
         return f"{self.name} {ARROW} {self.instead}" if self.instead else self.name
 
 
-def parse_concepts(text: str, what: str = "concepts") -> list[Concept]:
+def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str | None = None) -> list[Concept]:
     """Read one concept a line; blank lines, and comments that begin with ``#``, are passed over.
 
-    ``what`` is how errors call the text. Raises ``ConceptError`` quoting the line for an empty name, an unknown
-    separator, a concept that is mapped to itself or listed twice, and when no line holds a concept.
+    ``what`` is how errors call the text; at a ``separator``, as a comma, lines are split too. Raises ``ConceptError``
+    quoting the line for an empty name, for what looks like an arrow, a weight or a LoRA, for a concept that is mapped
+    to itself or listed twice, and when no line holds a concept; warns of a name that looks like a list, or that text
+    encoders read otherwise than its writer may mean.
     """
     concepts: dict[str, Concept] = {}
-    lines = list(_lines(text, what))
+    lines, told = list(_lines(text, what)), _Doubts()
     for number, line in lines:
-        where = f"line {number} of {what}, '{_short(line)}'," if len(lines) > 1 else None
-        concept = _parse_line(line, where)
-        earlier = concepts.setdefault(concept.name.casefold(), concept)
-        if earlier is not concept:
-            raise ConceptError(f"{where} lists '{concept.name}' a second time")
+        for part in _parts(line, separator):
+            where = f"line {number} of {what}, '{shown(part)}'," if len(lines) > 1 else None
+            concept = _parse_line(part, where, told)
+            earlier = concepts.setdefault(concept.name, concept)
+            if earlier is not concept:
+                raise ConceptError(f"{where or what} lists '{shown(concept.name)}' a second time")
     if not concepts:
         raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
+    told.log()
     return list(concepts.values())
 
 
@@ -75,13 +85,14 @@ def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]
     if isinstance(prompts, str):
         if len(prompts.splitlines()) > 1:
             raise ConceptError(f"{what} is one text of several lines; pass a list, as parse_prompts makes of lines")
-        return [prompts]
+        prompts = [prompts]
     if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
         raise ConceptError(f"{what} is text or a list of texts, not {shown(prompts)}")
     found = list(prompts)
     for one in found:
         if not isinstance(one, str):
             raise ConceptError(f"{what} lists {shown(one)}, which is not text")
+        check_text(one, f"{what} lists '{shown(one)}', which")
     return found
 
 
@@ -90,17 +101,22 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     if isinstance(concepts, str):
         return parse_concepts(concepts)
     if isinstance(concepts, Concept):
-        return [concepts]
+        concepts = [concepts]
     if not isinstance(concepts, Iterable):
-        raise ConceptError(f"concepts is text or a list of concepts, not {concepts!r}")
-    parsed = [_parse_line(_without_comment(one)) if isinstance(one, str) else one for one in concepts]
+        raise ConceptError(f"concepts is text or a list of concepts, not {shown(repr(concepts))}")
+    told = _Doubts()
+    parsed = [_parse_line(_without_comment(one), None, told) if isinstance(one, str) else one for one in concepts]
     if not parsed:
         raise ConceptError("concepts is empty: name at least one concept to erase")
     seen: set[str] = set()
     for concept in parsed:
-        if concept.name.casefold() in seen:
-            raise ConceptError(f"'{concept.name}' is listed twice")
-        seen.add(concept.name.casefold())
+        if not isinstance(concept, Concept):
+            raise ConceptError(f"a concept is text, not {shown(repr(concept))}")
+        if concept.name in seen:
+            raise ConceptError(f"'{shown(concept.name)}' is listed twice")
+        _check_target(concept, f"the concept '{shown(str(concept))}'")
+        seen.add(concept.name)
+    told.log()
     return parsed
 
 
@@ -112,13 +128,15 @@ def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: st
     return found
 
 
-def bare(name: str) -> str:
-    """What tells names apart: without capitals and without an article before them."""
-    return re.sub(r"^(an?|the)\s+(?=\S)", "", name.strip().casefold())
+def check_text(text: str, where: str) -> None:
+    """Raise ``ConceptError`` for a character that no prompt can have."""
+    found = unreadable(text)
+    if found:
+        raise ConceptError(f"{where} has '{shown(found)}', which is not text; take it out, and save files as UTF-8")
 
 
 def quoted(names: Sequence[str]) -> str:
-    return shortened([f"'{name}'" for name in names])
+    return shortened([f"'{shown(name)}'" for name in names])
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -126,19 +144,22 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
 
 
-def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
+def decoded(text: str | bytes, what: str) -> str:
+    """Text as it was typed, or as the bytes of a file hold it; ``what`` is how errors call it."""
     if not isinstance(text, str | bytes):
-        raise ConceptError(f"{what} is text, not {text!r}")
+        raise ConceptError(f"{what} is text, not {shown(repr(text))}")
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ConceptError(f"{what} is not UTF-8 text: {error}; save it as UTF-8") from error
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # halves of characters become \ufffd
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass").lstrip("\ufeff")  # joins halves
+
+
+def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
+    for number, line in enumerate(decoded(text, what).splitlines(), start=1):
         line = _without_comment(line) if not line.strip().startswith("#") else ""
-        if "\x00" in line or "\ufffd" in line:
-            raise ConceptError(f"line {number} of {what}, '{_short(line)}', is not UTF-8 text; save it as UTF-8")
+        check_text(line, f"line {number} of {what}, '{shown(line)}',")
         if line:
             yield number, line
 
@@ -147,27 +168,60 @@ def _without_comment(line: str) -> str:
     return COMMENT.sub("", line).strip()
 
 
-def _parse_line(line: str, where: str | None = None) -> Concept:
-    where = where or f"the concept '{_short(line)}'"
-    name, *rest = line.split(ARROW)
+def _parts(line: str, separator: str | None) -> list[str]:
+    parts = line.split(separator) if separator else [line]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:
+    where = where or f"the concept '{shown(line)}'"
+    check_text(line, where)
+    name, *rest = PARTED.split(line)
     if len(rest) > 1:
         raise ConceptError(f"{where} has more than one '{ARROW}'; write 'concept {ARROW} what to draw instead'")
-    stray = LOOKALIKE_ARROWS.search(line)
-    if stray:
-        raise ConceptError(f"{where} has the unknown separator '{stray[0]}'; write '{ARROW}'")
     if not line.strip():
         raise ConceptError("the concept is empty; name one, for example 'van gogh -> art' or just 'van gogh'")
     if rest and not rest[0].strip():
         raise ConceptError(f"{where} names nothing after '{ARROW}'; say what to draw instead, or leave it out")
     if not name.strip():
         raise ConceptError(f"{where} names no concept before '{ARROW}'")
-    if rest and name.strip().casefold() == rest[0].strip().casefold():
+    for part in (name, *rest):
+        _check_arrows(part, where)
+        problem = wrong(part)
+        if problem:
+            raise ConceptError(f"{where} {problem}")
+    if rest and folded(name) == folded(rest[0]):
         raise ConceptError(f"{where} maps a concept to itself; name something else after '{ARROW}'")
     concept = Concept(name, rest[0] if rest else "")
-    if " #" in " ".join(str(concept).split()):
-        raise ConceptError(f"{where} has '#' behind a space; a comment has a space behind its '#' too")
+    _check_target(concept, where)
+    told.of(where, name, *rest)
     return concept
 
 
-def _short(line: str) -> str:
-    return line if len(line) <= 80 else line[:77] + "..."
+def _check_target(concept: Concept, where: str) -> None:
+    if key(concept.name) == key(concept.instead):
+        raise ConceptError(f"{where} maps a concept to itself; name something else after '{ARROW}'")
+
+
+def _check_arrows(text: str, where: str) -> None:
+    found = arrow_in(text)
+    if found:
+        before, sign, after = (shown(part.strip()) for part in found)
+        right = f"'{before} {ARROW} {after}'" if before and after else f"'{ARROW}' with a space on both sides"
+        raise ConceptError(f"{where} has the unknown separator '{sign}'; write {right}")
+
+
+class _Doubts:
+    """What to warn of in a list: each kind once, with the first line that has it."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    def of(self, where: str, *texts: str) -> None:
+        for text in texts:
+            for kind, doubt in doubts(text):
+                self.found.setdefault(kind, []).append(f"{where.rstrip(',')} {doubt}")
+
+    def log(self) -> None:
+        for first, *others in self.found.values():
+            log.warning("%s%s.", first, f" (so do {len(others)} more)" if others else "")

@@ -19,10 +19,12 @@ from torch import Tensor
 from .concepts import Concept
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
+from .names import key
 from .sampling import generate
 from .toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
 from .toy.judge import Judge, Verdict
 from .toy.renders import load_renders, psnr
+from .vocabulary import without_style
 
 NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 BACKGROUND = 0.15  # how far a channel may be from the background's colour and still count as it
@@ -72,11 +74,13 @@ class Accuracy:
 def subject_of(concept: Concept | str) -> Subject:
     """The kind and name of a concept. Raises ``ValueError`` for one that the embedded model does not draw."""
     asked = str(concept.name if isinstance(concept, Concept) else concept).strip()
-    name = asked.casefold().removeprefix("in the style of ").removesuffix(" style").removesuffix(" background")
-    name = {other: known for known, other in SYNONYMS.items()}.get(name, name)
+    words = key(without_style(asked))
+    words = words[:-1] if len(words) > 1 and words[-1] in ("style", "background") else words
+    synonyms = {key(other): known for known, other in SYNONYMS.items()}
     for kind, names in NAMES.items():
-        if name in names:
-            return Subject(kind, name)
+        for name in names:
+            if name == synonyms.get(words) or key(name) == words:
+                return Subject(kind, name)
     known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
     raise ValueError(f"the embedded model does not draw '{asked}', so its erasure cannot be judged. It draws {known}")
 

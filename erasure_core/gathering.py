@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
-from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, bare, quoted, shortened
+from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, quoted, shortened
 from .erasure import erasures_of
 from .model import Callback, TextRows, TextToImageModel
+from .names import Named, Reads, distinct, finder, folded, reader, shown, spelled
 from .reading import Read, check_read
 from .statistics import EntryStatistics, Statistics
+from .syntax import wrong
 from .upstream import check_pair
 from .vocabulary import COMMON, common_concepts
+
+log = logging.getLogger(__name__)
 
 PART = 16  # prompts encoded between two reports of progress
 
@@ -35,8 +40,10 @@ def gather_statistics(
     Rows stay as they are while they are fewer than they are wide. Raises ``ValueError`` for a prompt to preserve that
     names nothing but a concept, and for one longer than the window.
     """
-    preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
-    return _gather(model, as_concepts(concepts), preserve, exactly, name_only, callback)
+    concepts, reads = as_concepts(concepts), reader(model)
+    preserve, exactly = _prompts(preserve, "preserve", reads), _prompts(exactly, "exactly", reads)
+    _check(concepts, preserve, exactly, reads)
+    return _gather(model, concepts, preserve, exactly, name_only, callback)
 
 
 def extended(
@@ -53,27 +60,31 @@ def extended(
     A prompt that was preserved and names a new concept is no longer preserved.
     Raises ``ValueError`` for a concept that is held with something else to draw instead, and for other text encoders.
     """
-    concepts = as_concepts(concepts) if concepts else []
-    preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
-    held = {concept.name.casefold(): concept for concept in statistics.concepts}
+    concepts, reads = as_concepts(concepts) if concepts else [], reader(model)
+    held = {reads(concept.name): concept for concept in statistics.concepts}
     for concept in concepts:
-        known = held.get(concept.name.casefold(), concept)
-        if known.instead != concept.instead:
+        known = held.get(reads(concept.name), concept)
+        if reads(known.instead) != reads(concept.instead):
             raise ValueError(f"the statistics hold '{known}', not '{concept}'; take '{known.name}' back first")
-    names = {bare(concept.name) for concept in concepts}
-    named = [prompt for prompt in statistics.preserve if bare(prompt) in names]
+    names = Named([concept.name for concept in concepts], reads)
+    named = [prompt for prompt in statistics.preserve if names.alone_in(prompt)]
     if named:
         statistics -= _gather(model, (), named, (), statistics.name_only, callback)
-    check_preserve(
-        (*statistics.concepts, *concepts), (*statistics.preserve, *preserve), (*statistics.exactly, *exactly)
-    )
-    return statistics + _gather(
-        model,
-        [concept for concept in concepts if concept.name.casefold() not in held],
-        [prompt for prompt in distinct(preserve) if prompt not in statistics.preserve],
-        [prompt for prompt in distinct(exactly) if prompt not in statistics.exactly],
-        statistics.name_only,
-        callback,
+    new = [concept for concept in concepts if reads(concept.name) not in held]
+    preserve = distinct([*statistics.preserve, *_prompts(preserve, "preserve", reads)], reads)
+    exactly = distinct([*statistics.exactly, *_prompts(exactly, "exactly", reads)], reads)
+    _check((*statistics.concepts, *new), preserve, exactly, reads)
+    kept, exempt = (set(map(reads, prompts)) for prompts in (statistics.preserve, statistics.exactly))
+    return statistics.plus(
+        _gather(
+            model,
+            new,
+            [prompt for prompt in preserve if reads(prompt) not in kept],
+            [prompt for prompt in exactly if reads(prompt) not in exempt],
+            statistics.name_only,
+            callback,
+        ),
+        reads,
     )
 
 
@@ -90,19 +101,27 @@ def restored(
     ``names`` may say what to draw instead, as concepts do. Raises ``ValueError`` for one that is not held, and for
     other text encoders.
     """
-    concepts, preserve = held_concepts(statistics, names), as_prompts(preserve, "preserve")
+    concepts, preserve = held_concepts(statistics, names), _prompts(preserve, "preserve", reader(model))
     return statistics - _gather(model, concepts, preserve, (), statistics.name_only, callback, check=False)
 
 
 def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:
-    """The concepts of these names, or as they are written with what to draw instead. Raises ``ValueError``."""
-    held = {name.casefold(): concept for concept in statistics.concepts for name in (concept.name, str(concept))}
-    names = distinct(as_prompts(names, "names"))
-    missing = [name for name in names if name.casefold() not in held]
+    """The concepts of these names, or as they are written with what to draw instead.
+
+    Raises ``ValueError`` for a name that is not held, and for one that may be several.
+    """
+    held = {name: concept for concept in statistics.concepts for name in (concept.name, str(concept))}
+    find, names = finder(held), as_prompts(names, "names")
+    found = {name: list(dict.fromkeys(held[one] for one in find(name))) for name in names}
+    missing = [name for name, concepts in found.items() if not concepts]
     if missing:
         known = shortened([str(concept) for concept in statistics.concepts]) or "none"
         raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {known}")
-    return list(dict.fromkeys(held[name.casefold()] for name in names))
+    for name, concepts in found.items():
+        if len(concepts) > 1:
+            several = quoted([str(concept) for concept in concepts])
+            raise ValueError(f"'{shown(name)}' may be each of {several} in the statistics; write it as they do")
+    return list(dict.fromkeys(concept for concepts in found.values() for concept in concepts))
 
 
 def updated(
@@ -122,8 +141,9 @@ def updated(
     is preserved where nothing else is. Raises ``ValueError`` for a concept that is taken back and added as it was.
     """
     concepts = as_concepts(concepts) if concepts else []
-    back = held_concepts(statistics, as_prompts(restore, "restore"))
-    both = [str(concept) for concept in concepts if concept in back]
+    back, reads = held_concepts(statistics, as_prompts(restore, "restore")), reader(model)
+    taken = {(reads(concept.name), reads(concept.instead)) for concept in back}
+    both = [str(concept) for concept in concepts if (reads(concept.name), reads(concept.instead)) in taken]
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
     erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
@@ -148,18 +168,52 @@ def _probe(rows: Sequence[TextRows]) -> Tensor:
     return rows[-1].rows[-1].float().cpu().clone()
 
 
-def distinct(prompts: Iterable[str]) -> list[str]:
-    """Each prompt once, without space around it."""
-    return list(dict.fromkeys(prompt.strip() for prompt in prompts))
-
-
-def check_preserve(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
+def check_preserve(
+    concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = (), reads: Reads = folded
+) -> None:
     """Raise ``ValueError`` for a prompt that names nothing but what is to be erased."""
-    erased = {bare(concept.name) for concept in concepts}
+    erased = Named([concept.name for concept in concepts], reads)
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
-        for prompt in distinct(prompts):
-            if bare(prompt) in erased:
-                raise ValueError(f"{what} lists '{prompt}', which is to be erased; take it out of one of the two lists")
+        for prompt in as_prompts(prompts, what):
+            if erased.alone_in(prompt):
+                named = shown(spelled(prompt))
+                raise ValueError(f"{what} lists '{named}', which is to be erased; take it out of one of the two lists")
+
+
+def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
+    """Warn of prompts that name what is to be erased among other things: they hold part of it in place."""
+    erased = Named([concept.name for concept in concepts])
+    for what, prompts in (("preserve", preserve), ("exactly", exactly)):
+        naming = [prompt for prompt in prompts if erased.within(prompt)]
+        if naming:
+            name, more = erased.within(naming[0]), f" (so do {len(naming) - 1} more)" if len(naming) > 1 else ""
+            log.warning(
+                "%s lists '%s', which names '%s'%s: part of what is to be erased is held in place.",
+                what, naming[0], name, more,
+            )  # fmt: skip
+
+
+def _prompts(prompts: Iterable[str] | str, what: str, reads: Reads) -> list[str]:
+    """In one spelling, each once. Raises ``ValueError`` for what no text encoder is meant to read."""
+    found = as_prompts(prompts, what)
+    for prompt in found:
+        problem = wrong(prompt)
+        if problem:
+            raise ValueError(f"{what} lists '{shown(prompt)}', which {problem}")
+    return distinct(found, reads)
+
+
+def _check(concepts: Sequence[Concept], preserve: Sequence[str], exactly: Sequence[str], reads: Reads) -> None:
+    """What only a text encoder can tell of names, and what is to be preserved of that which is to be erased."""
+    seen: dict[Hashable, Concept] = {}
+    for concept in concepts:
+        earlier = seen.setdefault(reads(concept.name), concept)
+        if earlier is not concept:
+            raise ValueError(
+                f"'{earlier.name}' and '{concept.name}' are the same to this text encoder; list one of the two"
+            )
+    check_preserve(concepts, preserve, exactly, reads)
+    warn_of_names(concepts, preserve, exactly)
 
 
 def _gather(
@@ -171,9 +225,6 @@ def _gather(
     callback: Callback | None,
     check: bool = True,
 ) -> Statistics:
-    preserve, exactly = distinct(preserve), distinct(exactly)
-    if check:
-        check_preserve(concepts, preserve, exactly)
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
     mentioned = [prompt for pair in pairs for prompt in pair]
     known = erasures_of(model) if check else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -85,6 +85,12 @@ class TextToImageModel(Protocol):
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         """For each prompt what the layers of each text entry read, by the entry's name.
+
+        Raises ``ValueError`` for a prompt longer than the window.
+        """
+
+    def reads(self, prompt: str) -> Hashable:
+        """What all text encoders get of a prompt, as tokens: equal for prompts that they cannot tell apart.
 
         Raises ``ValueError`` for a prompt longer than the window.
         """

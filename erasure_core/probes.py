@@ -11,7 +11,7 @@ from torch import Tensor
 from .concepts import Concept, as_prompts
 from .model import TextToImageModel
 from .prompts import wordings
-from .vocabulary import COMMON, STYLE, sharing_no_word
+from .vocabulary import COMMON, STYLE, sharing_no_word, without_style
 
 ERASED, NEIGHBOUR, FAR = "erased", "neighbour", "far"
 GROUPS = (ERASED, NEIGHBOUR, FAR)
@@ -43,10 +43,10 @@ def probes(
     """
     if count < 1:
         raise ValueError(f"there must be at least 1 neighbour, got {count}")
-    name = concept.strip().removeprefix(STYLE)
-    if not name:
+    if not concept.strip():
         raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
     among, more = as_prompts(among, "among"), as_prompts(more, "more")
+    (name,) = as_prompts(without_style(concept), "concept")
     others = sharing_no_word([Concept(name)], among)
     own = [other for other in others if other.startswith(STYLE) == (kind == "style")]
     objects = [other for other in others if not other.startswith(STYLE)]

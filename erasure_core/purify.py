@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
+from .names import Named
 from .sampling import ddim, invert
 
 
@@ -56,8 +57,7 @@ def purify(
 
 def names_a_concept(prompt: str, erasure: Erasure) -> bool:
     """Whether a prompt for ``purify`` names what the erasure erases, as it should; the empty one stands for it."""
-    text = prompt.casefold()
-    return not text.strip() or any(concept.name.casefold() in text for concept in erasure.concepts)
+    return not prompt.strip() or Named([concept.name for concept in erasure.concepts]).within(prompt) is not None
 
 
 def check_settings(model: TextToImageModel, images: Tensor, steps: int, guidance: float) -> None:

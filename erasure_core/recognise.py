@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .concepts import as_prompts
+from .concepts import Concept, as_prompts
 from .evaluation import subject_of
 from .toy.judge import Judge
-from .vocabulary import COMMON, STYLE
+from .vocabulary import COMMON, STYLE, sharing_no_word, without_style
 
 WORDING = "a picture of {}"
 
@@ -53,7 +53,10 @@ class ToyRecogniser:
 
 
 class ClipRecogniser:
-    """Zero-shot: a picture shows a concept that is nearer to it than every rival, the common concepts of its kind."""
+    """Zero-shot: a picture shows a concept that is nearer to it than every rival.
+
+    Rivals are the common concepts of its kind that share no word with it.
+    """
 
     name = "CLIP, zero-shot"
 
@@ -75,8 +78,9 @@ class ClipRecogniser:
         concepts, seen = one_each(images, concepts), self._seen(images)
         found = []
         for index, concept in enumerate(concepts):
-            kind = concept.startswith(STYLE)
-            rivals = [one for one in self._rivals if one.startswith(STYLE) == kind and one != concept]
+            kind = concept.casefold().startswith(STYLE)
+            others = sharing_no_word([Concept(without_style(concept))], self._rivals)
+            rivals = [one for one in others if one.startswith(STYLE) == kind]
             texts = self._told([WORDING.format(one) for one in (concept, *rivals)])
             found.append(int((texts @ seen[index]).argmax()) == 0)
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .closed_form import PairSums, RowPairs
 from .concepts import Concept
+from .names import Reads, folded, shown, spelled
 
 SAME_ENCODER = 0.01  # at most, the relative difference of an encoder's rows between devices and precisions
 
@@ -67,13 +68,16 @@ class Statistics:
     name_only: bool = False
 
     def __add__(self, other: Statistics) -> Statistics:
+        """Of both, as ``plus`` where no text encoder is at hand, which might tell capitals apart."""
+        return self.plus(other)
+
+    def plus(self, other: Statistics, reads: Reads = folded) -> Statistics:
         """Of both. Raises ``ValueError`` for a concept or prompt that both hold, and for other text encoders."""
-        names = {concept.name.casefold() for concept in self.concepts}
-        twice = [concept.name for concept in other.concepts if concept.name.casefold() in names]
-        twice += [prompt for prompt in other.preserve if prompt in self.preserve]
-        twice += [prompt for prompt in other.exactly if prompt in self.exactly]
-        if twice:
-            raise ValueError(f"both statistics hold '{twice[0]}', which would count twice")
+        for kind in ("concepts", "preserve", "exactly"):
+            own = set(map(reads, self._texts(kind)))
+            twice = [text for text in other._texts(kind) if reads(text) in own]
+            if twice:
+                raise ValueError(f"both statistics hold '{shown(twice[0])}', which would count twice")
         return replace(
             self,
             entries=self._entries(other, 1),
@@ -86,11 +90,11 @@ class Statistics:
         """Without the other's. Raises ``ValueError`` for what is not held, and for other text encoders."""
         left = {}
         for kind in ("concepts", "preserve", "exactly"):
-            own, taken = getattr(self, kind), getattr(other, kind)
-            missing = [str(one) for one in taken if one not in own]
+            own, taken = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
+            missing = [text for text in taken if text not in own]
             if missing:
-                raise ValueError(f"the statistics do not hold '{missing[0]}' ({kind})")
-            left[kind] = tuple(one for one in own if one not in taken)
+                raise ValueError(f"the statistics do not hold '{shown(missing[0])}' ({kind})")
+            left[kind] = tuple(one for text, one in own.items() if text not in taken)
         return replace(self, entries=self._entries(other, -1), **left)
 
     def check_encoder(self, probes: Mapping[str, Tensor]) -> None:
@@ -104,6 +108,9 @@ class Statistics:
             same = probe.shape == entry.probe.shape
             if not same or float((probe - entry.probe).norm()) > SAME_ENCODER * float(entry.probe.norm()):
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
+
+    def _texts(self, kind: str) -> list[str]:
+        return [one.name if isinstance(one, Concept) else one for one in getattr(self, kind)]
 
     def _entries(self, other: Statistics, sign: int) -> dict[str, EntryStatistics]:
         if self.name_only != other.name_only:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .closed_form import LowRank, aligned_rows
-from .concepts import EMPTY_TARGET, Concept, bare, shortened
+from .concepts import EMPTY_TARGET, Concept, shortened
 from .erasure import Erasure, erasures_of
 from .model import TextRows, TextToImageModel
+from .names import key
 from .reading import Read
 
 
@@ -18,9 +19,9 @@ class ErasedAlreadyError(ValueError):
 def check_not_erased(model: TextToImageModel, concepts: Iterable[Concept]) -> None:
     """Raise ``ErasedAlreadyError`` for a concept that ``model`` carries an erasure of; only such are encoded."""
     known = erasures_of(model)
-    named = {_key(concept) for erasure in known for concept in erasure.concepts}
+    named = {_keys(concept) for erasure in known for concept in erasure.concepts}
     for concept in concepts:
-        if _key(concept) in named:
+        if _keys(concept) in named:
             check_pair(known, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
 
 
@@ -61,5 +62,5 @@ def _left(changes: Sequence[LowRank], read: TextRows, target: TextRows) -> float
     return float(way @ gone) / length if length else 1.0
 
 
-def _key(concept: Concept) -> tuple[str, str]:
-    return bare(concept.name), bare(concept.instead)
+def _keys(concept: Concept) -> tuple[tuple[str, ...], ...]:
+    return key(concept.name), key(concept.instead)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .concepts import Concept, as_concepts
+from .names import content, singular, spelled, words
 
 STYLE = "in the style of "
 COMMON: tuple[str, ...] = (
@@ -39,6 +40,12 @@ def known_concepts(toy: bool) -> tuple[str, ...]:
     return (*OBJECTS, *(STYLE + style for style in STYLES))
 
 
+def without_style(name: str) -> str:
+    """The name of a style without "in the style of" before it."""
+    name = spelled(name)
+    return name[len(STYLE) :] if name.casefold().startswith(STYLE) else name
+
+
 def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[str]:
     """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
     several = [concepts] if isinstance(concepts, str | Concept) else concepts
@@ -46,7 +53,9 @@ def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[s
 
 
 def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:
-    """Of ``among``, those that share no word with ``concepts``."""
-    erased = {word for concept in concepts for word in concept.name.casefold().split()}
-    erased -= {"a", "an", "the", "in", "of", "style", "on", "background"}
-    return [name for name in among if not erased & set(name.casefold().split())]
+    """Of ``among``, those that share no word with ``concepts``, whatever its capitals, number and punctuation.
+
+    Articles and the like count as no words, unless they are all that a name has.
+    """
+    erased = {word for concept in concepts for word in content(concept.name)}
+    return [name for name in among if not erased & set(map(singular, words(name)))]

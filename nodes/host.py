@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 
 import comfy.lora
@@ -66,6 +66,9 @@ class ComfyModel:
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         return self.text.encode(prompts).packed()
+
+    def reads(self, prompt: str) -> Hashable:
+        return self.text.reads(prompt)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import comfy.model_management
@@ -19,6 +19,7 @@ from ..erasure_core.segments import Token, encoders_of, last_content, split_rows
 from ..erasure_core.trace import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
 from .host import UNET, merged_weights
 from .host_carried import erasures_of
+from .host_text import identity
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class TracedText:
                 self._encoders[name] = _told(encoders_of, text.shape[-2], lengths, {"clip"})
         for leak in found.leaks:
             log.warning("%s also reaches %s, which is not edited: %s.", leak.text, leak.name, leak.reason)
+
+    def reads(self, prompt: str) -> Hashable:
+        """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
+        windows = self._tokens(prompt)
+        return tuple((name, tuple(identity(token[0]) for row in windows[name] for token in row)) for name in windows)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         """By the text's name, and that of the first layer where several maps edit what reads one text."""
@@ -99,9 +105,12 @@ class TracedText:
 
     def _encode(self, prompt: str) -> tuple[dict[str, list[Token]], list]:
         """A prompt's tokens by encoder, and its CONDITIONING as "CLIP Text Encode" makes it."""
-        windows = self.clip.tokenize(as_text(prompt), return_word_ids=True)
+        windows = self._tokens(prompt)
         bare = {name: [[token[:2] for token in row] for row in rows] for name, rows in windows.items()}
         return self._by_encoder(prompt, windows), self.clip.encode_from_tokens_scheduled(bare)
+
+    def _tokens(self, prompt: str) -> Mapping[str, list[list[tuple]]]:
+        return self.clip.tokenize(as_text(prompt), return_word_ids=True)
 
     def _by_encoder(self, prompt: str, windows: Mapping[str, list[list[tuple]]]) -> dict[str, list[Token]]:
         """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import comfy.model_management
 import torch
@@ -50,6 +51,12 @@ def pack(context: Tensor, pooled: Tensor | None) -> Tensor:
     return torch.cat([context, row[:, None].to(context)], 1)
 
 
+def identity(token) -> Hashable:
+    """What tells a token from others: its number, or what an embedding holds."""
+    data = token["data"] if isinstance(token, dict) else token
+    return sha256(data.detach().float().cpu().numpy().tobytes()).digest() if torch.is_tensor(data) else data
+
+
 class TextEncoders:
     """The text encoders of a CLIP; brackets in prompts are text, they set no weights.
 
@@ -85,6 +92,10 @@ class TextEncoders:
                 room = len(windows[0]) - 2
                 raise ValueError(f"'{prompt[:60]}...' is longer than the {room} tokens that CLIP takes; shorten it")
         return {name: tokens[name][0] for name in self.names}
+
+    def reads(self, prompt: str) -> Hashable:
+        """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
+        return tuple(tuple(identity(token[0]) for token in window) for window in self.windows_of(prompt).values())
 
     def _encode_one(self, windows: dict[str, Window]) -> tuple[Tensor, Tensor]:
         """One prompt at a time: of a batch ComfyUI gives the first pooled vector only."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -55,6 +55,9 @@ class DiffusersModel:
 
     def encode_tokens(self, ids: Tensor) -> Tensor:
         return self._text.encode_tokens(ids)
+
+    def reads(self, prompt: str) -> Hashable:
+        return self._text.reads(prompt)
 
     def tokenize(self, prompt: str) -> list[int]:
         return self._text.tokenize(prompt)

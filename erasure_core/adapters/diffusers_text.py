@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,9 @@ class TextEncoders:
         behind = ends.cumsum(1) - ends > 0
         padded = [torch.where(behind, one.pad_token_id, ids) for one in others]
         return self._encode(torch.stack([ids, *padded], 1))
+
+    def reads(self, prompt: str) -> Hashable:
+        return tuple(tuple(self._checked(prompt, tokenizer)) for tokenizer in self._tokenizers)
 
     def tokenize(self, prompt: str) -> list[int]:
         first = self._tokenizers[0]

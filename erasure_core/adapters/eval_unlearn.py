@@ -19,6 +19,7 @@ from ..concepts import parse_concepts
 from ..erasure import Erasure
 from ..evaluation import captions_for, subject_of
 from ..methods.registry import METHODS
+from ..names import finder
 from ..pictures import as_tensor
 from ..progress import Progress
 from ..recognise import ToyRecogniser
@@ -210,8 +211,8 @@ def _try_device(name: str) -> None:
 def _loaded(path: str, concept: str) -> Erasure:
     """From a file, which has to erase ``concept`` unless that is empty."""
     erasure = Erasure.load(path)
-    erased = {name.casefold() for one in erasure.concepts for name in (one.name, str(one))}
-    if concept and concept.strip().casefold() not in erased:
+    erased = finder(name for one in erasure.concepts for name in (one.name, str(one)))
+    if concept and not erased(concept):
         raise ValueError(f"{path} erases {', '.join(map(str, erasure.concepts))}, not '{concept}'")
     return erasure
 

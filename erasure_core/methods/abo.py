@@ -20,8 +20,10 @@ from torch import Tensor
 
 from ..concepts import Concept, as_prompts, single_concept
 from ..erasure import Erasure, Origin
+from ..gathering import check_preserve, warn_of_names
 from ..memory import check_room
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
+from ..names import reader
 from ..prompts import wordings
 from ..reading import check_readable
 from ..sampling import trajectories
@@ -100,8 +102,10 @@ def abo(
     )  # fmt: skip
     check_settings(settings, scope)
     named = single_concept(concept, "AbO")
-    concept = Concept(named.name, alternative or named.instead)
+    concept = single_concept(Concept(named.name, alternative or named.instead), "AbO")
     check_readable(model, concept)
+    check_preserve([concept], preserve, reads=reader(model))
+    warn_of_names([concept], preserve)
     generator = torch.Generator().manual_seed(seed)
     prompts = Prompts.of(model, kind, concept, preserve)
     states = _states(model, kind, concept, settings, seed, callback)

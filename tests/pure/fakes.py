@@ -51,19 +51,26 @@ class FakeModel:
         self.device = torch.device("cpu")
         self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
         self.free: int | None = None
+        self.cased = False  # whether it tells capitals apart, as T5 does
         self.alphas_cumprod = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        rows = [prompt.split() for prompt in prompts]
+        rows = [self._words(prompt) for prompt in prompts]
         for prompt, words in zip(prompts, rows, strict=True):
             if len(words) > self.tokens - 2:
                 raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
         context = torch.stack([self._context(words) for words in rows])
         return EncodedPrompts(context, tuple(len(words) for words in rows))
 
+    def _words(self, prompt: str) -> list[str]:
+        return (prompt if self.cased else prompt.casefold()).split()
+
+    def reads(self, prompt: str) -> tuple[str, ...]:
+        return tuple(self._words(prompt))
+
     def tokenize(self, prompt: str) -> list[int]:
         self.encode_prompts([prompt])
-        words = ["<start>", *prompt.split()]
+        words = ["<start>", *self._words(prompt)]
         padded = words + ["<end>"] * (self.tokens - len(words))
         return [vocabulary.setdefault(word, len(vocabulary)) for word in padded]
 

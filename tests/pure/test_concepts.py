@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from erasure_core.concepts import as_concepts, parse_prompts
 
 
 def test_lines_blank_lines_and_comments() -> None:
-    text = "\ufeff# mine\n\n  van gogh -> art \r\n\tcat\n  # cat\nhot-dog->a - b # mine\nc# \t #\n#5\n"
+    text = "\ufeff# mine\n\n  van gogh -> art \r\n\tcat\n  # cat\nhot-dog  ->\ta - b # mine\nc# \t #\n#5\n"
     assert parse_concepts(text) == [
         Concept("van gogh", "art"),
         Concept("cat"),
@@ -24,7 +25,7 @@ def test_lines_blank_lines_and_comments() -> None:
 
 
 def test_bytes_are_read_as_utf8() -> None:
-    assert parse_concepts("Café → x".replace("→", "->").encode()) == [Concept("Café", "x")]
+    assert parse_concepts("Café -> x".encode()) == [Concept("Café", "x")]
 
 
 @pytest.mark.parametrize(
@@ -37,20 +38,39 @@ def test_bytes_are_read_as_utf8() -> None:
         ("cat\n-> dog", "line 2 of concepts, '-> dog', names no concept"),
         ("cat -> dog -> bird", "the concept 'cat -> dog -> bird' has more than one '->'"),
         ("cat -> Cat", "^the concept 'cat -> Cat' maps a concept to itself; name something else after '->'$"),
-        ("cat\ndog\nCAT -> bird", "line 3 of concepts, 'CAT -> bird', lists 'CAT' a second time"),
-        ("agent #9", "the concept 'agent #9' has '#' behind a space"),
-        ("cat -> #9", "the concept 'cat -> #9' has '#' behind a space"),
-        ("cat => dog", "'cat => dog' has the unknown separator '=>'"),
-        ("cat --> dog", "the concept .*unknown separator '-->'"),
+        ("van  gogh -> van gogh", "maps a concept to itself"),
+        ("cat -> a cat", "maps a concept to itself"),
+        ("cats -> the cat's", "maps a concept to itself"),
+        ("cat\ndog\ncat  -> bird", "line 3 of concepts, 'cat  -> bird', lists 'cat' a second time"),
+        ("cat => dog", "the concept 'cat => dog' has the unknown separator '=>'; write 'cat -> dog'"),
+        ("cat->dog", "the concept 'cat->dog' has the unknown separator '->'; write 'cat -> dog'"),
+        ("cat ->dog", "unknown separator '->'; write 'cat -> dog'"),
+        ("cat-> dog", "unknown separator '->'; write 'cat -> dog'"),
+        ("cat->", "unknown separator '->'; write '->' with a space on both sides"),
+        ("cat --> dog", "unknown separator '-->'"),
         ("cat ->> dog", "unknown separator '->>'"),
         ("cat —> dog", "unknown separator '—>'"),
         ("cat → dog", "unknown separator '→'"),
-        ("cat | dog", "unknown separator '|'".replace("|", r"\|")),
+        ("cat→dog", "unknown separator '→'; write 'cat -> dog'"),
+        ("cat ➜ dog", "unknown separator '➜'"),
+        ("cat ＞ dog", "unknown separator '＞'"),
+        ("cat＞dog", "unknown separator '＞'"),
+        ("cat > dog", "unknown separator '>'"),
+        ("cat>dog", "unknown separator '>'"),
+        ("cat = dog", "unknown separator '='; write 'cat -> dog'"),
+        ("cat | dog", r"unknown separator '\|'"),
         ("cat >> dog", "unknown separator '>>'"),
+        ("cat => a dog -> bird", "unknown separator '=>'"),
+        ("cat -> dog => bird", "unknown separator '=>'"),
+        ("(dog:1.3)", r"sets a weight, '\(dog:1.3\)', and a name has none; write 'dog'$"),
+        ("a ((big dog:.5))", "sets a weight, .* write 'a .*big dog'$"),
+        ("[dog : -2] -> cat", "sets a weight"),
+        ("<lora:dog_v1:0.8>", "loads a file, '<lora:dog_v1:0.8>', and is no name"),
         (b"cat\xff\xfe", "concepts is not UTF-8 text"),
-        ("caf\ufffd", "line 1 .*not UTF-8"),
-        ("c\x00at", "line 1 .*not UTF-8"),
-        ("cat\nhalf an emoji \ud83d", "line 2 of concepts, 'half an emoji \ufffd', is not UTF-8"),
+        ("caf\ufffd", "the concept|line 1 of concepts, 'caf\ufffd', has '\ufffd', which is not text"),
+        ("c\x00at", r"line 1 of concepts, 'c\\x00at', has '\\x00', which is not text; take it out"),
+        ("cat\x1b[31m", r"has '\\x1b', which is not text"),
+        ("cat\nhalf an emoji \ud83d", r"line 2 of concepts, 'half an emoji \\ud83d', has '\\ud83d', which is not text"),
     ],
 )
 def test_lines_that_cannot_be_used(text: str | bytes, message: str) -> None:
@@ -81,6 +101,72 @@ def test_ten_thousand_lines() -> None:
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<cat-toy>", ">_<", "|_|", "tag #1", "<3", "i <3 cats", "=^.^=", "(>_<)", "a - b", "e – f", "c#",
+        "<toy>cat", "spider-man", "star wars: episode 4", "<|x|> y", "\U0001f498", "-",
+    ],
+)  # fmt: skip
+def test_names_that_are_no_arrows(name: str) -> None:
+    wanted = [Concept(name, "thing")]
+    assert parse_concepts(f"{name} -> thing") == parse_concepts(str(*wanted)) == wanted
+    assert as_concepts([name, "#1 fan"]) == [Concept(name), Concept("#1 fan")]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("cat, dog", "the concept 'cat, dog' looks like a list with ',' and is read as one name; write one"),
+        ("cat;dog", "looks like a list with ';'"),
+        ("cat、dog", "looks like a list with '、'"),
+        ("cat|dog", r"looks like a list with '\|'"),
+        ("cat\tdog", "looks like a list with a tab"),
+        ("cat=dog", "has '=' and is read as one name; write 'cat -> dog'"),
+        ("cat_ears", "has '_', which text encoders read too; write 'cat ears' if prompts do"),
+        ("cat_", "has '_'"),
+        ("bird -> cat_ears", "has '_'"),
+        ("(dog)", "has brackets, which are text in a name"),
+        ("link (zelda)", "has brackets"),
+        ("[dog]", "has brackets"),
+        ("cat\na, b\nc\nd, e", r"line 2 of concepts, 'a, b' looks like a list .* \(so do 1 more\)"),
+    ],
+)
+def test_names_that_may_be_meant_otherwise_are_told_of(text: str, warning: str, caplog) -> None:
+    assert parse_concepts(text)
+    (told,) = caplog.messages
+    assert re.search(warning, told) and told.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "text", ["cat", "tag #1", r"link \(zelda\)", "mr. robot", "cat's", ">_<", "dog,", "a\t->\tb", "f(x"]
+)
+def test_plain_names_are_not_told_of(text: str, caplog) -> None:
+    assert parse_concepts(text) and not caplog.messages
+
+
+def test_lines_are_split_when_asked() -> None:
+    cat_and_dog = [Concept("cat"), Concept("dog", "fox")]
+    assert parse_concepts("cat, dog -> fox ,", separator=",") == parse_concepts("cat; dog -> fox", separator=";")
+    assert parse_concepts("cat\t\tdog -> fox # mine\n", separator="\t") == cat_and_dog
+    with pytest.raises(ConceptError, match="concepts lists 'cat' a second time"):
+        parse_concepts("cat, cat", separator=",")
+
+
+def test_a_name_is_spelled_in_one_way() -> None:
+    assert Concept(" van \t gogh", r"mario \(series\)") == Concept("van gogh", "mario (series)")
+    assert Concept("cafe\u0301") == Concept("café")
+    with pytest.raises(ConceptError, match="'van gogh' is listed twice"):
+        as_concepts(["van  gogh", "van gogh"])
+    with pytest.raises(ConceptError, match="maps a concept to itself"):
+        Concept("Van  Gogh", "van gogh ")
+
+
+def test_capitals_may_be_listed_both() -> None:
+    """Some text encoders tell them apart; which, is known where one is at hand."""
+    assert parse_concepts("Van Gogh\nvan gogh") == as_concepts(["Van Gogh", "van gogh"])
+
+
 @pytest.mark.parametrize("name", ["", "  "])
 def test_a_concept_needs_a_name(name: str) -> None:
     with pytest.raises(ConceptError, match="needs a name"):
@@ -90,6 +176,16 @@ def test_a_concept_needs_a_name(name: str) -> None:
 def test_a_concept_is_text() -> None:
     with pytest.raises(ConceptError, match="is text, not 3"):
         Concept(3)
+    with pytest.raises(ConceptError, match="is text, not 3"):
+        as_concepts([3])
+
+
+@pytest.mark.parametrize("name", ["half \ud83d", "c\x00at", "\x1b[31m", "caf\ufffd"])
+def test_a_name_has_no_character_that_is_not_text(name: str) -> None:
+    for ask in (lambda: Concept(name), lambda: Concept("cat", name), lambda: as_concepts([name])):
+        with pytest.raises(ConceptError, match="which is not text") as caught:
+            ask()
+        assert str(caught.value).encode().decode().replace("\ufffd", "").isprintable()
 
 
 @given(st.text())
@@ -115,8 +211,8 @@ def test_concepts_from_what_a_caller_has() -> None:
     assert as_concepts("cat") == as_concepts(cat) == as_concepts([cat]) == as_concepts(["cat"]) == [cat]
     with pytest.raises(ConceptError, match="is empty"):
         as_concepts([])
-    with pytest.raises(ConceptError, match="'Cat' is listed twice"):
-        as_concepts([cat, "dog", "Cat"])
+    with pytest.raises(ConceptError, match="'cat' is listed twice"):
+        as_concepts([cat, "dog", " cat"])
 
 
 def test_prompts_are_listed_once() -> None:
@@ -124,7 +220,7 @@ def test_prompts_are_listed_once() -> None:
 
 
 def test_a_bad_prompt_names_the_input_that_it_came_by() -> None:
-    with pytest.raises(ConceptError, match="line 2 of preserve, 'caf\ufffd', is not UTF-8"):
+    with pytest.raises(ConceptError, match="line 2 of preserve, 'caf\ufffd', has '\ufffd', which is not text"):
         parse_prompts("lion\ncaf\ufffd", "preserve")
 
 

@@ -37,6 +37,8 @@ def gallery(*seen: tuple[str, str, str], asked: list[Caption]) -> Gallery:
     [
         ("cat", "object", "cat"), (" Kitten ", "object", "cat"), ("in the style of noto", "style", "noto"),
         ("noto style", "style", "noto"), ("blue background", "colour", "blue"), ("blue", "colour", "blue"),
+        ("cat's", "object", "cat"), ("the Kittens", "object", "cat"), ("In the  style of Noto", "style", "noto"),
+        ("cherry", "object", "cherries"), ("cat_", "object", "cat"),
     ],
 )  # fmt: skip
 def test_what_kind_a_concept_is(text: str, kind: str, name: str) -> None:

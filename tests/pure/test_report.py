@@ -94,6 +94,21 @@ def test_probes_are_near_and_far(model: FakeModel) -> None:
     assert groups["neighbour"] == order[:2] and groups["far"] == order[:1:-1]
 
 
+@pytest.mark.parametrize("name", ["cat's", "Cats", "a  cat", "cat_", "cat,"])
+def test_what_is_erased_is_no_neighbour_of_itself(model: FakeModel, name: str) -> None:
+    found = probes(model, name, among=("cat", "red cat", "dog", "cow"), count=1)
+    assert {one.concept for one in found if one.group != "erased"} == {"dog", "cow"}
+    styles = probes(model, "In the  Style of Monet's", "style", among=WORDS, count=1)
+    assert "in the style of monet" not in {one.concept for one in styles}
+    assert styles[0].concept == "in the style of Monet's"
+
+
+def test_probes_are_text(model: FakeModel) -> None:
+    for given in (("half \ud83d", []), ("cat", ["half \ud83d"])):
+        with pytest.raises(ValueError, match=r"lists 'half \\ud83d', which has '\\ud83d'"):
+            probes(model, given[0], among=WORDS, more=given[1])
+
+
 def test_probes_of_a_style(model: FakeModel) -> None:
     found = probes(model, "noto", "style", among=WORDS, count=3)
     near = [one for one in found if one.group == "neighbour"]
@@ -181,6 +196,9 @@ def test_clip_takes_the_nearest_of_a_kind() -> None:
     catlike, doglike = torch.tensor([0.9, 0.3, 2.0]), torch.tensor([0.2, 0.4, 0.0])
     images = torch.stack([catlike, doglike, doglike])[:, :, None, None]
     assert clip.shows(images, ["cat", "cat", "dog"]) == [True, False, True], "a style is no rival of an object"
+    asked = ["cat's", "Cats", "red cat"]
+    meanings.update(dict.fromkeys(asked, (0.9, -0.4, 0)))
+    assert clip.shows(images[[0] * 3], asked) == [True] * 3, "nor is a concept a rival of itself"
     assert clip.likeness(images[1:2], ["dog"]) == pytest.approx([2 / 5**0.5])
     with pytest.raises(ValueError, match="embedding of the images holds NaN"):
         clip.shows(images * float("nan"), ["cat"] * 3)

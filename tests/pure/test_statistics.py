@@ -183,6 +183,68 @@ def test_an_article_makes_no_other_concept(model: FakeModel) -> None:
     close(extended(first, model, [Concept("dog")]), gather_statistics(model, "cat\ndog", [""]))
 
 
+@pytest.mark.parametrize("name", ["CAT", "cats", "cat's", "cat.", "cat_", "a  cat", "The cat,"])
+def test_punctuation_and_number_make_no_other_concept(model: FakeModel, name: str) -> None:
+    for what in ("preserve", "exactly"):
+        with pytest.raises(ValueError, match=f"{what} lists '.*', which is to be erased"):
+            gather_statistics(model, name, **{what: ["a cat"]})
+        with pytest.raises(ValueError, match=f"{what} lists '.*', which is to be erased"):
+            gather_statistics(model, "cat", **{what: name})
+    later = extended(gather_statistics(model, "dog", ["", "cat"]), model, [Concept(name)])
+    assert later.preserve == ("",)
+
+
+def test_what_is_read_alike_counts_once(model: FakeModel) -> None:
+    once = gather_statistics(model, "cat", ["red  fish", "owl", "Red fish"], exactly=["a\tbird", "A bird"])
+    assert once.preserve == ("red fish", "owl") and once.exactly == ("a bird",)
+    close(once, gather_statistics(model, "cat", ["red fish", "owl"], exactly=["a bird"]))
+    close(extended(once, model, [Concept("Cat")], ["RED fish"], exactly=["A Bird"]), once)
+    with pytest.raises(ValueError, match="'van gogh' and 'Van Gogh' are the same to this text encoder; list one"):
+        gather_statistics(model, "van gogh\nVan Gogh")
+    with pytest.raises(ValueError, match="both statistics hold 'CAT'"):
+        once + gather_statistics(model, "CAT")
+    with pytest.raises(ValueError, match="both statistics hold 'OWL'"):
+        once + gather_statistics(model, "dog", ["OWL"])
+    assert updated(once, model, [Concept("dog")], restore=["Cat "], common=False).concepts == (Concept("dog"),)
+
+
+def test_capitals_count_where_the_text_encoder_reads_them(model: FakeModel) -> None:
+    model.cased = True
+    both = gather_statistics(model, "Van Gogh -> art\nvan gogh", ["owl", "Owl"])
+    assert len(both.concepts) == 2 and both.preserve == ("owl", "Owl")
+    close(extended(gather_statistics(model, "Van Gogh -> art", ["owl"]), model, [Concept("van gogh")], ["Owl"]), both)
+    close(restored(both, model, ["van  gogh"]), gather_statistics(model, "Van Gogh -> art", ["owl", "Owl"]))
+    with pytest.raises(ValueError, match="'VAN GOGH' may be each of 'Van Gogh -> art', 'van gogh' in the"):
+        restored(both, model, ["VAN GOGH"])
+    with pytest.raises(ValueError, match="'Cat' is both to be erased and to be restored"):
+        cats = gather_statistics(model, "Cat\ncat")
+        updated(cats, model, [Concept("Cat")], restore=["Cat"])
+
+
+def test_a_prompt_that_names_a_concept_among_other_things_is_told_of(model: FakeModel, caplog) -> None:
+    first = gather_statistics(model, "cat", ["two cats on a mat", "in the style of cat", "a concatenation"])
+    (told,) = caplog.messages
+    assert "preserve lists 'two cats on a mat', which names 'cat' (so do 1 more): part of" in told
+    caplog.clear()
+    extended(first, model, [Concept("mat")])
+    assert any("'two cats on a mat', which names" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["half \ud83d"], r"preserve lists 'half \\ud83d', which has '\\ud83d', which is not text"),
+        ([3], "preserve lists 3, which is not text"),
+        (3, "preserve is text or a list of texts, not 3"),
+        ("a (dog:1.3)", r"preserve lists 'a \(dog:1.3\)', which sets a weight"),
+    ],
+)
+def test_prompts_that_are_none(model: FakeModel, prompts, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gather_statistics(model, "cat", prompts)
+    assert gather_statistics(model, "cat", "a dog").preserve == ("a dog",)
+
+
 def test_statistics_that_cannot_be_erased(model: FakeModel) -> None:
     cat = gather_statistics(model, "cat", [""])
     with pytest.raises(ValueError, match="hold no concept"):
