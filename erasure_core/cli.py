@@ -11,6 +11,7 @@ from .concepts import Concept, as_concepts, parse_concepts, parse_prompts, short
 from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import held_concepts
+from .inputs import read_list
 from .methods.few_shot import TOWERS
 from .methods.rece import RecePreset, check_kind, rece_with_statistics
 from .methods.registry import METHODS
@@ -218,7 +219,7 @@ def report(args: argparse.Namespace) -> None:
 
 def _prompts(args: argparse.Namespace) -> list[str]:
     """Those of the file of --prompts."""
-    return parse_prompts(args.prompts.read_bytes(), str(args.prompts)) if args.prompts else []
+    return parse_prompts(read_list(args.prompts), str(args.prompts)) if args.prompts else []
 
 
 def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
@@ -326,7 +327,7 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
             return []
         raise ValueError("name a --concept, a file of --concepts, or --statistics to start from")
     if args.concepts is not None:
-        return parse_concepts(args.concepts.read_bytes(), str(args.concepts))
+        return parse_concepts(read_list(args.concepts), str(args.concepts))
     return as_concepts(args.concept)
 
 

@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
+from .names import shown
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_BYTES = 4 * 2**30  # of all pictures together
+SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # modes of a grey PNG of 16 bits
+PAPER = "white"  # behind what is transparent
 
 
 def picture_files(folder: Path) -> list[Path]:
     """Every picture file of ``folder``, by name. Raises ``ValueError`` when there is none."""
     if not folder.is_dir():
-        raise ValueError(f"images: there is no folder {folder}")
+        raise ValueError(f"images: there is no folder {shown(str(folder))}")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
     if not paths:
-        raise ValueError(f"images: {folder} holds no picture ({', '.join(ENDINGS)})")
+        raise ValueError(f"images: {shown(str(folder))} holds no picture ({', '.join(ENDINGS)})")
     return paths
 
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
-    """Pictures cut to their middle squares: ``[n, 3, size, size]`` in 0 to 1.
+    """Pictures cut to their middle squares, upright and on white where they are transparent: ``[n, 3, size, size]``.
 
-    Raises ``ValueError`` naming the file when one cannot be read.
+    Raises ``ValueError`` naming the file when one cannot be read or is not one picture, and for too many.
     """
+    most = MOST_BYTES // (3 * size * size * 4)
+    if len(paths) > most:
+        raise ValueError(f"images: there are {len(paths)} pictures, at most {most} fit at {size} x {size} pixels")
     return torch.stack([_load(path, size) for path in paths])
 
 
 def _load(path: Path, size: int) -> Tensor:
+    name = shown(path.name)
+    if not path.is_file():
+        raise ValueError(f"images: {name} is not a file")
     try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"images: {path.name} is not a readable picture: {error}") from error
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
+            with Image.open(path) as picture:
+                problem = _problem(picture)
+                square = None if problem else _square(picture, size)
+    except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
+        raise ValueError(f"images: {name} is not a readable picture: {shown(str(error), 300)}") from error
+    if square is None:
+        raise ValueError(f"images: {name} {problem}")
     return as_tensor(square)
+
+
+def _problem(picture: Image.Image) -> str | None:
+    """Why a file is not one picture in colours that are known."""
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a camera's JPEG with a preview behind it
+        return "is animated; save one frame of it"
+    if picture.mode in ("CMYK", "LAB", "HSV"):
+        return f"is in {picture.mode}, whose colours depend on a printer or a profile; save it in RGB"
+    return None
+
+
+def _square(picture: Image.Image, size: int) -> Image.Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in SIXTEEN_BITS:
+        upright = Image.fromarray((np.asarray(upright).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        paper = Image.new("RGBA", upright.size, PAPER)
+        upright = Image.alpha_composite(paper, upright)
+    return ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
 
 
 def as_tensor(picture: Image.Image) -> Tensor:

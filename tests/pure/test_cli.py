@@ -73,6 +73,8 @@ def test_what_users_get_wrong(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "preserve lists 'cat'" in fails(capsys, *erase, "--concept", "cat", "--preserve", "cat")
     assert "a b c d e f g" in fails(capsys, *erase, "--concept", "a b c d e f g")
     assert "list.txt: No such file" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
+    assert "zero is longer than 16 MiB" in fails(capsys, *erase, "--concepts", "/dev/zero")
+    assert "is a folder; name a text file" in fails(capsys, *erase, "--concepts", tmp_path)
     (tmp_path / "list.txt").write_bytes(b"cat\n\xff")
     assert "list.txt is not UTF-8" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
     (tmp_path / "list.txt").write_text("# none yet")
