@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from erasure_core import EncodedPrompts
-from erasure_core.model import CONTEXT, TextEntry, TextRows, context_rows
+from erasure_core.model import CONTEXT, POOLED, TextEntry, TextRows, context_rows
 
 LAYERS = {
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": 12,
@@ -24,12 +24,16 @@ LAYERS = {
 }
 
 
-def text_layers(width: int) -> dict[str, tuple[int, ...]]:
+def text_layers(width: int, tower: str = "text_encoder") -> dict[str, tuple[int, ...]]:
     parts = {"self_attn.q_proj.weight": (width, width), "mlp.fc1.weight": (width, width), "mlp.fc1.bias": (width,)}
     layers = range(2)
-    return {
-        f"text_encoder.text_model.encoder.layers.{i}.{name}": shape for i in layers for name, shape in parts.items()
-    }
+    return {f"{tower}.text_model.encoder.layers.{i}.{name}": shape for i in layers for name, shape in parts.items()}
+
+
+def text_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The same for every seed: models share their text encoders."""
+    shared = torch.Generator().manual_seed(77)
+    return {name: torch.randn(*shape, generator=shared) / 20 for name, shape in shapes.items()}
 
 
 vocabulary: dict[str, int] = {}  # ids of the words that were seen
@@ -46,8 +50,7 @@ class FakeModel:
     def __init__(self, seed: int = 0, width: int = 24, tokens: int = 8, prediction_type: str = "epsilon"):
         generator = torch.Generator().manual_seed(seed)
         self.weights = {name: torch.randn(out, width, generator=generator) for name, out in LAYERS.items()}
-        shared = torch.Generator().manual_seed(77)
-        self.text = {name: torch.randn(*shape, generator=shared) / 20 for name, shape in text_layers(width).items()}
+        self.text = text_weights(text_layers(width))
         self.device = torch.device("cpu")
         self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
         self.free: int | None = None
@@ -82,12 +85,16 @@ class FakeModel:
         return self.encode_prompts([self.text_of(row) for row in ids.tolist()]).context
 
     def _context(self, words: Sequence[str]) -> Tensor:
+        return self._states(words, "text_encoder", slice(self.context_dim))
+
+    def _states(self, words: Sequence[str], tower: str, columns: slice) -> Tensor:
+        """What a text encoder makes of those columns of the embeddings."""
         padded = ["<start>", *words] + ["<end>"] * (self.tokens - 1 - len(words))
-        heard = torch.stack([self._embedding(word) for word in padded]).cumsum(0)
-        places = torch.stack([self._embedding(f"<{place}>") for place in range(self.tokens)])
+        heard = torch.stack([self._embedding(word)[columns] for word in padded]).cumsum(0)
+        places = torch.stack([self._embedding(f"<{place}>")[columns] for place in range(self.tokens)])
         states = torch.tanh(heard / 2 + places / 4)
         for layer in range(2):
-            part = f"text_encoder.text_model.encoder.layers.{layer}"
+            part = f"{tower}.text_model.encoder.layers.{layer}"
             states = states + states @ self.text[f"{part}.self_attn.q_proj.weight"].T
             states = states + states @ self.text[f"{part}.mlp.fc1.weight"].T + self.text[f"{part}.mlp.fc1.bias"]
         return states
@@ -138,6 +145,90 @@ class FakeModel:
             yield
         finally:
             self.weights = originals
+
+
+class TwoTowers(FakeModel):
+    """As SDXL: two text encoders side by side, of which the second also gives a pooled vector that a layer reads.
+
+    The pooled vector is a last row of the context, filled up with zeros.
+    """
+
+    LABEL = "unet.add_embedding.linear_1.weight"
+    POOLED_WIDTH, SIZES = 10, 4
+
+    def __init__(self, seed: int = 0, **settings):
+        super().__init__(seed, **settings)
+        label = torch.randn(14, self.POOLED_WIDTH + self.SIZES, generator=torch.Generator().manual_seed(seed + 1))
+        self.weights[self.LABEL] = label
+        half = self.context_dim // 2
+        self.text = text_weights(text_layers(half) | text_layers(half, "text_encoder_2"))
+
+    def _context(self, words: Sequence[str]) -> Tensor:
+        half = self.context_dim // 2
+        first = self._states(words, "text_encoder", slice(half))
+        second = self._states(words, "text_encoder_2", slice(half, self.context_dim))
+        pooled = torch.zeros(1, self.context_dim - self.POOLED_WIDTH)
+        pooled = torch.cat([second[1 + len(words)][None, : self.POOLED_WIDTH], pooled], 1)
+        return torch.cat([torch.cat([first, second], 1), pooled])
+
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        cross = {name: weight for name, weight in self.weights.items() if name != self.LABEL}
+        label = TextEntry({self.LABEL: self.weights[self.LABEL]}, columns=(0, self.POOLED_WIDTH))
+        return {CONTEXT: TextEntry(cross), POOLED: label}
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        encoded = self.encode_prompts(prompts)
+        each = zip(encoded.context, encoded.last_content, strict=True)
+        return [
+            {CONTEXT: (TextRows(rows[:-1], last),), POOLED: (TextRows(rows[-1:, : self.POOLED_WIDTH], 0),)}
+            for rows, last in each
+        ]
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        cross = [weight for name, weight in self.weights.items() if name != self.LABEL]
+        pull = torch.stack([(context[:, :-1] @ weight.T).mean((1, 2)) for weight in cross]).sum(0)
+        label = torch.cat([context[:, -1, : self.POOLED_WIDTH], torch.ones(len(latents), self.SIZES)], 1)
+        pull = pull + (label @ self.weights[self.LABEL].T).mean(1)
+        return 0.5 * latents + 0.1 * pull[:, None, None, None] + timesteps[:, None, None, None] / 1000
+
+
+class Ragged(FakeModel):
+    """As SD3 and its like: layers read the rows of two encoders one after the other; the second gives no padding."""
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        encoded = self.encode_prompts(prompts)
+        each = zip(encoded.context, encoded.last_content, strict=True)
+        return [{CONTEXT: (TextRows(rows, last), TextRows(rows[: last + 2].flip(1), last))} for rows, last in each]
+
+
+class Uneven(FakeModel):
+    """Every layer pulls the latents in a pattern of its own, so that gradients differ by layer and by latents."""
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        draws = torch.Generator().manual_seed(1)
+        found = 0.5 * latents + timesteps[:, None, None, None] / 1000
+        for weight in self.weights.values():
+            pattern = torch.randn(latents.shape[1:], generator=draws) * (1 + latents.tanh() / 2)
+            found = found + 0.3 * (context @ weight.T).sin().mean((1, 2))[:, None, None, None] * pattern
+        return found
+
+
+class Adam:
+    """Written out (arXiv 1412.6980)."""
+
+    def __init__(self, rate: float, first: float = 0.9, second: float = 0.999):
+        self.rate, self.decay, self.steps, self.moments = rate, (first, second), 0, {}
+
+    def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The new weights."""
+        (first, second), self.steps, new = self.decay, self.steps + 1, {}
+        for name, gradient in gradients.items():
+            m, v = self.moments.get(name, (0, 0))
+            m, v = first * m + (1 - first) * gradient, second * v + (1 - second) * gradient**2
+            self.moments[name] = m, v
+            m, v = m / (1 - first**self.steps), v / (1 - second**self.steps)
+            new[name] = (weights[name] - self.rate * m / (v.sqrt() + 1e-8)).detach()
+        return new
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

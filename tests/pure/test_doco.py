@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from pure.fakes import FakeModel
+from pure.fakes import Adam, Uneven
 from torch import Tensor
 from torch.func import functional_call
 
@@ -17,36 +17,6 @@ CONCEPT, ANCHOR = (
     [wording.format(name) for wording in ("{}", "a {}", "a photo of a {}", "a picture of the {}")]
     for name in ("red fish", "dog")
 )
-
-
-class Uneven(FakeModel):
-    """Every layer pulls the latents in a pattern of its own, so that the two gradients conflict in some layers only."""
-
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        draws = torch.Generator().manual_seed(1)
-        found = 0.5 * latents + timesteps[:, None, None, None] / 1000
-        for weight in self.weights.values():
-            pattern = torch.randn(latents.shape[1:], generator=draws)
-            found = found + 0.3 * (context @ weight.T).sin().mean((1, 2))[:, None, None, None] * pattern
-        return found
-
-
-class Adam:
-    """Moments of what is updated (arXiv 1412.6980)."""
-
-    def __init__(self, rate: float):
-        self.rate, self.steps, self.moments = rate, 0, {}
-
-    def step(self, weights: dict[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
-        self.steps += 1
-        new = {}
-        for name, gradient in found.items():
-            m, v = self.moments.get(name, (0, 0))
-            m, v = BETAS[0] * m + (1 - BETAS[0]) * gradient, BETAS[1] * v + (1 - BETAS[1]) * gradient**2
-            self.moments[name] = m, v
-            m, v = m / (1 - BETAS[0] ** self.steps), v / (1 - BETAS[1] ** self.steps)
-            new[name] = (weights[name] - self.rate * m / (v.sqrt() + 1e-8)).detach()
-        return new
 
 
 def slopes(loss: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +34,7 @@ def test_doco_is_its_formula(kind: str) -> None:
     critic = {name: weight.detach() for name, weight in judge.named_parameters()}
     weights = {name: weight.clone() for name, weight in model.weights.items()}
     concept, anchor = (model.encode_prompts(prompts).context for prompts in (CONCEPT, ANCHOR))
-    ours, theirs = Adam(1e-2), Adam(1e-3)
+    ours, theirs = Adam(1e-2, *BETAS), Adam(1e-3, *BETAS)
     losses, conflicts = [], []
     for step in range(6):
         clean = latents[torch.randint(5, (3,), generator=draws)]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from pure.fakes import FakeModel, digest
+from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Erasure
 from erasure_core.discriminator import patch_discriminator
@@ -206,11 +206,60 @@ def test_few_shot_is_its_formula(kind: str) -> None:
         torch.testing.assert_close(mine[name], weight - model.text[name], rtol=1e-3, atol=1e-6)
 
 
+def clip_names(tower: str, layers: int) -> list[str]:
+    """As in transformers."""
+    parts = [f"self_attn.{one}_proj" for one in "kvq"] + ["self_attn.out_proj", "layer_norm1", "mlp.fc1", "mlp.fc2"]
+    stem = f"{tower}.text_model"
+    return [
+        f"{stem}.embeddings.token_embedding.weight",
+        *(f"{stem}.encoder.layers.{n}.{part}.{kind}" for n in range(layers) for part in parts
+          for kind in ("weight", "bias")),
+        f"{stem}.final_layer_norm.weight",
+        f"{tower}.text_projection.weight",
+    ]  # fmt: skip
+
+
 def test_few_shot_trains_what_the_paper_says() -> None:
-    names = set(trained_weights(FakeModel().text))
-    stem = "text_encoder.text_model.encoder.layers"
-    assert f"{stem}.1.self_attn.q_proj.weight" in names and f"{stem}.0.self_attn.q_proj.weight" not in names
-    assert {f"{stem}.{i}.mlp.fc1.{kind}" for i in (0, 1) for kind in ("weight", "bias")} < names
+    """``mlp`` of every layer and ``self_attn`` of the last, which is another one in each of two text encoders."""
+    names = clip_names("text_encoder", 12) + clip_names("text_encoder_2", 32)
+    found = trained_weights({name: torch.zeros(1) for name in names})
+    expected = {
+        f"{tower}.text_model.encoder.layers.{n}.mlp.fc{i}.{kind}"
+        for tower, layers in (("text_encoder", 12), ("text_encoder_2", 32)) for n in range(layers)
+        for i in (1, 2) for kind in ("weight", "bias")
+    } | {
+        f"{last}.self_attn.{part}_proj.{kind}"
+        for last in ("text_encoder.text_model.encoder.layers.11", "text_encoder_2.text_model.encoder.layers.31")
+        for part in ("k", "v", "q", "out") for kind in ("weight", "bias")
+    }  # fmt: skip
+    assert set(found) == expected and len(found) == 4 * 44 + 16
+
+
+@pytest.mark.parametrize("towers", ["both", "text_encoder", "text_encoder_2"])
+def test_few_shot_trains_the_text_encoders_that_are_named(towers: str) -> None:
+    erasure = few_shot(TwoTowers(), "cat", IMAGES, steps=2, learning_rate=1e-3, towers=towers)
+    wanted = {"text_encoder", "text_encoder_2"} if towers == "both" else {towers}
+    assert {name.partition(".")[0] for name in erasure.deltas} == wanted
+    assert erasure.origins[0].settings["towers"] == towers
+    largest = {name: float(change.abs().max()) for name, change in dense(erasure).items()}
+    assert all(change > 1e-4 for change in largest.values()), largest
+
+
+def test_few_shot_with_a_text_encoder_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="towers is 'text_encoder_2' but the model has text_encoder; 'both' trains"):
+        run_few_shot(FakeModel(), towers="text_encoder_2")
+    with pytest.raises(ValueError, match="towers must be one of both, text_encoder, text_encoder_2, got 'clip_g'"):
+        run_few_shot(FakeModel(), towers="clip_g")
+
+
+def test_few_shot_leaves_layers_alone_that_the_model_does_not_read() -> None:
+    """The last layer is then the last that is read."""
+    model = TwoTowers()
+    for name, weight in list(model.text.items()):
+        if ".layers.1." in name:
+            model.text[name.replace(".layers.1.", ".layers.2.")] = weight.clone()
+    found = {name.removeprefix("text_encoder.text_model.encoder.") for name in run_few_shot(model).deltas}
+    assert "layers.1.self_attn.q_proj.weight" in found and not [name for name in found if ".layers.2." in name]
 
 
 def test_few_shot_passes_over_its_images_in_turn() -> None:

@@ -46,7 +46,10 @@ def test_parts_that_do_not_add_up(rows, lengths):
 
 @pytest.mark.parametrize(
     ("head", "tail", "prompt"),
-    [("", "", "cat"), ("say ", "", "cat"), ("say ", "!>", "cat"), ("say ", "y>", "ay"), ("x!>", "!>", "cat!>")],
+    [
+        ("", "", "cat"), ("say ", "", "cat"), ("say ", "!>", "cat"), ("say ", "y>", "ay"), ("x!>", "!>", "cat!>"),
+        ("xx", "xx", "cat"), ("xyx", "xyx", "xy"),
+    ],
 )
 def test_the_prompt_ends_before_the_suffix(head, tail, prompt):
     suffix = suffix_length(tokens(head + tail, "<"), tokens(f"{head}a{tail}", "<"))
@@ -54,6 +57,14 @@ def test_the_prompt_ends_before_the_suffix(head, tail, prompt):
     whole = tokens(head + prompt + tail, "<", "__")
     assert last_content(whole, suffix) == len(head + prompt)
     assert last_content(whole, suffix, cut=1 + len(head)) == len(prompt) - 1
+
+
+def test_head_and_tail_do_not_overlap():
+    """Of the empty prompt no token counts twice: what is common to the front is no part of the back."""
+    assert suffix_length(tokens("xx"), tokens("xxx")) == 0
+    assert suffix_length(tokens("ab"), tokens("ab")) == 0
+    assert suffix_length(tokens("abab"), tokens("abXab")) == 2
+    assert suffix_length(tokens("a<a", "<", "_"), tokens("aXa", "<", "_")) == 1
 
 
 def test_an_empty_prompt_ends_with_the_first_row():

@@ -1,0 +1,86 @@
+"""AbO's first updates against its loss, written out anew on a small model; what it draws from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pure.fakes import Adam, TwoTowers, Uneven
+
+from erasure_core import Concept
+from erasure_core.methods.abo import Prompts, abo
+from erasure_core.sampling import trajectories
+
+OBJECT = ("{}", "a {}", "a photo of a {}", "a picture of the {}")
+STYLE = ("{}", "in the style of {}", "a picture in the style of {}", "{} style")
+
+
+@pytest.mark.parametrize(
+    ("concept", "given", "kind", "alternative", "preserve"),
+    [
+        ("red fish", "", "object", "", ["bird", "owl", ""]),
+        ("red fish -> dog", "", "object", "dog", ["bird"]),
+        ("monet", "dog", "style", "dog", []),
+        ("monet -> dog", "owl", "style", "owl", []),  # the argument counts
+    ],
+)
+def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: str, preserve: list[str]) -> None:
+    model, name, steps = Uneven(tokens=12), concept.partition(" -> ")[0], 3
+    settings = {"steps": steps, "learning_rate": 1e-3, "batch_size": 3, "trajectories": 5, "sampling_steps": 4}
+    weighed = {"unconditional_weight": 0.5, "preserve_weight": 0.25, "guidance": 2.0}
+    erasure = abo(model, concept, given, kind=kind, preserve=preserve, seed=6, **settings, **weighed)
+
+    wordings = OBJECT if kind == "object" else STYLE
+    named, other = ([one.format(text) for one in wordings] if text else [""] for text in (name, alternative))
+    prompts = [named[0], other[0], named[1], other[1 % len(other)], named[2]]
+    latents, times = trajectories(model, prompts, range(6, 11), steps=4, guidance=2.0)
+    contexts, alternatives = (model.encode_prompts(texts).context for texts in (named, other))
+    empty = model.encode_prompts([""]).context.expand(3, -1, -1)
+    draws = torch.Generator().manual_seed(6)
+    weights, adam, losses = {name: weight.clone() for name, weight in model.weights.items()}, Adam(1e-3), []
+    for _ in range(steps):
+        which = torch.randint(20, (3,), generator=draws)
+        x, t = latents[which], times[which]
+        which = torch.randint(4, (3,), generator=draws)
+        for weight in weights.values():
+            weight.requires_grad_()
+        edited = model.with_weights(weights)
+        e, c = (edited.predict_noise(x, t, context) for context in (empty, contexts[which]))
+        e0 = model.predict_noise(x, t, empty)
+        guide = model.predict_noise(x, t, alternatives[which]) - e0 if alternative else 0
+        loss = ((c - e - guide) ** 2).mean() + 0.5 * ((e - e0) ** 2).mean()
+        if preserve:
+            kept = model.encode_prompts(preserve).context[torch.randint(len(preserve), (3,), generator=draws)]
+            loss = loss + 0.25 * ((edited.predict_noise(x, t, kept) - model.predict_noise(x, t, kept)) ** 2).mean()
+        losses.append(float(loss.detach()))
+        weights = adam.step(weights, dict(zip(weights, torch.autograd.grad(loss, [*weights.values()]), strict=True)))
+
+    (origin,) = erasure.origins
+    assert origin.losses == pytest.approx(losses, rel=1e-4)
+    assert [(one.name, one.instead) for one in origin.concepts] == [(name, alternative)]
+    assert origin.settings["preserve"] == preserve and origin.settings["unconditional_weight"] == 0.5
+    for name, weight in weights.items():
+        torch.testing.assert_close(erasure.deltas[name].dense(), weight - model.weights[name], rtol=1e-3, atol=1e-6)
+
+
+def test_what_is_drawn_belongs_together() -> None:
+    """Wording i of the concept faces wording i of the alternative, the empty prompt every one."""
+    model = TwoTowers(tokens=12)
+    prompts = Prompts.of(model, "style", Concept("monet", "dog"), ["bird", "owl"])
+    drawn = prompts.draw(20, torch.Generator().manual_seed(0))
+    known = {text: model.encode_prompts([text]).context[0] for text in
+             [one.format(name) for one in STYLE for name in ("monet", "dog")] + ["", "bird", "owl"]}  # fmt: skip
+
+    def told(context: torch.Tensor) -> str:
+        (found,) = [text for text, one in known.items() if torch.allclose(one, context, atol=1e-6)]
+        return found
+
+    pairs = {(told(a), told(b)) for a, b in zip(drawn.concept, drawn.alternative, strict=True)}
+    assert pairs == {(one.format("monet"), one.format("dog")) for one in STYLE}
+    assert {told(one) for one in drawn.preserved} == {"bird", "owl"}
+    assert [told(one) for one in drawn.empty] == [""] * 20
+
+
+def test_abo_trains_the_layer_of_the_pooled_vector_too() -> None:
+    erasure = abo(TwoTowers(), "cat -> dog", steps=2, trajectories=2, sampling_steps=3, learning_rate=1e-3)
+    change = erasure.deltas[TwoTowers.LABEL].dense()
+    assert set(erasure.deltas) == set(TwoTowers().weights) and change.abs().max() > 1e-4
