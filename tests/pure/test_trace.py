@@ -296,6 +296,52 @@ def test_masked_rows_and_repeated_calls():
     assert (entry.kind, entry.aligned, entry.shared, entry.calls) == ("text", False, True, 3)
 
 
+class Again(TextIn):
+    """The layer is called once for the text, and once for rows that are no text."""
+
+    def __init__(self):
+        super().__init__()
+        self.extra = nn.Parameter(torch.randn(1, 3, WIDTH))
+
+    def read(self, texts):
+        return torch.cat([self.txt_in(self.extra), self.txt_in(texts["context"])], 1), 0.0
+
+
+class Padded(TextIn):
+    """The layer is called once, and some of its rows are no text."""
+
+    def __init__(self):
+        super().__init__()
+        self.padding = nn.Parameter(torch.randn(WIDTH))
+
+    def read(self, texts):
+        kept = torch.arange(texts["context"].shape[1])[:, None] < 5
+        return self.txt_in(torch.where(kept, texts["context"], self.padding)), 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "calls", "aligned", "rows"),
+    [(TextIn, 1, True, slice(None)), (Again, 2, True, slice(None)), (Padded, 1, False, slice(5))],
+)
+def test_a_layer_that_reads_more_than_the_text_is_shared(kind, calls, aligned, rows):
+    """By another call or by other rows; what is collected of it is the text alone."""
+    model, given = made(kind), texts()
+    modules, run = dict(model.named_modules()), runner(model)
+    (entry,) = find_entries(modules, run, given).entries
+    assert (entry.shared, entry.calls, entry.aligned) == (kind is not TextIn, calls, aligned)
+    found = collect_rows(modules, run, [entry], given)
+    assert torch.equal(found["txt_in"], given["context"][0, rows])
+
+
+def test_a_layer_is_aligned_if_every_call_of_it_is():
+    class Halves(TextIn):
+        def read(self, texts):
+            return torch.cat([self.txt_in(texts["context"]), self.txt_in(texts["context"][:, :4])], 1), 0.0
+
+    entry = named(trace(Halves))["txt_in"]
+    assert (entry.aligned, entry.shared, entry.calls) == (False, False, 2)
+
+
 def test_numbers_that_are_not_finite_are_said():
     class Broken(Denoiser):
         def read(self, texts):
