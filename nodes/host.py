@@ -21,6 +21,7 @@ from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
 from .host_carried import erasures_of, patch
 from .host_precision import report_rounding
+from .host_proof import check_acts
 from .host_text import Encoded, TextEncoders
 from .host_weights import stored
 
@@ -213,7 +214,9 @@ def _with_patches(
     if left:
         raise UnsupportedModelError(f"ComfyUI did not take the change of {sorted(left)[0]} in {what}")
     if changes:
-        report_rounding(getattr(clone, "patcher", clone), changes, strength, what)
+        patched, probed = getattr(clone, "patcher", clone), sorted(changes)[len(changes) // 2]
+        check_acts(patcher, patched, probed, changes[probed], strength, what)
+        report_rounding(patched, changes, strength, what)
     return clone
 
 

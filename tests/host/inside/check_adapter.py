@@ -1,5 +1,6 @@
 """The ComfyUI adapter: what it sees, what it changes, and what it refuses."""
 
+import copy
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,10 +192,15 @@ def test_a_quantised_model_is_refused(toy):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(toy, value):
     model, clip = toy
-    broken, _ = host.apply_erasure(model, clip, made({KEY: Dense(torch.full((96, 192), value))}))
+    broken, change = model.clone(), torch.full((96, 192), value)
+    broken.add_patches({host.unet_keys(model)[KEY]: ("diff", (change,))})
     with pytest.raises(UnsupportedModelError, match=r"attn2.to_k.weight holds NaN or infinite"):
         rece(host.ComfyModel(broken, clip), "cat")
-    _, broken = host.apply_erasure(model, clip, made({f"{TEXT}.weight": Dense(torch.full((384, 192), value))}))
+    with pytest.raises(ValueError, match=r"to_k.weight of MODEL by what is not a finite number; make it anew"):
+        host.apply_erasure(model, clip, made({KEY: Dense(change)}))
+    broken = clip.clone()
+    key, change = f"clip_l.transformer.{TEXT.partition('.')[2]}.weight", torch.full((384, 192), value)
+    assert broken.add_patches({key: ("diff", (change,))})
     with pytest.raises(ValueError, match=r"NaN or infinite values; the text encoder"):
         rece(host.ComfyModel(model, broken), "cat")
 
@@ -273,6 +279,42 @@ def test_an_erasure_for_another_kind_of_model(toy):
     for name in (KEY.replace("down_blocks.0", "down_blocks.7"), "text_encoder_2.text_model.final.weight"):
         with pytest.raises(ValueError, match=r"changes .*, which (MODEL|CLIP) does not have"):
             host.apply_erasure(model, clip, made({name: Dense(torch.ones(96, 192))}))
+
+
+@pytest.mark.parametrize("delta", [LowRank(torch.ones(96, 1), torch.ones(1, 192)), Dense(torch.ones(96, 192))])
+@pytest.mark.parametrize("factor", [0.0, -1.0, 0.9, float("nan")])
+def test_a_change_that_would_not_act(toy, monkeypatch, delta, factor):
+    """Where ComfyUI only logs that it could not add a patch, or adds something else."""
+    calculate = comfy.lora.calculate_weight
+
+    def wrong(patches, *given, **named):
+        return calculate([(one[0] * factor, *one[1:]) for one in patches], *given, **named)
+
+    host.apply_erasure(*toy, made({KEY: delta}))
+    monkeypatch.setattr(comfy.lora, "calculate_weight", wrong)
+    with pytest.raises(UnsupportedModelError, match=rf"would not act .*input_blocks.1.1.*to_k.weight of MODEL"):
+        host.apply_erasure(*toy, made({KEY: delta}))
+
+
+def test_a_change_of_the_text_encoder_that_would_not_act(toy, monkeypatch):
+    erasure = made({f"{TEXT}.bias": Dense(torch.ones(384))})
+    host.apply_erasure(*toy, erasure)
+    monkeypatch.setattr(comfy.lora, "calculate_weight", lambda patches, weight, *_, **__: weight)
+    with pytest.raises(UnsupportedModelError, match=r"would not act .*fc1.bias of CLIP"):
+        host.apply_erasure(*toy, erasure)
+
+
+def test_layers_in_the_place_of_those_that_are_patched(toy):
+    """A copy that another node computes with has weights of its own; a compiled model has those of ComfyUI."""
+    model, clip = toy
+    erasure = made({KEY: LowRank(torch.ones(96, 1), torch.ones(1, 192))})
+    for place in ("diffusion_model", "diffusion_model.input_blocks.1.1"):
+        compiled, copied = model.clone(), model.clone()
+        compiled.add_object_patch(place, torch.compile(model.get_model_object(place)))
+        host.apply_erasure(compiled, clip, erasure)
+        copied.add_object_patch(place, copy.deepcopy(model.get_model_object(place)))
+        with pytest.raises(UnsupportedModelError, match=rf"another node .*{place} of MODEL"):
+            host.apply_erasure(copied, clip, erasure)
 
 
 def test_a_prompt_that_is_too_long(toy):
