@@ -33,7 +33,8 @@ class ErasureCompare(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="a landscape by van gogh",
-                    tooltip="One prompt a line. Lines that start with # are passed over.",
+                    tooltip="One prompt a line. Lines that start with # are passed over. Brackets are text, as in a "
+                    "name to erase; they set no weights.",
                 ),
                 io.String.Input("negative", default="", tooltip="What guidance leads away from, in every row."),
                 io.String.Input(

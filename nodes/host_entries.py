@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ..erasure_core import UnsupportedModelError
 from ..erasure_core.model import TextEntry, TextRows
+from ..erasure_core.names import shown
 from ..erasure_core.segments import Token, encoders_of, last_content, split_rows, suffix_length
 from ..erasure_core.trace import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
 from .host import UNET, merged_weights
 from .host_carried import erasures_of
-from .host_text import identity
+from .host_text import identity, tokenized
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class TracedText:
         return self._by_encoder(prompt, windows), self.clip.encode_from_tokens_scheduled(bare)
 
     def _tokens(self, prompt: str) -> Mapping[str, list[list[tuple]]]:
-        return self.clip.tokenize(as_text(prompt), return_word_ids=True)
+        return tokenized(self.clip, prompt, return_word_ids=True)
 
     def _by_encoder(self, prompt: str, windows: Mapping[str, list[list[tuple]]]) -> dict[str, list[Token]]:
         """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
@@ -121,17 +122,10 @@ class TracedText:
                 continue
             if name in CLIPS and len(rows) > 1:
                 room = len(rows[0]) - 2
-                raise ValueError(f"'{prompt[:60]}...' is longer than the {room} tokens that CLIP takes; shorten it")
+                raise ValueError(f"'{shown(prompt)}' is longer than the {room} tokens that CLIP takes; shorten it")
             whats = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
             found.setdefault("clip" if name in CLIPS else name, whats)
         return found
-
-
-def as_text(prompt: str) -> str:
-    """A prompt whose brackets are text: they set no weights."""
-    for bracket in "()":
-        prompt = prompt.replace(f"\\{bracket}", bracket).replace(bracket, f"\\{bracket}")
-    return prompt
 
 
 def _hashable(token) -> object:

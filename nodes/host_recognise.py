@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..erasure_core.recognise import ClipRecogniser, Recogniser, ToyRecogniser
+from .host_text import tokenized
 
 NOT_A_TOWER = (
     "clip_judge has no text projection, so its texts cannot be compared with pictures; load a CLIP text encoder "
@@ -36,7 +37,8 @@ class _Clip(ClipRecogniser):
             return clip_vision.encode_image(images.movedim(1, -1)).image_embeds
 
         def embed_texts(texts: Sequence[str]) -> Tensor:
-            pooled = [clip_judge.encode_from_tokens(clip_judge.tokenize(text), return_pooled=True)[1] for text in texts]
+            tokens = [tokenized(clip_judge, text) for text in texts]
+            pooled = [clip_judge.encode_from_tokens(one, return_pooled=True)[1] for one in tokens]
             return torch.cat(pooled).float().cpu() @ projection.T
 
         super().__init__(embed_images, embed_texts)

@@ -1,4 +1,4 @@
-"""Pictures as KSampler, "CLIP Text Encode" and "VAE Decode" make them."""
+"""Pictures as KSampler, "CLIP Text Encode" and "VAE Decode" make them, of prompts whose brackets are text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 from torch import Tensor
+
+from .host_text import tokenized
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 FULL_DENOISE = 1.0
@@ -54,4 +56,4 @@ def draw_both(
 
 
 def _conditioning(clip, text: str):
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return clip.encode_from_tokens_scheduled(tokenized(clip, text))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..erasure_core import EncodedPrompts, UnsupportedModelError
 from ..erasure_core.model import CONTEXT, POOLED, TextRows
+from ..erasure_core.names import shown
 
 ENCODERS = {"l", "h", "g"}  # ComfyUI's names for the text encoders of SD 1.x, SD 2.x and SDXL, which has l and g
 BATCH = 32
@@ -58,7 +59,7 @@ def identity(token) -> Hashable:
 
 
 class TextEncoders:
-    """The text encoders of a CLIP; brackets in prompts are text, they set no weights.
+    """The text encoders of a CLIP.
 
     Raises ``UnsupportedModelError`` for encoders of other families.
     """
@@ -86,11 +87,11 @@ class TextEncoders:
 
     def windows_of(self, prompt: str) -> dict[str, Window]:
         """What each encoder reads of a prompt. Raises ``ValueError`` for a prompt longer than its window."""
-        tokens = self.clip.tokenize(prompt, return_word_ids=True, disable_weights=True)
+        tokens = tokenized(self.clip, prompt, return_word_ids=True)
         for windows in tokens.values():
             if len(windows) > 1:
                 room = len(windows[0]) - 2
-                raise ValueError(f"'{prompt[:60]}...' is longer than the {room} tokens that CLIP takes; shorten it")
+                raise ValueError(f"'{shown(prompt)}' is longer than the {room} tokens that CLIP takes; shorten it")
         return {name: tokens[name][0] for name in self.names}
 
     def reads(self, prompt: str) -> Hashable:
@@ -105,6 +106,13 @@ class TextEncoders:
         if pooled is None:
             raise UnsupportedModelError("MODEL reads a pooled text vector, and CLIP gives none; load the CLIP of SDXL")
         return context.to("cpu", torch.float32), pooled.to("cpu", torch.float32)
+
+
+def tokenized(clip, prompt: str, **options) -> dict[str, list[Window]]:
+    """How every node of this pack reads a prompt: brackets are text, ``\\(`` as well as ``(``; they set no weights."""
+    for bracket in "()":
+        prompt = prompt.replace(f"\\{bracket}", bracket).replace(bracket, f"\\{bracket}")
+    return clip.tokenize(prompt, **options)
 
 
 def names_of(clip) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..erasure_core import EncodedPrompts, UnsupportedModelError
 from ..erasure_core.model import Callback, LazyWeights, TextEntry, entry_weights, overlaid
+from ..erasure_core.names import shown
 from . import host
 from .host_text import last_content, pack
 from .host_weights import stored
@@ -124,7 +125,7 @@ class TrainableComfyModel(host.ComfyModel):
     def tokenize(self, prompt: str) -> list[int]:
         ids = [token[0] for token in self.text.windows_of(prompt)[self.text.names[0]]]
         if not all(isinstance(one, int) for one in ids):
-            raise ValueError(f"'{prompt[:60]}' names an embedding, which is no word that can be attacked; leave it out")
+            raise ValueError(f"'{shown(prompt)}' names an embedding, which no attack can change; leave it out")
         return ids
 
     def text_of(self, ids: Sequence[int]) -> str:

@@ -34,7 +34,7 @@ class ErasureRECE(io.ComfyNode):
                     default="",
                     placeholder="van gogh -> art",
                     tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
-                    "without it, nothing in particular. '# ' starts a comment.",
+                    "without it, nothing in particular. '# ' starts a comment. Brackets are text; they set no weights.",
                 ),
                 preserve_input(),
                 preserve_common_input(),

@@ -41,7 +41,7 @@ class ErasureReport(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="sunflowers by van gogh",
-                    tooltip="More prompts that ask for the concept, one a line.",
+                    tooltip="More prompts that ask for the concept, one a line. Brackets are text and set no weights.",
                 ),
                 io.Int.Input(
                     "neighbours", default=6, min=1, max=50, tooltip="How many near concepts, and how many far ones."

@@ -292,7 +292,7 @@ def test_a_change_that_would_not_act(toy, monkeypatch, delta, factor):
 
     host.apply_erasure(*toy, made({KEY: delta}))
     monkeypatch.setattr(comfy.lora, "calculate_weight", wrong)
-    with pytest.raises(UnsupportedModelError, match=rf"would not act .*input_blocks.1.1.*to_k.weight of MODEL"):
+    with pytest.raises(UnsupportedModelError, match=r"would not act .*input_blocks.1.1.*to_k.weight of MODEL"):
         host.apply_erasure(*toy, made({KEY: delta}))
 
 
