@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .concepts import Concept, as_concepts, parse_concepts, parse_prompts, shortened
+from .concepts import Concept, as_concepts, parse_prompts, shortened, split
 from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import held_concepts
 from .inputs import read_list
+from .lists import load_concepts
 from .methods.few_shot import TOWERS
 from .methods.rece import RecePreset, check_kind, rece_with_statistics
 from .methods.registry import METHODS
@@ -326,9 +327,10 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
         if args.statistics:
             return []
         raise ValueError("name a --concept, a file of --concepts, or --statistics to start from")
+    separator = {"\\t": "\t", "tab": "\t"}.get(args.separator, args.separator)
     if args.concepts is not None:
-        return parse_concepts(read_list(args.concepts), str(args.concepts))
-    return as_concepts(args.concept)
+        return load_concepts(args.concepts, separator=separator)
+    return as_concepts([part for text in args.concept for part in split(text, separator)])
 
 
 def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
@@ -379,7 +381,10 @@ def _add_erase(commands) -> None:
     command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint .safetensors")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
-    what.add_argument("--concepts", type=Path, metavar="FILE", help="one concept a line, # for comments")
+    what.add_argument(
+        "--concepts", metavar="FILE", help="one concept a line, # for comments; of a table a column: list.csv:name"
+    )
+    command.add_argument("--separator", metavar="SIGN", help="split --concept and lines of --concepts at it, as at ','")
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     command.add_argument("--method", choices=list(METHODS), default="rece", help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})

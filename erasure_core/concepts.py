@@ -57,8 +57,8 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
     concepts: dict[str, Concept] = {}
     lines, told = list(_lines(text, what)), _Doubts()
     for number, line in lines:
-        for part in _parts(line, separator):
-            where = f"line {number} of {what}, '{shown(part)}'," if len(lines) > 1 else None
+        for part in split(line, separator):
+            where = f"line {number} of {what}, '{shown(part)}'," if len(lines) + number > 2 else None
             concept = _parse_line(part, where, told)
             earlier = concepts.setdefault(concept.name, concept)
             if earlier is not concept:
@@ -128,6 +128,11 @@ def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: st
     return found
 
 
+def split(line: str, separator: str | None) -> list[str]:
+    """What stands between separators, without what is blank; without a separator the line."""
+    return [part.strip() for part in line.split(separator) if part.strip()] if separator else [line]
+
+
 def check_text(text: str, where: str) -> None:
     """Raise ``ConceptError`` for a character that no prompt can have."""
     found = unreadable(text)
@@ -166,11 +171,6 @@ def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
 
 def _without_comment(line: str) -> str:
     return COMMENT.sub("", line).strip()
-
-
-def _parts(line: str, separator: str | None) -> list[str]:
-    parts = line.split(separator) if separator else [line]
-    return [part.strip() for part in parts if part.strip()]
 
 
 def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 from .concepts import Concept, ConceptError, decoded, parse_concepts, quoted
+from .inputs import read_list
 from .names import shown
 
 TABLES = (".csv", ".tsv")
@@ -17,7 +18,7 @@ HEADERS = {"concept", "concepts", "name", "names", "prompt", "prompts", "artist"
 def load_concepts(source: str | Path, *, separator: str | None = None) -> list[Concept]:
     """The concepts of a file, ``list.txt``, or of a column of a table, ``list.csv:name``; see ``parse_concepts``."""
     path, column = place_of(source)
-    return parse_concepts(list_text(path.read_bytes(), str(path), column), str(path), separator=separator)
+    return parse_concepts(list_text(read_list(path), str(path), column), str(path), separator=separator)
 
 
 def place_of(source: str | Path) -> tuple[Path, str]:

@@ -144,5 +144,8 @@ def _spaced(text: str) -> str:
         kind = "'" if one in APOSTROPHES else unicodedata.category(one)
         if kind in ("Mn", "Mc", "Me") and found[-1] in " '":
             kind = " "
-        found += "" if kind == "Cf" else one if kind[0] in "LMN" else kind if kind == "'" else " "
+        if kind in ("Nl", "No"):
+            found += f" {one} "
+        elif kind != "Cf":
+            found += one if kind[0] in "LMN" else "'" if kind == "'" else " "
     return found

@@ -10,6 +10,7 @@ from pathlib import Path
 import folder_paths
 
 from ..erasure_core import Erasure
+from ..erasure_core.lists import TABLES
 
 LORAS, STATISTICS = "loras", "erasure-statistics"  # folders of the output folder
 SUFFIX = ".safetensors"
@@ -56,13 +57,14 @@ def statistics_path(name: str) -> Path:
     return _named(_statistics_folder(), name, statistics_files())
 
 
-def text_files() -> list[str]:
-    """The text files of ComfyUI's input folder."""
-    return _below(Path(folder_paths.get_input_directory()), ".txt")
+def list_files() -> list[str]:
+    """The text files and tables of ComfyUI's input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(name for suffix in (".txt", *TABLES) for name in _below(folder, suffix))
 
 
-def text_path(name: str) -> Path:
-    return _named(Path(folder_paths.get_input_directory()), name, text_files())
+def list_path(name: str) -> Path:
+    return _named(Path(folder_paths.get_input_directory()), name, list_files())
 
 
 def digest(path: Path) -> str:

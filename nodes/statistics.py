@@ -4,6 +4,8 @@ from comfy_api.latest import io, ui
 
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.gathering import restored
+from ..erasure_core.inputs import read_list
+from ..erasure_core.lists import list_text
 from ..erasure_core.statistics_files import load_statistics, save_statistics
 from . import host, host_files
 from .host_reading import reader
@@ -17,26 +19,32 @@ class ErasureLoadConcepts(io.ComfyNode):
             node_id="ErasureLoadConcepts",
             display_name="Load Concepts",
             category=CATEGORY,
-            description="Reads concepts or prompts from a text file, one a line, to connect where they are typed "
-            "otherwise.",
+            description="Reads concepts or prompts from a text file, one a line, or from a column of a table, to "
+            "connect where they are typed otherwise.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=host_files.text_files(), tooltip="A .txt file of ComfyUI's input folder, in UTF-8."
-                )
+                    "file",
+                    options=host_files.list_files(),
+                    tooltip="A .txt, .csv or .tsv file of ComfyUI's input folder, in UTF-8.",
+                ),
+                io.String.Input(
+                    "column",
+                    default="",
+                    optional=True,
+                    placeholder="concept",
+                    tooltip="Of a .csv or .tsv: the column to read, as its first line names it.",
+                ),
             ],
-            outputs=[io.String.Output(display_name="STRING", tooltip="The text of the file.")],
+            outputs=[io.String.Output(display_name="STRING", tooltip="The text of the file, or its column's lines.")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file):
-        return host_files.digest(host_files.text_path(file))
+    def fingerprint_inputs(cls, file, column=""):
+        return host_files.digest(host_files.list_path(file)), column
 
     @classmethod
-    def execute(cls, file) -> io.NodeOutput:
-        try:
-            return io.NodeOutput(host_files.text_path(file).read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"file '{file}' is not text in UTF-8: {error}") from error
+    def execute(cls, file, column="") -> io.NodeOutput:
+        return io.NodeOutput(list_text(read_list(host_files.list_path(file)), file, column))
 
 
 class ErasureRestore(io.ComfyNode):

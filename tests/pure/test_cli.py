@@ -36,6 +36,28 @@ def fails(capsys, *arguments: object, code: int = 2) -> str:
     return line
 
 
+def test_lists_as_users_have_them(fake: FakeModel, tmp_path: Path, capsys, caplog) -> None:
+    """A column of a table, names behind one another, and what may be meant otherwise."""
+    table, out = tmp_path / "list.csv", tmp_path / "a.safetensors"
+    table.write_text('\ufeffid;concept\r\n1;cat -> dog\r\n2;"red fish"\r\n', encoding="utf-8")
+    erase = ["erase", "--model", "toy", "--no-common", "--loops", "0", "--out", str(out), "--overwrite"]
+    both = (Concept("cat", "dog"), Concept("red fish"))
+    for given in (
+        ["--concepts", f"{table}:concept"],
+        ["--concept", "cat -> dog, red fish", "--separator", ","],
+        ["--concept", "cat -> dog\tred fish", "--separator", "tab"],
+    ):
+        assert cli.main([*erase, *given]) == 0
+        assert Erasure.load(out).concepts == both and not caplog.messages
+    capsys.readouterr()
+    assert "has the columns 'id', 'concept'; say which" in fails(capsys, *erase, "--concepts", table)
+    assert "has no column 'name'; it has 'id', 'concept'" in fails(capsys, *erase, "--concepts", f"{table}:name")
+    assert "No such file" in fails(capsys, *erase, "--concepts", r"C:\x.csv:name")
+    assert cli.main([*erase, "--concept", "cat, dog"]) == 0
+    assert Erasure.load(out).concepts == (Concept("cat, dog"),)
+    assert "the concept 'cat, dog' looks like a list with ','" in caplog.text
+
+
 def test_erase_writes_a_file(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "a.safetensors"
     command = ["erase", "--model", "toy", "--concept", "cat -> dog", "--concept", "red fish", "--preset", "style"]

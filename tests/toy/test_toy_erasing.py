@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from pathlib import Path
 
@@ -62,11 +63,14 @@ def _keeps_the_rest(before: Scores, after: Scores) -> None:
         assert getattr(after, share) >= getattr(before, share) - 0.1, share
 
 
+_tokenizer = functools.cache(clip_tokenizer)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=6), st.text(max_size=6), st.sampled_from(COMMON))
 def test_words_tell_all_that_tokens_tell(before: str, behind: str, name: str) -> None:
     """What CLIP reads among the tokens of an erased name is not preserved, whatever stands around it."""
-    tokenizer = clip_tokenizer()
+    tokenizer = _tokenizer()
     text = f"{before}{name}{behind}"
     assume(not unreadable(text) and spelled(text))
     assume(not any(unicodedata.category(one)[0] in "LM" for one in before[-1:] + behind[:1]))  # another word
