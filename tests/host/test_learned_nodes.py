@@ -79,7 +79,7 @@ def test_the_original_is_left_alone(server: ComfyServer) -> None:
         ("ErasureFewShot", {"strength": float("nan")}, "strength must be a finite number, got nan"),
         ("ErasureDoCo", {"concept": "cat"}, "DoCo needs an anchor"),
         ("ErasureDoCo", {"seconds": float("nan")}, "seconds must be above 0"),
-        ("ErasureAbO", {"concept": "cat => dog"}, "has the unknown separator '=>'; write '->'"),
+        ("ErasureAbO", {"concept": "cat => dog"}, "has the unknown separator '=>'; write 'cat -> dog'"),
         ("ErasureAbO", {"preserve_weight": float("nan")}, "preserve_weight must be a finite number of at least 0"),
         ("ErasureAbO", {"steps": -1}, "steps"),
         ("ErasureAbO", {"clip": None}, "clip"),
