@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .concepts import Concept, as_concepts, parse_prompts, shortened, split
+from .concepts import Concept, as_concepts, name_of, parse_prompts, shortened, split
 from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import held_concepts
@@ -226,7 +226,7 @@ def _prompts(args: argparse.Namespace) -> list[str]:
 def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
     """The concept to look for: the one that was asked for, or the only one of the erasure."""
     if args.concept:
-        return args.concept
+        return name_of(args.concept, "--concept")
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
         raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {shortened(names)}")

@@ -120,6 +120,14 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     return parsed
 
 
+def name_of(concept: str, what: str = "concept") -> str:
+    """The name of one concept, without what comes instead of it; ``what`` is how errors call the text."""
+    found, *more = parse_concepts(concept, what)
+    if more:
+        raise ConceptError(f"{what} has {1 + len(more)} lines; name one of them")
+    return found.name
+
+
 def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: str) -> Concept:
     """The only concept of what a caller passes to a ``method`` that erases one at a time."""
     found, *more = as_concepts(concepts)

@@ -149,11 +149,12 @@ class ErasureAbO(io.ComfyNode):
     ):  # fmt: skip
         weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
         settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
-        common = common_concepts(parse_concepts(concept)) if preserve_common else []
+        parsed = parse_concepts(concept)
+        common = common_concepts(parsed) if preserve_common else []
         prompts = [*common, *parse_prompts(preserve, "preserve")]
 
         def learn(seen, **more):
-            return abo(seen, concept, preserve=prompts, scope=scope, **vars(settings), **more)
+            return abo(seen, parsed, preserve=prompts, scope=scope, **vars(settings), **more)
 
         return _trained(learn, preset, model, clip, **training)
 

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 from comfy_api.latest import io
 
+from ..erasure_core.concepts import name_of
+
 T = TypeVar("T")
 
 CATEGORY = "Erasure"
@@ -25,10 +27,9 @@ def chosen(options: Mapping[str, T], name: str, what: str = "preset") -> T:
 
 def named(concept: str) -> str:
     """The name of what was erased, without what came instead. Raises ``ValueError`` if there is none."""
-    name = concept.partition("->")[0].strip()
-    if not name:
+    if not concept.strip():
         raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
-    return name
+    return name_of(concept)
 
 
 def judge_inputs() -> list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections.abc import Hashable, Sequence
 
@@ -10,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..concepts import as_prompts
+from ..names import shown
 from .diffusers_parts import Parts
 
+EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
@@ -100,10 +103,15 @@ class TextEncoders:
         return row + [tokenizer.pad_token_id] * (self.tokens - len(row))
 
     def _checked(self, prompt: str, tokenizer) -> list[int]:
+        if EMBEDDING.search(prompt):
+            raise ValueError(
+                f"'{shown(prompt)}' names an embedding as ComfyUI does; load it into the pipeline "
+                "(load_textual_inversion) and write its token"
+            )
         ids = self._ids(prompt, tokenizer)
         if len(ids) > self.tokens:
             raise ValueError(
-                f"'{prompt[:60]}...' is {len(ids) - 2} tokens long, "
+                f"'{shown(prompt, 60)}' is {len(ids) - 2} tokens long, "
                 f"the text encoder takes {self.tokens - 2}; shorten it"
             )
         return ids

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasure_core import Concept, ConceptError, common_concepts, parse_concepts
-from erasure_core.concepts import as_concepts, parse_prompts
+from erasure_core.concepts import as_concepts, name_of, parse_prompts
 
 
 def test_lines_blank_lines_and_comments() -> None:
@@ -213,6 +213,13 @@ def test_concepts_from_what_a_caller_has() -> None:
         as_concepts([])
     with pytest.raises(ConceptError, match="'cat' is listed twice"):
         as_concepts([cat, "dog", " cat"])
+
+
+def test_the_name_of_one_concept() -> None:
+    assert name_of(" van  gogh -> art ") == name_of("van gogh # mine") == "van gogh"
+    for text, message in (("cat\ndog", "--concept has 2 lines"), ("cat => dog", "separator '=>'"), (" ", "no concept")):
+        with pytest.raises(ConceptError, match=message):
+            name_of(text, "--concept")
 
 
 def test_prompts_are_listed_once() -> None:

@@ -37,6 +37,17 @@ def test_a_prompt_beyond_the_window_is_quoted(toy) -> None:
         toy.encode_prompts(["cat " * 80])
 
 
+def test_an_embedding_named_as_in_comfyui_is_refused(toy) -> None:
+    for read in (lambda prompt: toy.encode_prompts([prompt]), toy.reads, toy.tokenize):
+        with pytest.raises(ValueError, match="'a embedding:dog' names an embedding as ComfyUI does; load it into the"):
+            read("a embedding:dog")
+        read("embedding: a dog")
+
+
+def test_what_is_read_alike(toy) -> None:
+    assert toy.reads("Van  Gogh") == toy.reads("van gogh ") != toy.reads("van gogh.")
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_sampling_is_diffusers(toy, guidance: float) -> None:
     prompts, seeds = ["a cat on a red background", "a pizza in the style of blob"], [1, 2]
