@@ -22,8 +22,10 @@ from ..model import (
     entry_weights,
     overlaid,
 )
+from .diffusers_checks import check_unet
 from .diffusers_images import Images
 from .diffusers_parts import ENCODERS, Parts, merged
+from .diffusers_slots import device_of, weights_in
 from .diffusers_text import TOKENIZERS, TextEncoders
 
 POOLED_LAYER = "unet.add_embedding.linear_1.weight"
@@ -48,7 +50,7 @@ class DiffusersModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipe.unet.device
+        return device_of(self.pipe.unet)
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         return EncodedPrompts(*self._text.encode(prompts))
@@ -70,16 +72,18 @@ class DiffusersModel:
         return self._text.shortened(prompt)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
-        unet, entries = self.pipe.unet, {}
+        self._parts.check()
+        unet, entries = self._parts.module("unet"), {}
+        paths = [path.removesuffix(".weight") for path in weights_in(unet) if path.endswith(".weight")]
         readers = {
-            f"unet.{name}.weight": lambda module=module: merged(module)
-            for name, module in unet.named_modules()
-            if name.endswith(("attn2.to_k", "attn2.to_v"))
+            f"unet.{path}.weight": lambda path=path: merged(unet, path)
+            for path in paths
+            if path.endswith(("attn2.to_k", "attn2.to_v"))
         }
         if readers:
             entries[CONTEXT] = TextEntry(overlaid(LazyWeights(readers), self._parts.stand_ins))
         if self._text.pooled:
-            reader = {POOLED_LAYER: lambda: merged(unet.add_embedding.linear_1)}
+            reader = {POOLED_LAYER: lambda: merged(unet, "add_embedding.linear_1")}
             weights = overlaid(LazyWeights(reader), self._parts.stand_ins)
             entries[POOLED] = TextEntry(weights, (0, self._text.pooled))
         return entries
@@ -159,6 +163,8 @@ def from_diffusers(pipe) -> DiffusersModel:
     missing = [part for part in parts if getattr(pipe, part, None) is None]
     if missing:
         raise UnsupportedModelError(f"{kind} has no {', '.join(missing)}; {NEEDED}")
+    check_unet(kind, pipe.unet)
+    Parts(pipe).check()
     reads = pipe.unet.config.get("addition_embed_type")
     if reads != ("text_time" if "text_encoder_2" in encoders else None):
         raise UnsupportedModelError(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..model import UnsupportedModelError
+from .diffusers_slots import device_of, is_offloaded_by_layer
 
 
 class Images:
@@ -52,9 +53,14 @@ class Images:
     def _run(self, method: str, values: Tensor):
         """Half precision overflows in SDXL's autoencoder, which says so: it runs with copies in float32 then."""
         vae = self._pipe.vae
-        values = values.to(vae.device)
+        values = values.to(device_of(vae))
         if vae.dtype != torch.float16 or not vae.config.get("force_upcast", False):
             return getattr(vae, method)(values.to(vae.dtype))
+        if is_offloaded_by_layer(vae):
+            raise UnsupportedModelError(
+                "this autoencoder overflows in float16 and is offloaded layer by layer, so it cannot run in float32; "
+                "use pipe.enable_model_cpu_offload() in place of pipe.enable_sequential_cpu_offload()"
+            )
         whole = {f"module.{name}": weight.float() for name, weight in vae.named_parameters()}
         return functional_call(_Method(vae, method), whole, (values.float(),))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..concepts import as_prompts
 from ..names import shown
 from .diffusers_parts import Parts
+from .diffusers_slots import device_of
 
 EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
@@ -90,9 +91,10 @@ class TextEncoders:
         each = list(zip(self._parts.encoders, self._encoders, ids.unbind(1), strict=True))
         if not self.pooled:
             part, encoder, rows = each[0]
-            return self._parts.call(part, rows.to(encoder.device))[0]
+            return self._parts.call(part, rows.to(device_of(encoder)))[0]
         found = [
-            self._parts.call(part, rows.to(encoder.device), output_hidden_states=True) for part, encoder, rows in each
+            self._parts.call(part, rows.to(device_of(encoder)), output_hidden_states=True)
+            for part, encoder, rows in each
         ]
         pooled = found[-1].text_embeds
         states = torch.cat([one.hidden_states[-2].to(pooled) for one in found], -1)

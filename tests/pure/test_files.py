@@ -36,7 +36,8 @@ def saved(erasure: Erasure, tmp_path: Path) -> Path:
 
 def opened(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     with safe_open(path, "pt") as file:
-        return load_file(path), json.loads(file.metadata()["erasure"])
+        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}  # older safetensors map the file
+        return tensors, json.loads(file.metadata()["erasure"])
 
 
 def rewrite(path: Path, tensors: dict, header: object) -> Path:

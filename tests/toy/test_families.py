@@ -92,7 +92,7 @@ def test_rows_are_read_by_two_entries(sdxl) -> None:
     (rows, *_), encoded = sdxl.text_rows(PROMPTS), sdxl.encode_prompts(PROMPTS[:1]).context[0]
     assert [part.last_content for part in (*rows[CONTEXT], *rows[POOLED])] == [2, 0]
     close(rows[CONTEXT][0].rows, encoded[:-1], 1e-6)
-    close(rows[POOLED][0].rows, encoded[-1:, : tiny.POOLED], 1e-6)
+    close(rows[POOLED][0].rows, encoded[-1:, : tiny.POOLED], 1e-5)
 
 
 def test_a_textual_inversion_of_several_tokens_is_written_out() -> None:

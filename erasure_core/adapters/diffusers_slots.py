@@ -1,0 +1,169 @@
+"""Where a diffusers module keeps each weight: as it was made, compiled, fused, or offloaded by accelerate."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+COMPILED = "_orig_mod"
+FUSED = ("to_kv", "to_qkv")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A weight: ``owner`` keeps it under ``leaf``; ``path`` is how its part of the pipeline names it.
+
+    ``attention`` is what the layer belongs to, where it makes queries, keys or values; ``asked_path`` is that one's
+    path, or the owner's where there is none. ``fused`` is the one layer that ``fuse_qkv_projections`` has made of
+    several; ``rows`` are those of it that stand for this weight's.
+    """
+
+    path: str
+    owner: nn.Module
+    leaf: str
+    asked_path: str
+    attention: nn.Module | None = None
+    fused: str = ""
+    rows: slice = field(default_factory=lambda: slice(None))
+
+    @property
+    def layer(self) -> nn.Module:
+        """What computes with it."""
+        return getattr(self.attention, self.fused) if self._computes_fused() else self.owner
+
+    @property
+    def value(self) -> Tensor:
+        """The weight that computes, as it is stored."""
+        return stored(self.layer, self.leaf)[self.rows] if self._computes_fused() else stored(self.owner, self.leaf)
+
+    @property
+    def fused_path(self) -> str:
+        return f"{self.asked_path}.{self.fused}.{self.leaf}"
+
+    @contextmanager
+    def holding(self, value: Tensor) -> Iterator[None]:
+        """``value`` in its place for the length of a ``with`` block; then the original, untouched."""
+        with ExitStack() as stack:
+            stack.enter_context(_held(self.owner, self.leaf, value))
+            if self.fused:
+                layer = getattr(self.attention, self.fused)
+                several = self.within(stored(layer, self.leaf).detach(), value)
+                stack.enter_context(_held(layer, self.leaf, several))
+            yield
+
+    def within(self, several: Tensor, value: Tensor) -> Tensor:
+        """The fused layer's weight with ``value`` in the rows of this one; differentiable in both."""
+        return torch.cat([several[: self.rows.start], value.to(several), several[self.rows.stop :]])
+
+    def _computes_fused(self) -> bool:
+        """``unfuse_qkv_projections`` leaves the fused layers where they are, and nothing asks them any more."""
+        return bool(self.fused) and "Fused" in type(self.attention.processor).__name__
+
+
+def find(root: nn.Module, path: str) -> Slot:
+    """The slot of a weight by its path without what compiling and LoRAs put into it. Raises ``AttributeError``."""
+    *atoms, leaf = path.split(".")
+    modules, real = [whole(root)], []
+    for atom in atoms:
+        if not isinstance(module := getattr(modules[-1], atom), nn.Module):
+            raise AttributeError(path)
+        real.append(atom)
+        for wrapper in (COMPILED, "base_layer"):
+            while wrapper in module._modules:
+                module = module._modules[wrapper]
+                real.append(wrapper)
+        modules.append(module)
+    stored(modules[-1], leaf)
+    own = ".".join(real)
+    if len(atoms) > 1 and atoms[-2] in ("attn1", "attn2") and atoms[-1] in ("to_q", "to_k", "to_v"):
+        attention = modules[-2]
+        fused, rows = _fused(attention, atoms[-1])
+        asked = ".".join(real[: -1 - real[::-1].index(atoms[-1])])
+        return Slot(f"{own}.{leaf}", modules[-1], leaf, asked, attention, fused, rows)
+    return Slot(f"{own}.{leaf}", modules[-1], leaf, own)
+
+
+def weights_in(root: nn.Module) -> Iterator[str]:
+    """The path of every weight, as ``find`` takes it; a fused layer's are those that it was made of."""
+    for path, _ in whole(root).named_parameters():
+        atoms = [atom for atom in path.split(".") if atom not in (COMPILED, "base_layer")]
+        if len(atoms) < 2 or atoms[-2] not in FUSED:
+            yield ".".join(atoms)
+
+
+def whole(module: nn.Module) -> nn.Module:
+    """The module itself where ``torch.compile`` has wrapped it."""
+    while COMPILED in getattr(module, "_modules", {}):
+        module = module._modules[COMPILED]
+    return module
+
+
+def stored(module: nn.Module, leaf: str) -> Tensor:
+    """A weight of a module, or what accelerate keeps for it elsewhere until the module is called."""
+    weight = getattr(module, leaf)
+    hook = offloading(module)
+    return hook.weights_map[leaf] if weight.is_meta and hook is not None else weight
+
+
+def offloading(module: nn.Module):
+    """The hook by which accelerate brings a module's weights in for each call, or ``None``."""
+    return next((hook for hook in _hooks(module) if getattr(hook, "weights_map", None) is not None), None)
+
+
+def is_offloaded_by_layer(module: nn.Module) -> bool:
+    return any(offloading(one) is not None for one in whole(module).modules())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes, whatever keeps its weights in the meantime."""
+    for one in whole(module).modules():
+        for hook in _hooks(one):
+            if getattr(hook, "execution_device", None) is not None:
+                return torch.device(hook.execution_device)
+    return next(whole(module).parameters()).device
+
+
+def bring_in(module: nn.Module) -> None:
+    """Have accelerate move a module that it keeps elsewhere to where it computes, as a call of it would."""
+    for hook in _hooks(whole(module)):
+        hook.pre_forward(whole(module))
+
+
+def _hooks(module: nn.Module) -> tuple:
+    hook = getattr(module, "_hf_hook", None)
+    return tuple(getattr(hook, "hooks", (hook,) if hook is not None else ()))
+
+
+def _fused(attention: nn.Module, layer: str) -> tuple[str, slice]:
+    for name in FUSED:
+        letters = name.removeprefix("to_")
+        if name in attention._modules and layer[-1] in letters:
+            sizes = {letter: getattr(attention, f"to_{letter}").out_features for letter in letters}
+            start = sum(sizes[letter] for letter in letters[: letters.index(layer[-1])])
+            return name, slice(start, start + sizes[layer[-1]])
+    return "", slice(None)
+
+
+@contextmanager
+def _held(module: nn.Module, leaf: str, value: Tensor) -> Iterator[None]:
+    hook, original = offloading(module), getattr(module, leaf)
+    if hook is not None:
+        before: Mapping[str, Tensor] = hook.weights_map
+        hook.weights_map = ChainMap({leaf: value.to(before[leaf])}, before)
+    else:
+        setattr(module, leaf, nn.Parameter(value.to(original), requires_grad=False))
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.weights_map = before
+        else:
+            moved = getattr(module, leaf).device
+            if original.device != moved:  # accelerate moved the module meanwhile, and knows nothing of this weight
+                original.data = original.data.to(moved)
+            setattr(module, leaf, original)
