@@ -11,24 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..model import UnsupportedModelError
 from . import families
-from .diffusers import NEEDED, DiffusersModel, from_diffusers
+from .diffusers import DiffusersModel, from_diffusers
 from .families import Config, Family
+from .folders import read_folder
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
-    "StableDiffusionInstructPix2PixPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-    "StableDiffusionXLInpaintPipeline",
-    "StableDiffusionXLInstructPix2PixPipeline",
-)
-
-
 def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
     """The model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, and what was fine-tuned from them.
 
@@ -60,19 +48,15 @@ def shapes_in(path: Path) -> dict[str, list[int]]:
 
 
 def _from_folder(path: Path, dtype: torch.dtype):
-    file = path / "model_index.json"
-    if not file.is_file():
-        raise ValueError(f"{path} is not a diffusers folder: it has no model_index.json")
-    kind = json.loads(file.read_text(encoding="utf-8")).get("_class_name")
-    if kind not in PIPELINES:
-        raise UnsupportedModelError(f"{path} is a {kind}; {NEEDED}")
+    folder = read_folder(path)
     return _loaded(
         path,
-        kind,
+        folder.kind,
         dtype,
         lambda pipeline, **options: pipeline.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, **options
+            path, local_files_only=True, use_safetensors=True, variant=folder.variant, **options
         ),
+        **dict.fromkeys(("feature_extractor", "image_encoder")),
     )
 
 
@@ -107,13 +91,13 @@ def _write_configs(folder: Path, family: Family, parts: dict[str, Config]) -> No
         (folder / part / name).write_text(json.dumps(config))
 
 
-def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable):
+def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: Any):
     """What ``load`` makes of the pipeline class; whatever diffusers raises becomes one sentence."""
     import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
-    options: dict[str, Any] = {"torch_dtype": dtype}
+    options: dict[str, Any] = {"torch_dtype": dtype, **more}
     if "XL" in kind:
         options["add_watermarker"] = False
     else:

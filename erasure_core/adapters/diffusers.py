@@ -27,10 +27,10 @@ from .diffusers_images import Images
 from .diffusers_parts import ENCODERS, Parts, merged
 from .diffusers_slots import device_of, weights_in
 from .diffusers_text import TOKENIZERS, TextEncoders
+from .folders import NEEDED
 
 POOLED_LAYER = "unet.add_embedding.linear_1.weight"
 AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
-NEEDED = "a pipeline of Stable Diffusion 1.x, 2.x or XL is needed"
 
 
 class DiffusersModel:
@@ -118,6 +118,10 @@ class DiffusersModel:
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
         dtype, added = self.pipe.unet.dtype, {}
+        if self.pipe.unet.config.get("time_cond_proj_dim") is not None:
+            raise UnsupportedModelError(
+                "a latent consistency model draws in another way; erase from it with rece or uce, which need no pictures"
+            )
         latents, context = latents.to(dtype), context.to(dtype)
         if self._text.pooled:
             pooled, context = context[:, -1, : self._text.pooled], context[:, :-1]

@@ -8,6 +8,7 @@ from diffusers import (
     DDIMScheduler,
     StableDiffusionInpaintPipeline,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
@@ -90,6 +91,18 @@ def stable_diffusion(takes: str):
     kind = {"inpainting": StableDiffusionInpaintPipeline, "instruct": StableDiffusionInstructPix2PixPipeline}[takes]
     return kind(
         **_parts(unet_config(TEXT["width"], takes)),
+        **_first(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def plain(**more):
+    """SD 1.x as it draws from text; ``more`` is of its UNet."""
+    torch.manual_seed(4)
+    return StableDiffusionPipeline(
+        **_parts(unet_config(TEXT["width"], **more)),
         **_first(),
         safety_checker=None,
         feature_extractor=None,
