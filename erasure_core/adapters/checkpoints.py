@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..model import UnsupportedModelError
 from . import families
 from .diffusers import DiffusersModel, from_diffusers
 from .families import Config, Family
 from .folders import read_folder
 
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+OF_WEIGHTS = (".weight", ".bias", "proj_weight", "proj_bias", "text_projection", "positional_embedding")
+SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
     """The model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, and what was fine-tuned from them.
@@ -26,7 +31,7 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> Dif
     """
     path = Path(path)
     if path.is_dir():
-        return from_diffusers(_from_folder(path, dtype))
+        return _from_folder(path, dtype)
     if not path.is_file():
         raise FileNotFoundError(f"there is no model at {path}; give 'toy', a diffusers folder or a .safetensors file")
     if path.suffix.lower() in PICKLES:
@@ -39,17 +44,33 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> Dif
 
 
 def shapes_in(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a safetensors file, by name; only its header is read."""
+    """The shape of every tensor in a safetensors file, by name; only its header is read.
+
+    Raises ``UnsupportedModelError`` for a model's weight that is not of floating point.
+    """
     try:
         with safe_open(str(path), "pt") as file:
-            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            for name, one in slices.items():
+                _check_plain(path.name, name, one.get_dtype())
+            return {name: one.get_shape() for name, one in slices.items()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} is not a readable safetensors file: {error}") from error
 
 
-def _from_folder(path: Path, dtype: torch.dtype):
+def _check_plain(file: str, name: str, dtype: str) -> None:
+    if name.endswith(SCALES):
+        raise UnsupportedModelError(f"{file} is quantised ({name}), which cannot be edited; give the model in float16")
+    if dtype not in FLOATS and name.endswith(OF_WEIGHTS):
+        raise UnsupportedModelError(
+            f"{file} has {name} in {dtype}, which is no floating point; give the model in float16, unquantised"
+        )
+
+
+def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
     folder = read_folder(path)
-    return _loaded(
+    shapes = {part: _shapes_of(files) for part, files in folder.weights.items()}
+    pipe = _loaded(
         path,
         folder.kind,
         dtype,
@@ -58,6 +79,17 @@ def _from_folder(path: Path, dtype: torch.dtype):
         ),
         **dict.fromkeys(("feature_extractor", "image_encoder")),
     )
+    for part, there in shapes.items():
+        lacking = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - there
+        if lacking:
+            raise ValueError(
+                f"{path / part} lacks a weight of shape {next(iter(lacking))}; download the whole model"
+            )
+    return from_diffusers(pipe)
+
+
+def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(shape) for file in files for shape in shapes_in(file).values())
 
 
 def _from_file(path: Path, dtype: torch.dtype):
@@ -106,4 +138,5 @@ def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: A
         return load(getattr(diffusers, kind), **options)
     except Exception as error:  # diffusers and transformers have no common class of errors
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = "weights are missing from it" if "meta tensor" in first else first
         raise ValueError(f"{path} could not be loaded as Stable Diffusion: {first}") from error

@@ -120,7 +120,7 @@ class DiffusersModel:
         dtype, added = self.pipe.unet.dtype, {}
         if self.pipe.unet.config.get("time_cond_proj_dim") is not None:
             raise UnsupportedModelError(
-                "a latent consistency model draws in another way; erase from it with rece or uce, which need no pictures"
+                "a latent consistency model draws in another way; erase from it with rece or uce, which draw nothing"
             )
         latents, context = latents.to(dtype), context.to(dtype)
         if self._text.pooled:

@@ -148,9 +148,9 @@ def family_of(name: str, shapes: Shapes) -> Family:
 
     Raises ``UnsupportedModelError`` for another family and for a file without a text encoder.
     """
-    widths = {shape[1] for key, shape in shapes.items() if CROSS.fullmatch(key)}
+    widths = {shape[1] for key, shape in shapes.items() if CROSS.fullmatch(key) and len(shape) == 2}
     width = widths.pop() if len(widths) == 1 else 0
-    if FIRST_CONV not in shapes or width not in {wide for _, wide in FAMILIES}:
+    if len(shapes.get(FIRST_CONV, ())) != 4 or width not in {wide for _, wide in FAMILIES}:
         raise UnsupportedModelError(
             f"{name} is not a Stable Diffusion checkpoint (1.x, 2.x or XL): it has no UNet with text cross-attention "
             "under the names that these use"

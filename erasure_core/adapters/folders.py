@@ -56,10 +56,14 @@ PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack")
 
 @dataclass(frozen=True)
 class Folder:
-    """``kind`` is the class of diffusers to load it as; ``variant`` of the weights ``None`` for those without one."""
+    """``kind`` is the class of diffusers to load it as; ``variant`` of the weights ``None`` for those without one.
+
+    ``weights`` are the files of each part in that variant.
+    """
 
     kind: str
     variant: str | None
+    weights: Mapping[str, tuple[Path, ...]]
 
 
 def read_folder(path: Path) -> Folder:
@@ -73,7 +77,10 @@ def read_folder(path: Path) -> Folder:
     named = [name for name, value in index.items() if not name.startswith("_") and isinstance(value, list)]
     parts = [name for name in named if _checked(path, name, index[name])]
     models = [part for part in MODELS if part in parts]
-    return Folder(PIPELINES[kind], _variant({part: _variants(path / part) for part in models}, path))
+    files = {part: _weights(path / part) for part in models}
+    variant = _variant({part: set(found) for part, found in files.items()}, path)
+    chosen = {part: tuple(found.get(variant or "") or found[""]) for part, found in files.items()}
+    return Folder(PIPELINES[kind], variant, chosen)
 
 
 def _checked(path: Path, name: str, value: list[Any]) -> bool:
@@ -103,14 +110,17 @@ def _is_scheduler(library: str, kind: str) -> bool:
     return library == "diffusers" and kind.endswith("Scheduler") and isinstance(getattr(diffusers, kind, None), type)
 
 
-def _variants(folder: Path) -> set[str]:
-    """Of the weights in a component's folder, ``""`` for those without one; its configuration is checked too."""
+def _weights(folder: Path) -> dict[str, list[Path]]:
+    """The files in a component's folder by variant, ``""`` for none; its configuration is checked too."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing, though {INDEX} names it; download the whole model")
     if "quantization_config" in _read_json(folder / "config.json"):
         raise UnsupportedModelError(f"{folder} is quantised, which cannot be edited; give the model as it was before")
     names = [file.name for file in folder.iterdir()]
-    found = {match[1] or "" for name in names if (match := WEIGHTS.fullmatch(name))}
+    found: dict[str, list[Path]] = {}
+    for name in names:
+        if match := WEIGHTS.fullmatch(name):
+            found.setdefault(match[1] or "", []).append(folder / name)
     pickles = [name for name in names if name.endswith(PICKLED)]
     if not found and pickles:
         raise ValueError(

@@ -280,7 +280,8 @@ def test_round_trip(model: FakeModel, tmp_path: Path) -> None:
 def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
     path = save_statistics(gather_statistics(model, "cat"), tmp_path / "a.safetensors")
     with safe_open(path, "pt") as file:
-        tensors, header = load_file(path), json.loads(file.metadata()["erasure_statistics"])
+        header = json.loads(file.metadata()["erasure_statistics"])
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}  # older safetensors map the file
 
     def refused(message: str, tensors: dict, metadata: dict) -> None:
         save_file(tensors, path, metadata=metadata)

@@ -10,6 +10,8 @@ import diffusers
 import pytest
 import torch
 import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toy import tiny
 from toy.single_file import single_file, write_sparse
@@ -104,6 +106,60 @@ def test_precision_and_folders(tmp_path: Path) -> None:
     (tmp_path / "folder" / "model_index.json").write_text(json.dumps({**index, "_class_name": "FluxPipeline"}))
     with pytest.raises(UnsupportedModelError, match="is a FluxPipeline; a pipeline of Stable Diffusion 1.x, 2.x or XL"):
         load_checkpoint(tmp_path / "folder")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, torch.Tensor]:
+    return {name: tensor.clone().contiguous() for name, tensor in single_file(tiny.sdxl()).items()}
+
+
+KEYS = (
+    families.FIRST_CONV, "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight", "time_embed.0.bias",
+    "layers.0.mlp.fc1.weight", "resblocks.0.mlp.c_fc.weight", "text_projection", "encoder.conv_in.weight",
+)  # fmt: skip
+OTHERS = (torch.int8, torch.int64, torch.uint8, torch.bool)
+
+
+@pytest.mark.usefixtures("small_families")
+@pytest.mark.parametrize("end", KEYS)
+def test_a_weight_that_is_missing_is_not_made_up(tensors, tmp_path: Path, end: str) -> None:
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith(end)}
+    assert len(kept) < len(tensors)
+    save_file(kept, tmp_path / "one.safetensors")
+    with pytest.raises(ValueError, match=r"are missing|no text encoder|without values|not a Stable Diff"):
+        load_checkpoint(tmp_path / "one.safetensors")
+
+
+@pytest.mark.usefixtures("small_families")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_tensor_loads_or_is_refused(tensors, tmp_path: Path, data) -> None:
+    """Nothing but a ``ValueError``, and never another shape or what is no floating point."""
+    end, dtype = data.draw(st.sampled_from(KEYS)), data.draw(st.sampled_from([torch.float16, *OTHERS]))
+    name = next(name for name in tensors if name.endswith(end))
+    shape = data.draw(st.just(tuple(tensors[name].shape)) | st.lists(st.integers(0, 4), max_size=5).map(tuple))
+    save_file({**tensors, name: torch.ones(shape).to(dtype)}, tmp_path / "one.safetensors")
+    try:
+        load_checkpoint(tmp_path / "one.safetensors").text_entries()
+    except ValueError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert shape == tuple(tensors[name].shape) and dtype not in OTHERS
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=64) | st.text("{}[]\":,a1").map(lambda text: len(text).to_bytes(8, "little") + text.encode()))
+def test_any_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "one.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="one.safetensors is not a"):
+        load_checkpoint(tmp_path / "one.safetensors")
+
+
+@pytest.mark.usefixtures("small_families")
+def test_scaled_float8_is_refused(tensors, tmp_path: Path) -> None:
+    save_file({**tensors, "scaled_fp8": torch.zeros(1)}, tmp_path / "one.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"one.safetensors is quantised \(scaled_fp8\)"):
+        load_checkpoint(tmp_path / "one.safetensors")
 
 
 def on_meta(family: Family):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from toy import tiny
 
 from erasure_core import UnsupportedModelError, cli, from_diffusers, rece
@@ -87,6 +88,30 @@ def test_a_part_that_is_not_there(folder: Path) -> None:
         load_checkpoint(folder)
     shutil.rmtree(folder / "vae")
     with pytest.raises(ValueError, match=r"vae is missing, though model_index.json names it"):
+        load_checkpoint(folder)
+
+
+def changed(file: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("part", MODELS)
+def test_a_weight_that_is_missing_is_not_made_up(folder: Path, part: str) -> None:
+    file = weights_of(folder / part)
+    name = next(name for name in load_file(file) if name.endswith(("mlp.fc1.weight", "conv_in.weight")))
+    changed(file, lambda tensors: tensors.pop(name))
+    with pytest.raises(ValueError, match=f"{part} lacks a weight of shape .*; download the whole model"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("part", MODELS)
+def test_integers_are_no_weights(folder: Path, part: str) -> None:
+    file = weights_of(folder / part)
+    name = next(name for name in load_file(file) if name.endswith(("mlp.fc1.weight", "conv_in.weight")))
+    changed(file, lambda tensors: tensors.update({name: (100 * tensors[name]).to(torch.int8)}))
+    with pytest.raises(UnsupportedModelError, match=f"has {name} in I8, which is no floating point"):
         load_checkpoint(folder)
 
 
@@ -184,7 +209,8 @@ def test_what_is_no_stable_diffusion(folder: Path, changes: dict, told: str) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "1" * 5000, "[" * 100_000, '{"a":' * 100_000, "NaN", "\ufeff{}", " " * 2**21, "\x00"]
+    "text",
+    ["", "{", "[]", "null", "1" * 5000, "[" * 100_000, '{"a":' * 100_000, "NaN", "\ufeff{}", " " * 2**21, "\x00"],
 )
 @pytest.mark.parametrize("name", ["model_index.json", "unet/config.json"])
 def test_what_is_no_json(folder: Path, name: str, text: str) -> None:
