@@ -8,13 +8,31 @@
 >>> erasure = rece(model, concepts, preserve=kept, **vars(PRESETS["style"]))  # doctest: +SKIP
 """
 
-from .closed_form import derived_context, edit_map
-from .concepts import Concept, ConceptError, parse_concepts
-from .erasure import Dense, Erasure, LowRank, Origin, __version__
-from .files import ErasureFileError
-from .methods.rece import rece, uce
-from .model import EncodedPrompts, TextToImageModel, UnsupportedModelError
-from .vocabulary import common_concepts
+from importlib import import_module
+
+_PLACES = {
+    "closed_form": ("derived_context", "edit_map"),
+    "concepts": ("Concept", "ConceptError", "parse_concepts"),
+    "erasure": ("Dense", "Erasure", "LowRank", "Origin", "__version__"),
+    "files": ("ErasureFileError",),
+    "methods.rece": ("rece", "uce"),
+    "model": ("EncodedPrompts", "TextToImageModel", "UnsupportedModelError"),
+    "vocabulary": ("common_concepts",),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+__all__ = ["from_diffusers", *_MODULES]
+
+
+def __getattr__(name: str):
+    """Public names are imported when they are asked for, so that the command line can answer Ctrl-C from the start."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def from_diffusers(pipe):
@@ -22,25 +40,3 @@ def from_diffusers(pipe):
     from .adapters.diffusers import from_diffusers
 
     return from_diffusers(pipe)
-
-
-__all__ = [
-    "Concept",
-    "ConceptError",
-    "Dense",
-    "EncodedPrompts",
-    "Erasure",
-    "ErasureFileError",
-    "LowRank",
-    "Origin",
-    "TextToImageModel",
-    "UnsupportedModelError",
-    "__version__",
-    "common_concepts",
-    "derived_context",
-    "edit_map",
-    "from_diffusers",
-    "parse_concepts",
-    "rece",
-    "uce",
-]

@@ -1,22 +1,23 @@
-"""The command line. Whatever a user can get wrong ends as one sentence on stderr and exit code 2."""
+"""The command line. Whatever a user can get wrong ends as one sentence on stderr and exit code 2; see ``ending``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .concepts import Concept, as_concepts, name_of, parse_prompts, shortened, split
+from .ending import FAILED, INTERRUPTED, code_for_text, tell
 from .erasure import Erasure, __version__
 from .files import check_target
 from .gathering import held_concepts
 from .inputs import read_list
-from .lists import load_concepts
+from .lists import load_concepts, place_of
 from .methods.few_shot import TOWERS
 from .methods.rece import RecePreset, check_kind, rece_with_statistics
 from .methods.registry import METHODS
-from .pictures import load_pictures, picture_files
+from .outputs import Outputs, same_place
+from .pictures import load_pictures, picture_files, pictures_in
 from .progress import Progress
 from .request import OPTIONS, TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
@@ -26,25 +27,38 @@ from .table import percent, table
 from .training import TrainingError
 from .vocabulary import known_concepts
 
-USER_ERROR, INTERRUPTED = 2, 130
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    outputs = Outputs({})
     try:
+        args = _parser().parse_args(arguments)
+        outputs = args.outputs = Outputs(_inputs(args))
         args.command(args)
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        tell(f"\ninterrupted; {outputs.told()}")
+        return getattr(error, "code", INTERRUPTED)
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'", file=sys.stderr)
-        return USER_ERROR
-    except (ValueError, OSError, TrainingError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr)
-        return USER_ERROR
-    return 0
+        tell(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'")
+        return FAILED
+    except (ValueError, OSError, TrainingError, MemoryError) as error:
+        tell(f"error: {_sentence(error)}" + (f"; {outputs.told()}" if outputs.written() else ""))
+        return FAILED
+    return code_for_text(bool(outputs.written()))
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """The files and folders that a command reads, by their options."""
+    found = {}
+    for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip"):
+        given = getattr(args, name, None)
+        paths = given if isinstance(given, list) else [given]
+        found[_option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
+    found["--concepts"] = [place_of(path)[0] for path in found["--concepts"]]
+    folders = [folder for folder in found["--images"] if folder.is_dir()]
+    return {**found, "--images": [path for folder in folders for path in pictures_in(folder)]}
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -55,7 +69,8 @@ def demo(args: argparse.Namespace) -> None:
         "rece": "Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.",
         "all": "Erasing a concept from the embedded model by each of four methods; takes five minutes or so.",
     }
-    print(told[args.method])
+    args.outputs.add("--out", *(args.out / f"{FILES[args.method]}{ending}" for ending in (".png", ".md")))
+    print(told[args.method], flush=True)
     print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / FILES[args.method]}.png")
 
 
@@ -64,6 +79,7 @@ def erase(args: argparse.Namespace) -> None:
     request = _request(args, _concepts(args))
     request.keywords()
     check_target(args.out, args.overwrite)
+    args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
     model = _model(args.model)
     with Progress(args.method) as bar:
@@ -88,11 +104,8 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
         raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
     if (args.statistics or args.save_statistics) and args.method != "rece":
         raise ValueError(f"statistics are of rece (with --loops 0 it is plain UCE), not of {args.method}")
-    for option in ("statistics", "save_statistics"):
-        file = getattr(args, option)
-        if file and file.resolve() == args.out.resolve():
-            raise ValueError(f"{_option(option)} and --out name the same file; give the erasure one of its own")
     if args.save_statistics:
+        args.outputs.add("--save-statistics", args.save_statistics, besides="--statistics")
         check_target(args.save_statistics, args.overwrite, "statistics are")
     if not args.statistics:
         return None
@@ -122,8 +135,11 @@ def purify(args: argparse.Namespace) -> None:
     erasure, files = Erasure.load(args.erasure), picture_files(args.images)
     if not names_a_concept(args.prompt, erasure):
         names = shortened([concept.name for concept in erasure.concepts])
-        print(f"note: --prompt does not name what is erased ({names}), so little may change", file=sys.stderr)
+        tell(f"note: --prompt does not name what is erased ({names}), so little may change")
+    if same_place(args.out, args.images):
+        raise ValueError("--out and --images are the same folder; give what is drawn one of its own")
     targets = _targets(args.out, files, args.overwrite)
+    args.outputs.add("--out", *targets)
     model = _model(args.model)
     size = side(model)
     pictures = load_pictures(files, size)
@@ -156,6 +172,7 @@ def compare(args: argparse.Namespace) -> None:
         raise ValueError(f"--out: a grid is written as .png, got '{args.out.name}'")
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f"{args.out} is already there; choose another name or ask to --overwrite")
+    args.outputs.add("--out", args.out)
     if args.pictures < 1:
         raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
     erasures = {path.stem: Erasure.load(path) for path in args.erasure}
@@ -169,6 +186,7 @@ def compare(args: argparse.Namespace) -> None:
     settings = {"steps": args.steps, "guidance": args.guidance, "negative": args.negative}
     with Progress("compare") as bar:
         sheet = compare(model, erasures, prompts, seeds=seeds, difference=args.difference, callback=bar, **settings)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     print(save_whole(sheet, args.out))
 
 
@@ -193,6 +211,7 @@ def attack(args: argparse.Namespace) -> None:
     print(f"{found.table()}\n\n{found.verdict()}")
     if files:
         picture, numbers = files
+        args.out.mkdir(parents=True, exist_ok=True)
         print(f"{save_whole(found.picture(), picture)}\n{save_text(found.as_json(), numbers)}")
 
 
@@ -215,6 +234,7 @@ def report(args: argparse.Namespace) -> None:
     print(f"{found.table()}\n\n{found.verdict()}")
     if files:
         picture, numbers = files
+        args.out.mkdir(parents=True, exist_ok=True)
         print(f"{save_whole(report_sheet(found), picture)}\n{save_text(found.as_json(), numbers)}")
 
 
@@ -241,7 +261,7 @@ def _audit_files(args: argparse.Namespace, name: str) -> list[Path]:
     for file in files:
         if file.exists() and not args.overwrite:
             raise FileExistsError(f"{file} is already there; choose another folder or ask to --overwrite")
-    args.out.mkdir(parents=True, exist_ok=True)
+    args.outputs.add("--out", *files)
     return files
 
 
@@ -310,6 +330,8 @@ def _erasure_report(args: argparse.Namespace) -> str:
 
 def _sentence(error: Exception) -> str:
     """The system's own errors without their number."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -355,7 +377,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one sentence, as all others; ``--help`` shows the usage."""
 
     def error(self, message: str):
-        self.exit(USER_ERROR, f"error: {message}; see {self.prog} --help\n")
+        self.exit(FAILED, f"error: {message}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:

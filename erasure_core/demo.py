@@ -14,7 +14,7 @@ from .erasure import Erasure
 from .evaluation import Gallery, Scores, Subject, evaluate_erasure, pictures_of, subject_of
 from .methods.registry import METHODS
 from .progress import Progress
-from .sheet import Section, contact_sheet, save_whole
+from .sheet import Section, contact_sheet, save_text, save_whole
 from .table import percent, table
 from .toy import Judge, load_toy
 from .vocabulary import common_concepts
@@ -78,7 +78,7 @@ def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED
     sheet = contact_sheet([_section(*case) for case in cases])
     folder.mkdir(parents=True, exist_ok=True)
     save_whole(sheet, folder / f"{FILES[method]}.png")
-    (folder / f"{FILES[method]}.md").write_text(text, encoding="utf-8")
+    save_text(text, folder / f"{FILES[method]}.md")
     return text
 
 

@@ -168,8 +168,8 @@ class Erasure:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
         before = erasures_of(model)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
-            model.erasures = (*before, self.carried())
             try:
+                model.erasures = (*before, self.carried())
                 yield model
             finally:
                 model.erasures = before

@@ -23,10 +23,14 @@ def picture_files(folder: Path) -> list[Path]:
     """Every picture file of ``folder``, by name. Raises ``ValueError`` when there is none."""
     if not folder.is_dir():
         raise ValueError(f"images: there is no folder {shown(str(folder))}")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+    paths = pictures_in(folder)
     if not paths:
         raise ValueError(f"images: {shown(str(folder))} holds no picture ({', '.join(ENDINGS)})")
     return paths
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
 
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:

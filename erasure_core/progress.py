@@ -12,7 +12,7 @@ WIDTH = 30
 class Progress:
     """A ``Callback`` that draws a bar once the work has taken a second; use it in a ``with`` block.
 
-    Where the stream is not a terminal, it writes nothing.
+    Where the stream is not a terminal, or there is none, it writes nothing.
     """
 
     def __init__(self, title: str, stream: TextIO | None = None, patience: float = 1.0):
@@ -29,7 +29,9 @@ class Progress:
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
-        if not self.stream.isatty() or now - self.began < self.patience or now - self.drawn < 0.1:
+        if self.stream is None or not self.stream.isatty():
+            return
+        if now - self.began < self.patience or now - self.drawn < 0.1:
             return
         self.drawn = now
         share = done / total if total else 1.0

@@ -328,7 +328,7 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
     same = (*erase, "--overwrite", "--save-statistics", tmp_path / "a.safetensors", "--concept", "dog")
     assert "--save-statistics and --out name the same file" in fails(capsys, *same)
     same = ("erase", "--model", "toy", "--out", kept, "--overwrite", "--statistics", kept)
-    assert "--statistics and --out name the same file" in fails(capsys, *same)
+    assert "--out would replace" in fails(capsys, *same)
     assert "holds statistics, not an erasure" in fails(capsys, "report", "--model", "toy", "--erasure", kept)
     erasure = rece(fake, "cat").save(tmp_path / "e.safetensors")
     assert "holds an erasure, not statistics" in fails(capsys, *erase, "--statistics", erasure)
