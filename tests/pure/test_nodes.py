@@ -1,0 +1,454 @@
+"""The nodes' own modules against a stand-in for ComfyUI (``tests/stand_in``): weights, patches, files, sockets."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+PACK = "pack_under_test"
+UNET, TEXT = "diffusion_model.", "clip_l.transformer."
+BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0.attn2."
+OWN = "input_blocks.1.1.transformer_blocks.0.attn2."
+KEY, VALUE = f"unet.{BLOCK}to_k.weight", f"unet.{BLOCK}to_v.weight"
+FC1 = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
+
+
+class Pack:
+    """Modules of the pack as ComfyUI imports them, below a package of their own, and those of the stand-in."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def nodes(self, name: str) -> ModuleType:
+        return importlib.import_module(f"{PACK}.nodes.{name}")
+
+    def core(self, name: str) -> ModuleType:
+        return importlib.import_module(f"{PACK}.erasure_core.{name}")
+
+    def comfy(self, name: str) -> ModuleType:
+        return importlib.import_module(f"comfy.{name}")
+
+
+@contextmanager
+def stand_in() -> Iterator[Pack]:
+    """With a stand-in for ComfyUI in ``sys.modules``, which is as it was afterwards."""
+    before, path = dict(sys.modules), list(sys.path)
+    sys.path.insert(0, str(ROOT / "tests" / "stand_in"))
+    for name in (PACK, f"{PACK}.nodes"):  # without their __init__, which imports every node
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(ROOT.joinpath(*name.split(".")[1:]))]
+    try:
+        yield Pack(ROOT)
+    finally:
+        sys.path[:] = path
+        for name in [name for name in sys.modules if name not in before]:
+            if name.partition(".")[0] in (PACK, "comfy", "comfy_api", "folder_paths"):
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def imported() -> Iterator[Pack]:
+    with stand_in() as pack:
+        yield pack
+
+
+@pytest.fixture
+def pack(imported: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pack:
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "root", str(tmp_path))
+    for name in ("output", "input"):
+        (tmp_path / name).mkdir()
+    return imported
+
+
+def tree(**shapes: tuple[int, int]) -> nn.Module:
+    """Linear layers below dotted names ``a__b`` with weights of given shapes, one for each."""
+    root = nn.Module()
+    for seed, (path, (out, width)) in enumerate(shapes.items()):
+        place, *rest = root, *path.split("__")
+        for part in rest[:-1]:
+            if part not in dict(place.named_children()):
+                place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        layer = nn.Linear(width, out)
+        nn.init.uniform_(layer.weight, -1, 1, generator=torch.Generator().manual_seed(seed))
+        place.add_module(rest[-1], layer)
+    return root
+
+
+def dotted(path: str) -> str:
+    return path.replace(".", "__")
+
+
+def a_model(pack: Pack, kind: str = "BaseModel", **config):
+    """A MODEL with one pair of keys and values, 6 and 8 by 4, and a layer that reads no text."""
+    layers = {dotted(f"{OWN}to_k"): (6, 4), dotted(f"{OWN}to_v"): (8, 4), "out": (4, 4)}
+    names = {f"{BLOCK}{one}.weight": f"{OWN}{one}.weight" for one in ("to_k", "to_v")}
+    names |= {"conv_out.weight": "out.weight", "not_there.weight": "not_there.weight"}
+    base = getattr(pack.comfy("model_base"), kind)
+    return pack.comfy("model_patcher").ModelPatcher(base(tree(**layers), names, **config))
+
+
+def a_clip(pack: Pack, **settings):
+    stage = tree(**{dotted(f"{TEXT}text_model.encoder.layers.0.mlp.fc1"): (4, 4)})
+    return pack.comfy("sd").CLIP(stage, **settings)
+
+
+def erasure_of(pack: Pack, **deltas):
+    """Of changes of the model's keys, its values or the text encoder, by ``key``, ``value`` and ``text``."""
+    names = {"key": KEY, "value": VALUE, "text": f"{FC1}.weight", "bias": f"{FC1}.bias"}
+    core = pack.core("erasure")
+    origin = core.Origin("test", (pack.core("concepts").Concept("cat"),), {}, "0" * 16)
+    return core.Erasure({names.get(name, name): delta for name, delta in deltas.items()}, (origin,))
+
+
+def dense(pack: Pack, *shape: int):
+    return pack.core("erasure").Dense(torch.randn(*shape, generator=torch.Generator().manual_seed(7)))
+
+
+def low_rank(pack: Pack, out: int, width: int, rank: int = 2):
+    draws = torch.Generator().manual_seed(8)
+    up, down = torch.randn(out, rank, generator=draws), torch.randn(rank, width, generator=draws)
+    return pack.core("closed_form").LowRank(up, down)
+
+
+def merged(pack: Pack, patcher, key: str, **how) -> torch.Tensor:
+    return pack.nodes("host_weights").stored(patcher, key, **how).merged(torch.device("cpu"))
+
+
+def bits(model) -> dict[str, torch.Tensor]:
+    return {key: weight.clone() for key, weight in model.model.state_dict().items()}
+
+
+def test_the_stand_in_is_gone_where_it_is_not_asked_for() -> None:
+    def found() -> set[str]:
+        return {name.partition(".")[0] for name in sys.modules} & {"comfy", "comfy_api", "folder_paths", PACK}
+
+    before, path = found(), list(sys.path)
+    with stand_in() as pack:
+        pack.nodes("host_files"), pack.nodes("sockets")
+        assert found() == {"comfy_api", "folder_paths", PACK}
+    assert found() == before == set() and sys.path == path
+
+
+def test_only_host_modules_know_comfyui() -> None:
+    """All of ``comfy`` and ``folder_paths`` is theirs; the others import ``comfy_api`` at most."""
+    known: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        known[path.stem] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                known[path.stem] |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                known[path.stem].add(node.module.partition(".")[0])
+    hosts = {"comfy", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
+    told = {name: found & hosts for name, found in known.items() if found & hosts}
+    assert told and not [name for name in told if not name.startswith("host")], told
+    assert any("comfy_api" in found for name, found in known.items() if not name.startswith("host"))
+
+
+def test_patches_are_added_to_clones_only(pack: Pack) -> None:
+    model, clip = a_model(pack), a_clip(pack)
+    before = bits(model), bits(clip.patcher)
+    erasure = erasure_of(pack, key=low_rank(pack, 6, 4), value=dense(pack, 8, 4), text=dense(pack, 4, 4))
+    new_model, new_clip = pack.nodes("host").apply_erasure(model, clip, erasure, 0.5, 2.0)
+    assert new_model is not model and new_model.model is model.model and not model.patches and not clip.patcher.patches
+    for was, now in zip(before, (bits(model), bits(clip.patcher)), strict=True):
+        assert all(torch.equal(was[key], now[key]) for key in was)
+    for name, patcher, key, strength in (
+        (KEY, new_model, f"{UNET}{OWN}to_k.weight", 0.5),
+        (VALUE, new_model, f"{UNET}{OWN}to_v.weight", 0.5),
+        (f"{FC1}.weight", new_clip.patcher, f"{TEXT}text_model.encoder.layers.0.mlp.fc1.weight", 2.0),
+    ):
+        plain = patcher.model.state_dict()[key]
+        torch.testing.assert_close(merged(pack, patcher, key), plain + strength * erasure.deltas[name].dense())
+        assert torch.equal(merged(pack, patcher, key, patched=False), plain)
+        assert len(patcher.get_key_patches()[key]) == 2
+
+
+def test_a_clip_that_need_not_change_may_be_missing(pack: Pack) -> None:
+    erasure, apply = erasure_of(pack, key=dense(pack, 6, 4)), pack.nodes("host").apply_erasure
+    assert apply(a_model(pack), None, erasure)[1] is None
+    clip = a_clip(pack)
+    other = apply(a_model(pack), clip, erasure)[1]
+    assert other is not clip and not other.patcher.patches
+
+
+def test_a_bias_of_the_text_encoder_is_found(pack: Pack) -> None:
+    erasure = erasure_of(pack, bias=dense(pack, 4))
+    _, clip = pack.nodes("host").apply_erasure(a_model(pack), a_clip(pack), erasure)
+    assert list(clip.patcher.patches) == [f"{TEXT}text_model.encoder.layers.0.mlp.fc1.bias"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text": (4, 4)}, "CLIP is missing, and this erasure changes the text encoder"),
+        ({"unet.elsewhere.weight": (4, 4)}, r"changes unet\.elsewhere\.weight, which MODEL does not have"),
+        ({"unet.not_there.weight": (4, 4)}, r"changes unet\.not_there\.weight, which MODEL does not have"),
+        ({"key": (8, 4)}, r"made for another kind of model: it changes .* as \(8, 4\), in MODEL that is \(6, 4\)"),
+        ({"key": (6, 4, 1)}, r"as \(6, 4, 1\), in MODEL"),
+    ],
+)
+def test_an_erasure_of_another_model_is_refused(pack: Pack, changes: dict, message: str) -> None:
+    model = a_model(pack)
+    erasure = erasure_of(pack, **{name: dense(pack, *shape) for name, shape in changes.items()})
+    with pytest.raises(ValueError, match=message):
+        pack.nodes("host").apply_erasure(model, None, erasure)
+    assert not model.patches
+
+
+def test_a_change_that_the_text_encoder_lacks_is_refused(pack: Pack) -> None:
+    erasure = erasure_of(pack, **{"text_encoder.text_model.encoder.layers.1.mlp.fc1.weight": dense(pack, 4, 4)})
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.fc1\.weight, which CLIP does not have"):
+        pack.nodes("host").apply_erasure(a_model(pack), a_clip(pack), erasure)
+
+
+@pytest.mark.parametrize("name", ["strength_model", "strength_clip"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_strength_that_is_not_finite_is_refused(pack: Pack, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a finite number, got {value}"):
+        pack.nodes("host").apply_erasure(a_model(pack), None, erasure_of(pack, key=dense(pack, 6, 4)), **{name: value})
+
+
+def test_a_change_that_comfyui_drops_is_an_error(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    patcher = pack.comfy("model_patcher").ModelPatcher
+    monkeypatch.setattr(patcher, "add_patches", lambda self, patches, *_: list(patches)[1:])
+    erasure = erasure_of(pack, key=dense(pack, 6, 4), value=dense(pack, 8, 4))
+    with pytest.raises(ValueError, match=r"ComfyUI did not take the change of .*to_k\.weight in MODEL"):
+        pack.nodes("host").apply_erasure(a_model(pack), None, erasure)
+
+
+def test_what_is_stored_in_integers_cannot_be_read(pack: Pack) -> None:
+    model = a_model(pack)
+    layer = model.model.diffusion_model.get_submodule(f"{OWN}to_k")
+    layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"MODEL is quantised \(.*to_k\.weight is stored as int8"):
+        pack.nodes("host").apply_erasure(model, None, erasure_of(pack, key=dense(pack, 6, 4)))
+
+
+def test_what_upstream_patches_did_is_seen(pack: Pack) -> None:
+    """The weights that a closed form reads are merged with them, while they are in memory too."""
+    model, host = a_model(pack), pack.nodes("host")
+    key, plain = f"{UNET}{OWN}to_k.weight", bits(model)
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (torch.ones(6, 4),))}, 0.25)
+    expected = plain[key] + 0.25
+    torch.testing.assert_close(host.text_weights(patched)[KEY], expected)
+    torch.testing.assert_close(host.text_weights(model)[KEY], plain[key])
+    patched.into_memory()
+    torch.testing.assert_close(host.text_weights(patched)[KEY], expected)
+    torch.testing.assert_close(host.text_weights(model)[KEY], plain[key])
+    assert sorted(host.text_weights(model)) == [KEY, VALUE]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_of_any_precision_are_read_as_copies_in_float32(pack: Pack, dtype: torch.dtype) -> None:
+    model = a_model(pack)
+    model.model.to(dtype)
+    weight = pack.nodes("host").text_weights(model)[KEY]
+    assert weight.dtype == torch.float32 and torch.equal(weight, bits(model)[f"{UNET}{OWN}to_k.weight"].float())
+    weight.zero_()
+    assert bits(model)[f"{UNET}{OWN}to_k.weight"].any(), "the model's own tensor was given"
+
+
+def test_erasures_are_known_of_clones(pack: Pack) -> None:
+    host, model = pack.nodes("host"), a_model(pack)
+    erasure = erasure_of(pack, key=dense(pack, 6, 4))
+    once, _ = host.apply_erasure(model, None, erasure, 0.5)
+    twice, _ = host.apply_erasure(once.clone(), None, erasure_of(pack, value=dense(pack, 8, 4)))
+    assert [len(host.erasures_of(one)) for one in (model, once, twice)] == [0, 1, 2]
+    assert all(not one.deltas and one.concepts == erasure.concepts for one in host.erasures_of(twice))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn])
+def test_rounding_that_eats_an_erasure_is_said(pack: Pack, dtype: torch.dtype, caplog) -> None:
+    model = a_model(pack)
+    model.model.to(dtype)
+    small = pack.core("erasure").Dense(1e-3 * torch.ones(6, 4))
+    with caplog.at_level(logging.INFO):
+        pack.nodes("host").apply_erasure(model, None, erasure_of(pack, key=small))
+    (record,) = [one for one in caplog.records if "rounding" in one.message]
+    assert (record.levelno == logging.WARNING) == (dtype != torch.float32)
+    assert str(dtype).removeprefix("torch.") in record.message
+
+
+def test_models_of_other_families_are_told_apart(pack: Pack) -> None:
+    host = pack.nodes("host")
+    other = pack.comfy("model_patcher").ModelPatcher(pack.comfy("model_base").BaseModel(tree(out=(4, 4)), {}))
+    assert host.has_unet(a_model(pack)) and not host.has_unet(other)
+    assert host.weight_keys(a_model(pack))[KEY] == f"{UNET}{OWN}to_k.weight"
+    assert host.weight_keys(other) == {f"unet.out.{one}": f"{UNET}out.{one}" for one in ("weight", "bias")}
+    with pytest.raises(ValueError, match="MODEL is of the kind BaseModel, which has no UNet of Stable Diffusion"):
+        host.unet_keys(other)
+    with pytest.raises(ValueError, match="no UNet of Stable Diffusion"):
+        host.unet_keys(a_model(pack, use_temporal_attention=True))
+    assert host.reads_pooled(a_model(pack, "SDXL")) and not host.reads_pooled(a_model(pack))
+
+
+def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
+    model, sampling = a_model(pack), pack.comfy("model_sampling")
+    model.objects["model_sampling"] = sampling.V_PREDICTION()
+    model.objects["model_sampling"].sigmas = torch.tensor([0.5, 2.0])
+    seen = pack.nodes("host").ComfyModel(model, a_clip(pack))
+    assert seen.prediction_type == "v_prediction" and seen.alphas_cumprod.tolist() == [0.8, 0.2]
+    assert (seen.tokens, seen.context_dim) == (8, 4)
+    encoded = seen.encode_prompts(["a (red) fish", ""])
+    assert encoded.last_content == (3, 0) and encoded.context.shape == (2, 8, 4)
+    assert encoded.context[0, :4, 0].tolist() == [0, 1, 6, 10]
+    with pytest.raises(ValueError, match="is longer than the 6 tokens that CLIP takes"):
+        seen.encode_prompts(["a b c d e f g"])
+
+
+def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
+    host = pack.nodes("host")
+    with pytest.raises(ValueError, match="CLIP is missing"):
+        host.ComfyModel(a_model(pack), None)
+    with pytest.raises(ValueError, match="CLIP has the text encoders t5xxl; Stable Diffusion has one or two of"):
+        host.ComfyModel(a_model(pack), a_clip(pack, names=("t5xxl",)))
+    with pytest.raises(ValueError, match="MODEL reads a pooled text vector, and CLIP gives none"):
+        host.ComfyModel(a_model(pack, "SDXL"), a_clip(pack)).encode_prompts(["cat"])
+
+
+def test_two_encoders_and_a_pooled_vector(pack: Pack) -> None:
+    clip = a_clip(pack, names=("g", "l"), pooled=True)
+    encoders = pack.nodes("host_text").TextEncoders(clip, pooled=True)
+    assert encoders.names == ("l", "g")
+    found = encoders.encode(["red fish", "cat"])
+    assert found.context.shape == (2, 8, 8) and found.pooled.shape == (2, 3)
+    packed = found.packed().context
+    assert torch.equal(packed[:, 8, :3], found.pooled) and not packed[:, 8, 3:].any()
+    assert [(len(one["context"][0].rows), one["pooled"][0].rows.shape) for one in found.rows()] == [(8, (1, 3))] * 2
+
+
+def test_a_cancel_stops_reading(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    management = pack.comfy("model_management")
+    monkeypatch.setattr(management, "interrupted", True)
+    with pytest.raises(management.InterruptProcessingException):
+        pack.nodes("host").ComfyModel(a_model(pack), a_clip(pack)).encode_prompts(["cat"])
+    with pytest.raises(management.InterruptProcessingException):
+        pack.nodes("host").progress()(1, 2, "sampling")
+
+
+def test_progress_is_shown(pack: Pack) -> None:
+    shown = pack.comfy("utils").ProgressBar.shown
+    shown.clear()
+    pack.nodes("host").progress()(1, 3, "sampling")
+    assert shown == [(1, 3)]
+
+
+def test_files_are_numbered_below_their_folder(pack: Pack, tmp_path: Path) -> None:
+    files, erasure = pack.nodes("host_files"), erasure_of(pack, key=low_rank(pack, 6, 4))
+    paths = [files.save_as_lora(erasure, prefix) for prefix in ("erasure/no-cat", "erasure/no-cat", "plain")]
+    loras = tmp_path / "output" / "loras"
+    assert paths == [
+        loras / "erasure" / "no-cat_00001_.safetensors", loras / "erasure" / "no-cat_00002_.safetensors",
+        loras / "plain_00001_.safetensors",
+    ]  # fmt: skip
+    (loras / "notes.txt").write_text("")
+    assert files.lora_files() == [path.relative_to(loras).as_posix() for path in paths]
+    assert pack.core("erasure").Erasure.load(files.lora_path("plain_00001_.safetensors")).concepts == erasure.concepts
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["../escaped", "a/../../escaped", "../../x", "/tmp/escaped", "a/b/../../../escaped", "../loras-of-another/x"],
+)
+def test_a_prefix_that_leads_elsewhere_is_refused(pack: Pack, tmp_path: Path, prefix: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=r"leads out of .*; saving elsewhere is not allowed"):
+        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("prefix", ["", "   ", "folder/", "..", ".", "folder/.."])
+def test_a_prefix_that_names_no_file_is_refused(pack: Pack, tmp_path: Path, prefix: str) -> None:
+    with pytest.raises(ValueError, match="names no file; write for example"):
+        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
+    assert not list((tmp_path / "output").iterdir())
+
+
+def test_what_cannot_be_written_is_said(pack: Pack, tmp_path: Path) -> None:
+    (tmp_path / "output" / "loras").write_text("a file in the folder's place")
+    with pytest.raises(ValueError, match="filename_prefix 'a/b': nothing could be written to"):
+        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), "a/b")
+
+
+def test_only_files_that_are_listed_can_be_named(pack: Pack, tmp_path: Path) -> None:
+    files = pack.nodes("host_files")
+    (tmp_path / "input" / "lists").mkdir()
+    for name in ("concepts.txt", "lists/more.txt", "picture.png"):
+        (tmp_path / "input" / name).write_text("cat")
+    (tmp_path / "secret.txt").write_text("secret")
+    assert [name for name in files.list_files() if name.endswith(".txt")] == ["concepts.txt", "lists/more.txt"]
+    assert files.list_path("lists/more.txt").read_text() == "cat"
+    for name in ("../secret.txt", str(tmp_path / "secret.txt"), "picture.png", "", "lists/../concepts.txt"):
+        with pytest.raises(ValueError, match=r"is not in .*; there are: concepts\.txt, lists/more\.txt"):
+            files.list_path(name)
+    with pytest.raises(ValueError, match="there are: none"):
+        files.statistics_path("a.safetensors")
+
+
+def test_a_digest_is_of_what_a_file_holds(pack: Pack, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("cat"), other.write_text("cat")
+    digest = pack.nodes("host_files").digest
+    before = digest(one)
+    assert before == digest(other)
+    one.write_text("dog")
+    assert before != digest(one)
+
+
+def test_sockets(pack: Pack) -> None:
+    sockets = pack.nodes("sockets")
+    assert sockets.chosen({"a": 1, "b": 2}, "b") == 2
+    with pytest.raises(ValueError, match="preset 'c' is unknown; known: a, b"):
+        sockets.chosen({"a": 1, "b": 2}, "c")
+    with pytest.raises(ValueError, match="attack 'c' is unknown"):
+        sockets.chosen({}, "c", "attack")
+    assert sockets.named(" van gogh -> art ") == "van gogh" and sockets.named("cat") == "cat"
+    for empty in ("", "  ", "-> dog"):
+        with pytest.raises(ValueError, match="concept"):
+            sockets.named(empty)
+    kinds = {part.id: part.kind for part in [sockets.strength_input(), sockets.preserve_input()]}
+    assert kinds == {"strength": "FLOAT", "preserve": "STRING"}
+    assert (sockets.Erasure.name, sockets.Statistics.name) == ("ERASURE", "ERASURE_STATISTICS")
+
+
+def test_the_nodes_of_erasures(pack: Pack) -> None:
+    nodes, model = pack.nodes("erasures"), a_model(pack)
+    one, other = erasure_of(pack, key=low_rank(pack, 6, 4)), erasure_of(pack, key=dense(pack, 6, 4))
+    (both,) = nodes.ErasureCombine.execute(one, other, 2.0, -0.5).result
+    torch.testing.assert_close(both.deltas[KEY].dense(), 2 * one.deltas[KEY].dense() - other.deltas[KEY].dense() / 2)
+    saved = nodes.ErasureSave.execute(both, "erasure/cat")
+    assert saved.ui.text == saved.result[0]
+    (back,) = nodes.ErasureLoad.execute("erasure/cat_00001_.safetensors").result
+    torch.testing.assert_close(back.deltas[KEY].dense(), both.deltas[KEY].dense())
+    applied, clip = nodes.ErasureApply.execute(model, None, back, 1.0, 1.0).result
+    plain = bits(model)[f"{UNET}{OWN}to_k.weight"]
+    torch.testing.assert_close(pack.nodes("host").text_weights(applied)[KEY], plain + both.deltas[KEY].dense())
+    assert clip is None
+
+
+def test_schemas_have_the_inputs_that_execute_takes(pack: Pack) -> None:
+    """By name, for every node whose modules need no more of ComfyUI than the stand-in has."""
+    for module in ("erasures", "statistics"):
+        for name, node in vars(pack.nodes(module)).items():
+            if name.startswith("Erasure") and hasattr(node, "execute"):
+                schema = node.define_schema()
+                given = {part.id for part in schema.inputs}
+                taken = set(inspect.signature(node.execute).parameters)
+                assert schema.node_id == name and given == taken, name

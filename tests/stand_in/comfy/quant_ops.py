@@ -1,0 +1,5 @@
+"""A weight of few bits with a scale."""
+
+
+class QuantizedTensor:
+    pass

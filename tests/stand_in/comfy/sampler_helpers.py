@@ -1,0 +1,1 @@
+"""Conditionings as denoisers take them: no test in the pure tier traces a model."""

@@ -1,0 +1,1 @@
+"""Samplers: no test in the pure tier samples in the host."""
