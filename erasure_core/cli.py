@@ -148,7 +148,7 @@ def purify(args: argparse.Namespace) -> None:
         pure = purify(model, erasure, pictures, callback=bar, **settings)
     args.out.mkdir(parents=True, exist_ok=True)
     for picture, target in zip(pure, targets, strict=True):
-        print(save_whole(to_image(picture), target))
+        print(save_whole(to_image(picture), target, args.overwrite))
     print(f"their middle squares, at the {size} x {size} pixels that the model draws")
 
 
@@ -187,7 +187,7 @@ def compare(args: argparse.Namespace) -> None:
     with Progress("compare") as bar:
         sheet = compare(model, erasures, prompts, seeds=seeds, difference=args.difference, callback=bar, **settings)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    print(save_whole(sheet, args.out))
+    print(save_whole(sheet, args.out, args.overwrite))
 
 
 def attack(args: argparse.Namespace) -> None:
@@ -212,7 +212,8 @@ def attack(args: argparse.Namespace) -> None:
     if files:
         picture, numbers = files
         args.out.mkdir(parents=True, exist_ok=True)
-        print(f"{save_whole(found.picture(), picture)}\n{save_text(found.as_json(), numbers)}")
+        print(save_whole(found.picture(), picture, args.overwrite))
+        print(save_text(found.as_json(), numbers, args.overwrite))
 
 
 def report(args: argparse.Namespace) -> None:
@@ -235,7 +236,8 @@ def report(args: argparse.Namespace) -> None:
     if files:
         picture, numbers = files
         args.out.mkdir(parents=True, exist_ok=True)
-        print(f"{save_whole(report_sheet(found), picture)}\n{save_text(found.as_json(), numbers)}")
+        print(save_whole(report_sheet(found), picture, args.overwrite))
+        print(save_text(found.as_json(), numbers, args.overwrite))
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:

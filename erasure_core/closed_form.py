@@ -32,6 +32,11 @@ class LowRank:
     def rank(self) -> int:
         return self.down.shape[0]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(out, in)``, without the product, which may be far larger than its factors."""
+        return self.up.shape[0], self.down.shape[1]
+
     def dense(self) -> Tensor:
         """``[out, in]``."""
         return self.up.to(self.down.dtype) @ self.down

@@ -26,12 +26,18 @@ class Dense:
 
     change: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.change.shape)
+
     def dense(self) -> Tensor:
         return self.change
 
 
 Delta = LowRank | Dense
 
+SCOPES = ("unet", "text_encoder")
+AT_ONCE = 2**24  # numbers of a product of factors
 MOST_BYTES = 2**30
 """Of changes in float32, counted as if layers were square. SDXL's would be 1.4 GB with many concepts; in float16 they
 lose less than its own weights."""
@@ -142,8 +148,8 @@ class Erasure:
         deltas |= {
             name: _compressed(delta, tolerance, max_rank) for name, delta in deltas.items() if name not in together
         }
-        lost = sum(float((deltas[n].dense() - d.dense()).square().sum()) for n, d in self.deltas.items())
-        whole = sum(float(d.dense().square().sum()) for d in self.deltas.values())
+        lost = sum(_squares(delta, deltas[name]) for name, delta in self.deltas.items())
+        whole = sum(_squares(delta) for delta in self.deltas.values())
         error = (lost / whole) ** 0.5 if whole else 0.0
         return replace(self, deltas=deltas, maps=maps, error=max(self.error, error))
 
@@ -166,6 +172,7 @@ class Erasure:
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
+        self._check_shapes(model)
         before = erasures_of(model)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
             try:
@@ -180,17 +187,23 @@ class Erasure:
         Raises what ``model.with_weights`` raises, among others for weights in float16.
         """
         changed = {}
-        for scope in ("unet", "text_encoder"):
+        for scope in SCOPES:
             own = model.weights_of(scope)
             for name in [name for name in self.deltas if name.startswith(scope)]:
-                delta = self.deltas[name].dense()
-                if name not in own or own[name].shape != delta.shape:
-                    shape = tuple(delta.shape)
-                    raise ValueError(f"the erasure changes {name} as {shape}; it was made for another model")
-                changed[name] = own[name] + delta.to(own[name])
+                _check_shape(name, self.deltas[name], own)
+                changed[name] = own[name] + self.deltas[name].dense().to(own[name])
         view = model.with_weights(changed)
         view.erasures = (*erasures_of(model), self.carried())
         return view
+
+    def _check_shapes(self, model: TextToImageModel) -> None:
+        """Before a product is formed: that of factors from a file may be larger than any memory."""
+        for scope in SCOPES:
+            changed = {name: delta for name, delta in self.deltas.items() if name.startswith(scope)}
+            own = model.weights_of(scope) if changed else {}
+            for name, delta in changed.items():
+                if name in own:
+                    _check_shape(name, delta, own)
 
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
@@ -306,18 +319,33 @@ def _scaled(delta: Delta, strength: float) -> Delta:
 
 
 def _sum(name: str, one: Delta, other: Delta) -> Delta:
-    shapes = [tuple(delta.dense().shape) if isinstance(delta, Dense) else _shape(delta) for delta in (one, other)]
-    if shapes[0] != shapes[1]:
+    if one.shape != other.shape:
         raise ValueError(
-            f"these erasures are for different models: {name} is {shapes[0]} in one, {shapes[1]} in the other"
+            f"these erasures are for different models: {name} is {one.shape} in one, {other.shape} in the other"
         )
     if isinstance(one, LowRank) and isinstance(other, LowRank):
         return LowRank(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down]))
     return Dense(one.dense() + other.dense())
 
 
-def _shape(delta: LowRank) -> tuple[int, int]:
-    return delta.up.shape[0], delta.down.shape[1]
+def _check_shape(name: str, delta: Delta, own: Mapping[str, Tensor]) -> None:
+    if name not in own or own[name].shape != delta.shape:
+        raise ValueError(f"the erasure changes {name} as {delta.shape}; it was made for another model")
+
+
+def _squares(delta: Delta, other: Delta | None = None) -> float:
+    """The sum of the squares of a change, or of what another differs by; of low-rank ones some rows at a time."""
+    rows = max(1, AT_ONCE // max(1, math.prod(delta.shape[1:])))
+    total = 0.0
+    for start in range(0, delta.shape[0], rows):
+        part = _rows(delta, start, rows)
+        total += float((part if other is None else _rows(other, start, rows) - part).square().sum())
+    return total
+
+
+def _rows(delta: Delta, start: int, count: int) -> Tensor:
+    rows = slice(start, start + count)
+    return LowRank(delta.up[rows], delta.down).dense() if isinstance(delta, LowRank) else delta.change[rows]
 
 
 def _compressed(delta: Delta, tolerance: float, max_rank: int | None) -> Delta:

@@ -3,33 +3,41 @@
 Names are kohya's, so ComfyUI's "Load LoRA", A1111/Forge and diffusers' ``load_lora_weights`` take them. The header
 holds a JSON text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of
 each context map (its ``down`` is every layer's ``lora_down``). Files of format 1 had one map, of all weights.
+
+Where the maps would fill the header, which ends at 100 MB, all their ``up`` are one tensor, ``MAPS``. Loaders pass over
+it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) that it leaves out ``dora_scale``.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from . import tensor_files
+from .atomic import check_target as check_writable
+from .atomic import write_whole
 from .closed_form import LowRank
 from .concepts import Concept
 from .erasure import ContextMap, Delta, Dense, Erasure, Origin
+from .fields import Fields, parsed, twice
 from .kohya import stems
 from .model import CONTEXT
+from .names import shown
+from .tensor_files import SUFFIX
 
-FORMAT = 2
+FORMAT = 3
 KEY, STATISTICS_KEY = "erasure", "erasure_statistics"
-SUFFIX = ".safetensors"
-TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
+MAPS = "erasure_maps.dora_scale"
+MOST_IN_HEADER = 2**25  # bytes of context maps; SDXL's are never more
+LONGEST = 200  # characters of a weight's name that a sentence shows
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class ErasureFileError(ValueError):
@@ -37,29 +45,30 @@ class ErasureFileError(ValueError):
 
 
 def save(erasure: Erasure, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write ``erasure`` to ``path``, whole or not at all.
+    """Write ``erasure`` to ``path``, whole or not at all; the same erasure is the same bytes each time.
 
-    Raises ``FileExistsError`` when something is there and ``overwrite`` is false, ``OSError`` when the folder cannot be
-    written, ``ValueError`` for another ending than ``.safetensors`` and for changes that are not finite.
+    Raises what ``check_target`` does, and ``ValueError`` for changes that are not finite or that a file cannot hold.
     """
     path = Path(path)
     check_target(path, overwrite)
-    tensors = _tensors(erasure)
+    maps, apart = _maps(erasure)
+    tensors = _tensors(erasure) | apart
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
-    write_whole(tensors, _metadata(erasure), path, overwrite)
+    metadata = _metadata(erasure, maps)
+    write_whole(path, lambda file: tensor_files.write(file, tensors, metadata), overwrite)
     return path
 
 
 def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> None:
-    """Raise what ``save`` would for this path, before anything is computed for it."""
+    """Raise what ``save`` would for this path, before anything is computed for it.
+
+    ``ValueError`` for another ending than ``.safetensors``, otherwise what ``atomic.check_target`` raises.
+    """
     if path.suffix != SUFFIX:
-        raise ValueError(f"{what} saved as {SUFFIX}, got '{path.name}'")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} {TAKEN}")
-    if not path.parent.is_dir():
-        raise NotADirectoryError(f"cannot write into {path.parent}: there is no such folder")
+        raise ValueError(f"{what} saved as {SUFFIX}, got '{shown(path.name)}'")
+    check_writable(path, overwrite)
 
 
 def load(path: str | Path) -> Erasure:
@@ -69,180 +78,209 @@ def load(path: str | Path) -> Erasure:
     not those that its header lists.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    name = shown(path.name)
     try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ErasureFileError(f"{path.name} is not a readable safetensors file: {error}") from error
+        metadata, tensors = tensor_files.read(path)
+    except ValueError as error:
+        raise ErasureFileError(f"{name} {error}") from error
     if KEY not in metadata:
         if STATISTICS_KEY in metadata:
             raise ErasureFileError(
-                f"{path.name} holds statistics, not an erasure; give it to Load Statistics, or to erase --statistics"
+                f"{name} holds statistics, not an erasure; give it to Load Statistics, or to erase --statistics"
             )
         raise ErasureFileError(
-            f"{path.name} was not written by this pack (no '{KEY}' in its header); "
+            f"{name} was not written by this pack (no '{KEY}' in its header); "
             "if it is a LoRA, load it with a LoRA loader"
         )
     try:
-        header = json.loads(metadata[KEY])
-        if header["format"] == 1:
-            header = _from_format_1(header)
-        if header["format"] != FORMAT:
-            raise ErasureFileError(
-                f"{path.name} has format {header['format']}, this version reads {FORMAT}; update the pack"
-            )
-        return _assemble(header, tensors)
-    except ErasureFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ErasureFileError(f"the header of {path.name} does not fit its content: {error}") from error
+        return _assemble(parsed(metadata[KEY], "its header"), tensors)
+    except ValueError as error:
+        raise ErasureFileError(f"{name} cannot be used as an erasure: {error}") from error
+
+
+def stored_concepts(header: Fields) -> tuple[Concept, ...]:
+    return tuple(Concept(one.get("name", str), one.get("instead", str)) for one in header.objects("concepts"))
+
+
+def check_format(header: Fields, newest: int) -> int:
+    found = header.get("format", int)
+    if not 1 <= found <= newest:
+        raise ValueError(f"it has format {found}, this version reads 1 to {newest}; update the pack")
+    return found
 
 
 def _tensors(erasure: Erasure) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    keys = stems(erasure.deltas)
-    for name, delta in erasure.deltas.items():
-        key = keys[name]
+    for name, key in stems(erasure.deltas).items():
+        delta = erasure.deltas[name]
         if isinstance(delta, LowRank):
             dtype = torch.float16 if delta.up.dtype == torch.float16 else torch.float32
-            tensors[f"{key}.lora_up.weight"] = delta.up.to(dtype).contiguous()
-            tensors[f"{key}.lora_down.weight"] = delta.down.to(dtype, copy=True).contiguous()
-            tensors[f"{key}.alpha"] = torch.tensor(float(delta.rank))
+            parts = {"lora_up.weight": delta.up.to(dtype), "lora_down.weight": delta.down.to(dtype)}
+            parts["alpha"] = torch.tensor(float(delta.rank))
         else:
-            ending = "diff_b" if name.endswith(".bias") else "diff"
-            tensors[f"{key}.{ending}"] = delta.change.float().clone().contiguous()
+            parts = {_ending(name): delta.change.float()}
+        if not tensors.keys().isdisjoint(f"{key}.{part}" for part in parts):
+            raise ValueError(f"{name} has the name of another weight in LoRA files, {key}; nothing was saved")
+        tensors |= {f"{key}.{part}": tensor for part, tensor in parts.items()}
     return tensors
 
 
-def _metadata(erasure: Erasure) -> dict[str, str]:
-    header: dict[str, Any] = {
+def _maps(erasure: Erasure) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the header says of the context maps, and the tensor that holds them where they are many."""
+    ups = {entry: erasure.maps[entry].change.up.float() for entry in sorted(erasure.maps)}
+    apart = sum(up.nbytes for up in ups.values()) > MOST_IN_HEADER
+    told = {
+        entry: {"up": None if apart else _packed(up), "weights": one.names, "columns": one.columns}
+        for entry, up in ups.items()
+        for one in [erasure.maps[entry]]
+    }
+    return told, {MAPS: torch.cat([up.reshape(-1) for up in ups.values()])} if apart else {}
+
+
+def _metadata(erasure: Erasure, maps: dict[str, Any]) -> dict[str, str]:
+    header = {
         "format": FORMAT,
         "weights": list(erasure.deltas),
         "origins": [asdict(origin) for origin in erasure.origins],
         "error": erasure.error,
-    }
-    header["maps"] = {
-        entry: {"up": _packed(one.change.up), "weights": one.names, "columns": one.columns}
-        for entry, one in erasure.maps.items()
+        "maps": maps,
     }
     concepts = ", ".join(str(concept) for concept in erasure.concepts)
-    return {KEY: json.dumps(header, allow_nan=False), "ss_training_comment": f"erases: {concepts}"}
+    return {
+        KEY: json.dumps(header, allow_nan=False, sort_keys=True),
+        "ss_training_comment": f"erases: {concepts}",
+    }
 
 
-def _assemble(header: dict[str, Any], tensors: dict[str, Tensor]) -> Erasure:
-    used: set[str] = set()
-
-    def take(key: str) -> Tensor | None:
-        tensor = tensors.get(key)
-        if tensor is not None:
-            used.add(key)
-            if not torch.isfinite(tensor).all():
-                raise ErasureFileError(f"{key} holds NaN or infinite values")
-        return tensor
-
-    deltas = {name: _delta(name, key, take) for name, key in stems(header["weights"]).items()}
-    left = sorted(set(tensors) - used)
+def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> Erasure:
+    first = check_format(header, FORMAT) == 1
+    for key, tensor in tensors.items():
+        _check_numbers(key, tensor)
+    names, left = header.all("weights", str), dict(tensors)
+    if twice(names) is not None:
+        raise ValueError(f"it lists {shown(twice(names), LONGEST)} twice")
+    deltas = {name: _delta(name, key, left) for name, key in stems(names).items()}
+    origins = tuple(_origin(one) for one in header.objects("origins"))
+    maps = _context_maps(_of_format_1(header) if first else header.object("maps"), deltas, left)
     if left:
-        raise ErasureFileError(f"it holds tensors that its header does not list, for example {left[0]}")
-    origins = tuple(
-        Origin(
-            origin["method"],
-            tuple(Concept(**concept) for concept in origin["concepts"]),
-            origin["settings"],
-            origin["fingerprint"],
-            origin["version"],
-            tuple(float(loss) for loss in origin.get("losses", ())),
-        )
-        for origin in header["origins"]
+        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(left), LONGEST)}")
+    error = header.get("error", float)
+    if error < 0:
+        raise ValueError(f"its error is {error}, expected 0 or more")
+    return Erasure(deltas, origins, maps, float(error))
+
+
+def _of_format_1(header: Fields) -> Fields:
+    if "context_map_up" not in header:
+        return Fields({}, "'maps'")
+    only = {"up": header.get("context_map_up", str), "weights": header.get("weights", list), "columns": None}
+    return Fields({CONTEXT: only}, "'maps'")
+
+
+def _origin(stored: Fields) -> Origin:
+    return Origin(
+        stored.get("method", str),
+        stored_concepts(stored),
+        stored.get("settings", dict),
+        stored.get("fingerprint", str),
+        stored.get("version", str),
+        tuple(float(loss) for loss in stored.all("losses", float)) if "losses" in stored else (),
     )
-    maps = {entry: _context_map(stored, deltas) for entry, stored in header["maps"].items()}
-    return Erasure(deltas, origins, maps, float(header["error"]))
 
 
-def _from_format_1(header: dict[str, Any]) -> dict[str, Any]:
-    maps = {}
-    if "context_map_up" in header:
-        maps[CONTEXT] = {"up": header["context_map_up"], "weights": header["weights"], "columns": None}
-    return {**header, "format": FORMAT, "maps": maps}
+def _check_numbers(key: str, tensor: Tensor) -> None:
+    if tensor.dtype not in FLOATS:
+        key = shown(key, LONGEST)
+        raise ValueError(f"{key} holds numbers of type {tensor.dtype}, expected floats of 16, 32 or 64 bits")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{shown(key, LONGEST)} holds NaN or infinite values")
 
 
-def _delta(name: str, key: str, take) -> Delta:
-    up, down, alpha = (take(f"{key}.{part}") for part in ("lora_up.weight", "lora_down.weight", "alpha"))
-    if up is not None and down is not None:
-        if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:
-            raise ErasureFileError(f"{name} has factors {tuple(up.shape)} and {tuple(down.shape)}")
-        scale = 1.0 if alpha is None or not down.shape[0] else float(alpha) / down.shape[0]
-        return LowRank(up * scale, down.float())
-    change = take(f"{key}.{'diff_b' if name.endswith('.bias') else 'diff'}")
+def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
+    """The change of a weight, out of the tensors that are left."""
+    factors = [f"{key}.lora_up.weight", f"{key}.lora_down.weight"]
+    if not name.endswith(".bias") and all(factor in left for factor in factors):
+        return _low_rank(name, *map(left.pop, factors), left.pop(f"{key}.alpha", None))
+    change = left.pop(f"{key}.{_ending(name)}", None)
     if change is None:
-        raise ErasureFileError(f"the change of {name} is missing")
-    return Dense(change)
+        raise ValueError(f"the change of {shown(name, LONGEST)} is missing")
+    if not change.numel() or not change.ndim or name.endswith(".bias") and change.ndim > 1:
+        raise ValueError(f"{shown(name, LONGEST)} changes as {tuple(change.shape)}, which is the shape of no weight")
+    return Dense(_in_range(name, change.float()))
 
 
-def _context_map(stored: dict[str, Any], deltas: dict[str, Delta]) -> ContextMap:
-    names = tuple(stored["weights"])
-    found = [deltas[name] for name in names]
-    downs = [delta.down for delta in found if isinstance(delta, LowRank)]
-    if not names or len(downs) != len(names) or not all(torch.equal(down, downs[0]) for down in downs):
-        raise ErasureFileError("it has a context map but its changes do not share one factor")
-    columns = None if stored["columns"] is None else _columns(stored["columns"], downs[0].shape[1])
-    down = downs[0] if columns is None else downs[0][:, slice(*columns)].contiguous()
-    rank, width = down.shape
-    up = _unpacked(stored["up"])
-    if up.numel() != rank * width:
-        raise ErasureFileError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
-    if not torch.isfinite(up).all():
-        raise ErasureFileError("its context map holds NaN or infinite values")
-    return ContextMap(LowRank(up.reshape(width, rank).clone(), down), names, columns)
+def _low_rank(name: str, up: Tensor, down: Tensor, alpha: Tensor | None) -> LowRank:
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or not len(up) or not down.shape[1]:
+        shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
+        raise ValueError(f"{shown(name, LONGEST)} has factors {shapes}, expected [out, rank] and [rank, in]")
+    if alpha is not None and len(down) and (alpha.ndim or not alpha > 0):
+        raise ValueError(f"{shown(name, LONGEST)} has alpha {shown(alpha.tolist())}, expected one number above 0")
+    scale = 1.0 if alpha is None or not len(down) else float(alpha) / len(down)
+    up = up if up.dtype == torch.float16 else up.float()
+    return LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
 
 
-def _columns(stored: Any, width: int) -> tuple[int, int]:
-    start, end = stored
-    if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= width):
-        raise ErasureFileError(f"its context map is for the columns {stored} of {width}")
-    return start, end
+def _in_range(name: str, tensor: Tensor) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {tensor.dtype}")
+    return tensor
+
+
+def _ending(name: str) -> str:
+    return "diff_b" if name.endswith(".bias") else "diff"
+
+
+def _context_maps(stored: Fields, deltas: Mapping[str, Delta], left: dict[str, Tensor]) -> dict[str, ContextMap]:
+    maps, apart = {}, _apart(stored, left)
+    for entry, one in sorted(stored.items()):
+        down, names, columns = _shared(one, deltas)
+        rank, width = down.shape
+        if one.null("up"):
+            up, apart = apart[: down.numel()], apart[down.numel() :]
+        else:
+            up = _unpacked(one.get("up", str))
+        if up.numel() != down.numel():
+            raise ValueError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
+        if not torch.isfinite(up).all():
+            raise ValueError("its context map holds NaN or infinite values")
+        maps[entry] = ContextMap(LowRank(up.reshape(width, rank).clone(), down), names, columns)
+    if apart.numel():
+        raise ValueError(f"{MAPS} holds {apart.numel()} numbers more than its context maps have")
+    return maps
+
+
+def _apart(stored: Fields, left: dict[str, Tensor]) -> Tensor:
+    """The numbers of all context maps that are not in the header."""
+    if not any(one.null("up") for _, one in stored.items()):
+        return torch.zeros(0)
+    if MAPS not in left:
+        raise ValueError(f"its context maps are missing (no {MAPS})")
+    return left.pop(MAPS).float().reshape(-1)
+
+
+def _shared(stored: Fields, deltas: Mapping[str, Delta]) -> tuple[Tensor, tuple[str, ...], tuple[int, int] | None]:
+    """The factor that the weights of a context map have in common, their names and the columns of it."""
+    names = stored.all("weights", str)
+    downs = [delta.down for name in names if isinstance(delta := deltas.get(name), LowRank)]
+    if not names or len(downs) < len(names) or twice(names) is not None:
+        raise ValueError("it has a context map whose weights are not among its low-rank changes, each once")
+    if not all(torch.equal(down, downs[0]) for down in downs):
+        raise ValueError("it has a context map but its changes do not share one factor")
+    if stored.null("columns"):
+        return downs[0], tuple(names), None
+    columns, width = stored.all("columns", int), downs[0].shape[1]
+    if len(columns) != 2 or not 0 <= columns[0] < columns[1] <= width:
+        raise ValueError(f"its context map is for the columns {shown(columns)} of {width}")
+    return downs[0][:, slice(*columns)].contiguous(), tuple(names), tuple(columns)
 
 
 def _packed(values: Tensor) -> str:
-    return base64.b64encode(values.float().contiguous().cpu().numpy().astype("<f4").tobytes()).decode("ascii")
+    return base64.b64encode(values.contiguous().cpu().numpy().astype("<f4").tobytes()).decode("ascii")
 
 
 def _unpacked(text: str) -> Tensor:
-    raw = bytearray(base64.b64decode(text, validate=True))
+    try:
+        raw = bytearray(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise ValueError(f"its context map is no text in base64: {error}") from error
     return torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)
-
-
-def write_whole(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path, overwrite: bool) -> None:
-    """Through a temporary file in the same folder; what was at ``path`` stays until the new file is complete."""
-    try:
-        handle, partial = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
-    except OSError as error:
-        raise OSError(f"cannot write into {path.parent}: {error.strerror}") from error
-    os.close(handle)
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        os.chmod(partial, 0o644)
-        if overwrite:
-            os.replace(partial, path)
-        else:
-            _move_to_new(partial, path)
-    except SafetensorError as error:
-        raise OSError(f"could not write {path}: {error}") from error
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
-
-
-def _move_to_new(partial: str, path: Path) -> None:
-    """Rename without replacing a file that appeared meanwhile; plain rename where there are no hard links."""
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise FileExistsError(f"{path} {TAKEN}") from None
-    except OSError:
-        if path.exists():
-            raise FileExistsError(f"{path} {TAKEN}") from None
-        os.replace(partial, path)

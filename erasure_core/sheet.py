@@ -10,6 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .atomic import write_whole
+
 MARGIN, GAP = 16, 6
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 TITLE, TEXT = 20, 14  # pixels
@@ -41,27 +43,17 @@ def contact_sheet(sections: Sequence[Section], *, scale: float = 2) -> Image.Ima
     return sheet
 
 
-def save_whole(sheet: Image.Image, path: str | Path) -> Path:
-    """Write a PNG through a temporary name, so that ``path`` is never half a picture."""
+def save_whole(sheet: Image.Image, path: str | Path, overwrite: bool = True) -> Path:
+    """Write a PNG, whole or not at all."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        sheet.save(partial, format="PNG", optimize=True)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda file: sheet.save(file, format="PNG", optimize=True), overwrite)
     return path
 
 
-def save_text(text: str, path: str | Path) -> Path:
+def save_text(text: str, path: str | Path, overwrite: bool = True) -> Path:
     """Write UTF-8 text in the same way."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, lambda file: file.write(text.encode()), overwrite)
     return path
 
 

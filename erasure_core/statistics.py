@@ -6,6 +6,7 @@ the rest anew. ``gathering`` makes them of a model, ``statistics_files`` keeps t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -104,9 +105,9 @@ class Statistics:
                 f"the statistics are for a model that reads {', '.join(self.entries)}, not {', '.join(probes)}"
             )
         for name, entry in self.entries.items():
-            probe = probes[name].to(entry.probe)
-            same = probe.shape == entry.probe.shape
-            if not same or float((probe - entry.probe).norm()) > SAME_ENCODER * float(entry.probe.norm()):
+            probe, own = probes[name].double().cpu(), entry.probe.double().cpu()
+            size = float(own.norm())  # of what is not finite nothing is known to be the same
+            if probe.shape != own.shape or not float((probe - own).norm()) <= SAME_ENCODER * size < math.inf:
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
 
     def _texts(self, kind: str) -> list[str]:

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from . import tensor_files
+from .atomic import write_whole
 from .closed_form import PairSums
-from .concepts import Concept
+from .fields import Fields, parsed, twice
 from .files import KEY as ERASURE_KEY
 from .files import STATISTICS_KEY as KEY
-from .files import check_target, write_whole
+from .files import check_format, check_target, stored_concepts
+from .names import shown
 from .statistics import EntryStatistics, Statistics
 
 FORMAT = 1
@@ -39,7 +41,7 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
         for key, value in zip(SUMS, sums, strict=True):
             if not torch.isfinite(value).all():
                 raise ValueError(f"the sums of {name} hold NaN or infinite values; nothing was saved")
-            tensors[f"{name}/{key}"] = value.cpu().clone().contiguous()
+            tensors[f"{name}/{key}"] = value
         tensors[f"{name}/probe"] = entry.probe
     header = {
         "format": FORMAT,
@@ -49,7 +51,8 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
         "exactly": statistics.exactly,
         "name_only": statistics.name_only,
     }
-    write_whole(tensors, {KEY: json.dumps(header)}, path, overwrite)
+    metadata = {KEY: json.dumps(header, sort_keys=True)}
+    write_whole(path, lambda file: tensor_files.write(file, tensors, metadata), overwrite)
     return path
 
 
@@ -59,47 +62,60 @@ def load_statistics(path: str | Path) -> Statistics:
     Raises ``FileNotFoundError``, or ``StatisticsFileError`` for a file that is damaged or is not ours.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    name = shown(path.name)
     try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise StatisticsFileError(f"{path.name} is not a readable safetensors file: {error}") from error
+        metadata, tensors = tensor_files.read(path)
+    except ValueError as error:
+        raise StatisticsFileError(f"{name} {error}") from error
     if ERASURE_KEY in metadata:
         raise StatisticsFileError(
-            f"{path.name} holds an erasure, not statistics; apply it with Load Erasure or any LoRA loader. "
+            f"{name} holds an erasure, not statistics; apply it with Load Erasure or any LoRA loader. "
             "Statistics are what Save Statistics, or erase --save-statistics, writes"
         )
     if KEY not in metadata:
-        raise StatisticsFileError(f"{path.name} holds no statistics of this pack (no '{KEY}' in its header)")
+        raise StatisticsFileError(f"{name} holds no statistics of this pack (no '{KEY}' in its header)")
     try:
-        header = json.loads(metadata[KEY])
-        if header["format"] != FORMAT:
-            raise StatisticsFileError(
-                f"{path.name} has format {header['format']}, this version reads {FORMAT}; update the pack"
+        return _assemble(parsed(metadata[KEY], "its header"), tensors)
+    except ValueError as error:
+        raise StatisticsFileError(f"{name} cannot be used as statistics: {error}") from error
+
+
+def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
+    check_format(header, FORMAT)
+    left = dict(tensors)
+    entries = {name: _entry(name, left) for name in header.all("entries", str)}
+    if not entries:
+        raise ValueError("it lists no entries")
+    if left:
+        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(left))}")
+    concepts = stored_concepts(header)
+    if twice([str(concept) for concept in concepts]) is not None:
+        raise ValueError(f"it lists '{shown(twice([str(concept) for concept in concepts]))}' twice")
+    preserve, exactly = (tuple(header.all(kind, str)) for kind in ("preserve", "exactly"))
+    return Statistics(entries, concepts, preserve, exactly, header.get("name_only", bool))
+
+
+def _entry(name: str, left: dict[str, Tensor]) -> EntryStatistics:
+    """The sums of an entry, out of the tensors that are left."""
+    keys = [f"{name}/{key}" for key in (*SUMS, "probe")]
+    missing = [key for key in keys if key not in left]
+    if missing:
+        raise ValueError(f"{shown(missing[0])} is missing")
+    *sums, probe = map(left.pop, keys)
+    width = sums[0].shape[-1] if sums[0].ndim else 0
+    for key, value in zip(keys, sums, strict=False):
+        if not width or value.shape != (width, width) or not _is_finite(value, torch.float64):
+            raise ValueError(
+                f"{shown(key)} is {tuple(value.shape)} in {value.dtype}, or not finite; "
+                f"expected {width or 'the width'} times {width or 'the width'} finite numbers in float64"
             )
-        return Statistics(
-            {name: _entry(name, tensors) for name in header["entries"]},
-            tuple(Concept(**concept) for concept in header["concepts"]),
-            tuple(header["preserve"]),
-            tuple(header["exactly"]),
-            bool(header["name_only"]),
+    if probe.ndim != 1 or not len(probe) or not _is_finite(probe, torch.float32):
+        raise ValueError(
+            f"{shown(keys[-1])} is {tuple(probe.shape)} in {probe.dtype}, or not finite; "
+            "expected a row of finite numbers in float32"
         )
-    except StatisticsFileError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StatisticsFileError(f"the header of {path.name} does not fit its content: {error}") from error
+    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), *sums[4:], probe)
 
 
-def _entry(name: str, tensors: dict[str, Tensor]) -> EntryStatistics:
-    sums = [tensors[f"{name}/{key}"] for key in SUMS]
-    width = sums[0].shape[-1]
-    for key, value in zip(SUMS, sums, strict=True):
-        if value.shape != (width, width) or value.dtype != torch.float64 or not torch.isfinite(value).all():
-            raise StatisticsFileError(
-                f"{name}/{key} is {tuple(value.shape)} in {value.dtype}, or not finite; "
-                f"expected {width} times {width} finite numbers in float64"
-            )
-    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), *sums[4:], tensors[f"{name}/probe"])
+def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.dtype == dtype and bool(torch.isfinite(tensor).all())

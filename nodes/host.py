@@ -15,7 +15,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..erasure_core import EncodedPrompts, Erasure, LowRank, UnsupportedModelError
+from ..erasure_core import EncodedPrompts, Erasure, UnsupportedModelError
 from ..erasure_core.erasure import Delta
 from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
@@ -202,9 +202,9 @@ def _with_patches(
             )
         weight = stored(patcher, key)
         weight.check_readable()
-        if _shape(delta) != weight.shape:
+        if delta.shape != weight.shape:
             raise ValueError(
-                f"the erasure was made for another kind of model: it changes {name} as {_shape(delta)}, "
+                f"the erasure was made for another kind of model: it changes {name} as {delta.shape}, "
                 f"in {what} that is {weight.shape}"
             )
         changes[key] = delta
@@ -218,9 +218,3 @@ def _with_patches(
         check_acts(patcher, patched, probed, changes[probed], strength, what)
         report_rounding(patched, changes, strength, what)
     return clone
-
-
-def _shape(delta: Delta) -> tuple[int, ...]:
-    if isinstance(delta, LowRank):
-        return delta.up.shape[0], delta.down.shape[1]
-    return tuple(delta.change.shape)

@@ -158,7 +158,7 @@ def test_a_sheet_is_saved_whole(tmp_path, monkeypatch) -> None:
     before = path.read_bytes()
 
     def fail(self, target, **_) -> None:
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fail)

@@ -293,9 +293,9 @@ def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
 
     refused("holds no statistics", tensors, {})
     refused("has format 9", tensors, written(format=9))
-    refused("does not fit", tensors, {"erasure_statistics": "{"})
-    refused("does not fit", tensors, written(entries=["pooled"]))
-    refused("does not fit", tensors, written(concepts=[{"name": ""}]))
+    refused("cannot be used as statistics: its header cannot be read", tensors, {"erasure_statistics": "{"})
+    refused("pooled/edited.concepts is missing", tensors, written(entries=["pooled"]))
+    refused("a concept needs a name", tensors, written(concepts=[{"name": "", "instead": ""}]))
     refused("expected 24 times 24", tensors | {"context/kept": torch.zeros(3, 3, dtype=torch.float64)}, written())
     refused("expected 24 times 24", tensors | {"context/kept": torch.zeros(24, 24)}, written())
     path.write_bytes(b"nonsense")
