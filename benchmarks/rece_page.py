@@ -205,9 +205,9 @@ Nothing for `maps`, the solving on matrices that are as wide as the text.
 
 Memory is the peak of the resident memory of a process of its own during its first call, less what was resident with
 the model loaded; nothing has warmed up, so what libraries take on first use counts too. The result is in it: the
-changes of all layers, of the rank that the table says. Above 512 MB in float32 they are kept in float16; what that
-loses of the change is beside it. Of the UNet only the layers that read text are filled; nothing
-else of it is read.
+changes of all layers, of the rank that the table says. Large ones
+are kept in float16 ([method.md](method.md#many-concepts) says which); what that loses of the change is beside it.
+Of the UNet only the layers that read text are filled; nothing else of it is read.
 
 {models}
 

@@ -39,8 +39,8 @@ Delta = LowRank | Dense
 SCOPES = ("unet", "text_encoder")
 AT_ONCE = 2**24  # numbers of a product of factors
 MOST_BYTES = 2**30
-"""Of changes in float32, counted as if layers were square. SDXL's would be 1.4 GB with many concepts; in float16 they
-lose less than its own weights."""
+"""Of changes in float32, counted as if layers were square; more are kept in float16, in which they lose less than the
+model's own weights."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from ..erasure_core.methods.registry import METHODS
 from ..erasure_core.request import CHECKPOINTING
 from ..erasure_core.vocabulary import common_concepts
 from . import host, host_toy, host_training
-from .sockets import CATEGORY, Erasure, chosen, preserve_common_input, preserve_input, strength_input
+from .sockets import CATEGORY, MODELS, Erasure, chosen, preserve_common_input, preserve_input, strength_input
 
 log = logging.getLogger(__name__)
 
 TOY = " (toy)"
-MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."
 MOST_SEEDS = 0xFFFFFFFF
 
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..erasure_core.purify import purify
 from . import host, host_training
 from .host_reading import fitted
-from .sockets import CATEGORY, Erasure
+from .sockets import CATEGORY, MODELS, Erasure
 
 
 class ErasurePurify(io.ComfyNode):
@@ -17,8 +17,7 @@ class ErasurePurify(io.ComfyNode):
             category=CATEGORY,
             description="Takes a concept out of given pictures: finds the noise that the model would have drawn them "
             "from (DDIM inversion) and draws from it again with an erasure applied. Reconstructed from the abstract of "
-            "the paper 'All but One' (AAAI 2024); works with the erasure of any method. SD 1.x, SD 2.x and this pack's "
-            "toy model.",
+            "the paper 'All but One' (AAAI 2024); works with the erasure of any method. " + MODELS,
             inputs=[
                 io.Model.Input("model", tooltip="The model WITHOUT the erasure, from before the node that erased."),
                 io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
 from . import host, host_recognise, host_toy, host_training
-from .sockets import CATEGORY, judge_inputs, named
+from .sockets import CATEGORY, MODELS, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -20,7 +20,7 @@ class ErasureRedTeam(io.ComfyNode):
             display_name="Red-Team an Erasure",
             category=CATEGORY,
             description="Audits your own erasure: attacks the model that should have forgotten, shows what brings the "
-            "concept back, and at what cost. Writes nothing to disk. SD 1.x, SD 2.x and this pack's toy model.",
+            "concept back, and at what cost. Writes nothing to disk. " + MODELS,
             inputs=[
                 io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
                 io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),

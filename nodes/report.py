@@ -9,7 +9,7 @@ from ..erasure_core.report import Drawn, summarise
 from ..erasure_core.report_sheet import report_sheet
 from ..erasure_core.vocabulary import known_concepts
 from . import host, host_recognise, host_sampling, host_toy, host_training
-from .sockets import CATEGORY, judge_inputs, named
+from .sockets import CATEGORY, MODELS, judge_inputs, named
 
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
 
@@ -22,7 +22,7 @@ class ErasureReport(io.ComfyNode):
             display_name="Report on an Erasure",
             category=CATEGORY,
             description="Measures what an erasure does to its concept, to the concepts nearest to it in the text "
-            "encoder, and to far ones, on pictures from the same noise before and after. SD 1.x, SD 2.x and the toy.",
+            "encoder, and to far ones, on pictures from the same noise before and after. " + MODELS,
             inputs=[
                 io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
                 io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),

@@ -10,6 +10,7 @@ from ..erasure_core.concepts import name_of
 T = TypeVar("T")
 
 CATEGORY = "Erasure"
+MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that can be trained, attacked and inverted
 
 Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""

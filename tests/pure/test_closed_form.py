@@ -1,4 +1,4 @@
-"""The theorems of methods.md, section 1, in float64."""
+"""The theorems of the closed form (docs/method.md), in float64."""
 
 from __future__ import annotations
 

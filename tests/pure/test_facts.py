@@ -1,0 +1,134 @@
+"""What pages and docstrings say of the project is so: files and names exist, numbers are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from erasure_core import cli, erasure
+from erasure_core.methods import doco, few_shot, rece
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("docs", "web", "erasure_core", "nodes", "tools", "benchmarks", "tests", "workflows")
+ENDINGS = ("md", "py", "png", "json", "safetensors", "txt")
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("web/docs/*.md"))]
+SOURCES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
+HERE = Path(__file__)
+WRITTEN = {"demo.md"}  # by commands, where the user says
+
+
+def relative(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths if path != HERE]
+
+
+def told(path: Path) -> str:
+    """What is written for people: a page, or the docstrings and comments of a module."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    nodes = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = [ast.get_docstring(node) or "" for node in ast.walk(ast.parse(text)) if isinstance(node, nodes)]
+    return "\n".join([*found, *re.findall(r"#\s.*", text)])
+
+
+@pytest.mark.parametrize("name", relative([*PAGES, *SOURCES, ROOT / "Makefile", ROOT / "erasure_core/toy/CARD.md"]))
+def test_files_that_are_named_exist(name: str) -> None:
+    text = told(ROOT / name)
+    paths = re.findall(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*\.(?:{'|'.join(ENDINGS)}))\b", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    pages = set(re.findall(r"(?<![\w./*-])([\w-]+\.md)\b", text)) - WRITTEN
+    known = {path.name for path in [*PAGES, ROOT / "erasure_core/toy/CARD.md"]}
+    assert pages <= known
+
+
+@pytest.mark.parametrize("name", relative(PAGES))
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings], link
+
+
+@pytest.mark.parametrize("name", relative(PAGES))
+def test_names_of_the_library_exist(name: str) -> None:
+    for dotted in set(re.findall(r"\berasure_core((?:\.\w+)+)", (ROOT / name).read_text(encoding="utf-8"))):
+        parts, place = dotted.strip(".").split("."), ROOT / "erasure_core"
+        while parts and ((place / parts[0]).is_dir() or (place / f"{parts[0]}.py").exists()):
+            place = place / parts.pop(0)
+        source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        assert not parts or re.search(rf"\b{parts[0]}\b", source.read_text(encoding="utf-8")), f"erasure_core{dotted}"
+
+
+def commands() -> list[str]:
+    """Command lines of the pages' code blocks."""
+    found = []
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+        found += re.findall(r"-m erasure_core ([a-z][^\n`#]*)", text)
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command: str) -> None:
+    cli._parser().parse_args(shlex.split(command))
+
+
+def test_there_are_commands_and_pages() -> None:
+    assert len(commands()) > 10 and len(PAGES) > 20 and len(SOURCES) > 100
+
+
+def page(name: str) -> str:
+    return " ".join((ROOT / name).read_text(encoding="utf-8").split())
+
+
+def numbers(name: str, pattern: str) -> list[float]:
+    """The groups of the only place of a page that says so."""
+    (found,) = re.findall(pattern, page(name))
+    return [float(one) for one in ([found] if isinstance(found, str) else found)]
+
+
+def test_numbers_of_presets() -> None:
+    ours, toy = rece.PRESETS, doco.TOY_PRESETS
+    further = [ours["object"].amplification, ours["style"].amplification]
+    assert numbers("docs/method.md", r"`a` = ([\d.]+) for objects and ([\d.]+) for styles") == further
+    assert numbers("README.md", r"amplifies the edit ([\d.]+) \(objects\) or ([\d.]+) \(styles\)") == further
+    weight = [ours["object"].regularization]
+    assert numbers("README.md", r"regularization ([\d.]+) for objects") == weight
+    assert numbers("docs/method.md", r"styles and hard objects \(([\d.]+)\) for objects") == weight
+    many = re.findall(r"\*\*names only, ([\d.]+)\*\* \(preset `many`\)", page("docs/method.md"))
+    assert {float(one) for one in many} == {ours["many"].amplification}
+    share = numbers("docs/method.md", r"a share `exactness` of their norm, ([\d.]+) % by default")
+    assert share == [100 * ours["object"].exactness]
+    assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_PRESETS["object"].growth]
+    assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
+    assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
+    assert doco.PUBLISHED["object"].warm_up == 0.5
+
+
+def test_where_changes_become_float16() -> None:
+    assert numbers("docs/method.md", r"Changes of more than ([\d.]+) GiB in float32") == [erasure.MOST_BYTES / 2**30]
+    told_again = [name for name in relative(PAGES) if re.search(r"\d [MG]i?B in float32", page(name))]
+    assert told_again == ["docs/method.md"]
+
+
+def test_what_nodes_say_of_models_stands_once() -> None:
+    said = {
+        path.name: [node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if is_text(node)]
+        for path in ROOT.glob("nodes/*.py")
+    }
+    kinds = re.compile(r"\b1\.x, (SD )?2\.x")
+    assert [name for name, texts in said.items() if any(kinds.search(text) for text in texts)] == ["sockets.py"]
+
+
+def is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
