@@ -61,8 +61,8 @@ class TracedText:
 
     def reads(self, prompt: str) -> Hashable:
         """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
-        windows = self._tokens(prompt)
-        return tuple((name, tuple(identity(token[0]) for row in windows[name] for token in row)) for name in windows)
+        windows = self._present(self._tokens(prompt))
+        return tuple((name, tuple(identity(token[0]) for row in rows for token in row)) for name, rows in windows)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         """By the text's name, and that of the first layer where several maps edit what reads one text."""
@@ -116,16 +116,21 @@ class TracedText:
     def _by_encoder(self, prompt: str, windows: Mapping[str, list[list[tuple]]]) -> dict[str, list[Token]]:
         """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
         found = {}
-        for name, rows in windows.items():
-            stage = self.clip.cond_stage_model
-            if any(getattr(stage, attribute, stage) is None for attribute in (name, f"clip_{name}")):
-                continue
+        for name, rows in self._present(windows):
             if name in CLIPS and len(rows) > 1:
                 room = len(rows[0]) - 2
                 raise ValueError(f"'{shown(prompt)}' is longer than the {room} tokens that CLIP takes; shorten it")
             whats = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
             found.setdefault("clip" if name in CLIPS else name, whats)
         return found
+
+    def _present(self, windows: Mapping[str, list[list[tuple]]]) -> list[tuple[str, list[list[tuple]]]]:
+        """What is given to the encoders that are there."""
+        stage = self.clip.cond_stage_model
+        missing = {
+            name for name in windows for place in (name, f"clip_{name}") if getattr(stage, place, stage) is None
+        }
+        return [(name, rows) for name, rows in windows.items() if name not in missing]
 
 
 def _hashable(token) -> object:

@@ -317,6 +317,14 @@ def test_layers_in_the_place_of_those_that_are_patched(toy):
             host.apply_erasure(copied, clip, erasure)
 
 
+def test_names_are_told_apart_as_clip_does(toy):
+    seen = host.ComfyModel(*toy[:2])
+    assert seen.reads("Van  Gogh") == seen.reads("van gogh ") != seen.reads("van gogh.")
+    assert seen.reads("(cat)") == seen.reads(r"\(cat\)") != seen.reads("cat")
+    with pytest.raises(ValueError, match="'Cat' and 'cat' are the same to this text encoder"):
+        rece(seen, "Cat\ncat", loops=0)
+
+
 def test_a_prompt_that_is_too_long(toy):
     with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
         rece(host.ComfyModel(*toy), "cat " * 76)

@@ -264,6 +264,19 @@ def test_rows_end_where_the_prompt_ends(family, expected):
     assert all(parts[0].last_content >= shorter[name][0].last_content for name, parts in bracketed.items())
 
 
+def test_names_are_told_apart_as_the_encoders_that_are_there_do():
+    """T5 knows capitals, CLIP does not; so with T5 both may be erased, and what only one is said of is told."""
+    with_t5, without = (host_entries.TracedText(*sd3(t5)) for t5 in (True, False))
+    for seen in (with_t5, without):
+        assert seen.reads("van  gogh") == seen.reads("van gogh ") != seen.reads("van gogh.")
+        assert seen.reads("(cat)") != seen.reads("cat")
+    assert with_t5.reads("Van Gogh") != with_t5.reads("van gogh")
+    assert without.reads("Van Gogh") == without.reads("van gogh")
+    assert len(rece(with_t5, "Van Gogh\nvan gogh", loops=0, ridge=1e-3).concepts) == 2
+    with pytest.raises(ValueError, match="'Van Gogh' and 'van gogh' are the same to this text encoder"):
+        rece(without, "Van Gogh\nvan gogh", loops=0)
+
+
 def test_rows_of_a_normalised_text_are_normalised():
     seen = host_entries.TracedText(*qwen())
     rows = seen.text_rows(["a cat"])[0]["context"][0].rows
