@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pure.fakes import LAYERS, FakeModel, digest
+from pure.fakes import LAYERS, FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
-from erasure_core.erasure import widened
-from erasure_core.model import CONTEXT
+from erasure_core.erasure import erasures_of, widened
+from erasure_core.model import CONTEXT, POOLED
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
 FIRST = next(iter(LAYERS))
@@ -290,3 +290,92 @@ def test_changes_out_of_the_range_of_half_precision(halved: Erasure) -> None:
 def test_an_erasure_says_what_it_is(erasure: Erasure) -> None:
     assert repr(erasure) == f"<Erasure: rece of cat -> dog; changes 4 weights, rank {erasure.rank}>"
     assert "test of cat; changes 4 weights" in repr(mixed())
+    both = erasure + replace(mixed(), deltas={FIRST: Dense(torch.ones(12, 24))})
+    assert repr(both).startswith("<Erasure: rece of cat -> dog; test of cat; changes 4 weights")
+    whole = Erasure({FIRST: Dense(torch.ones(3, 2))}, (replace(ORIGIN, concepts=(Concept("a"), Concept("b"))),))
+    assert repr(whole) == "<Erasure: test of a, b; changes 1 weights, whole weights>"
+
+
+def test_what_is_carried_is_known_without_the_changes(erasure: Erasure) -> None:
+    half = erasure.carried(0.5)
+    assert not half.deltas and half.origins == erasure.origins
+    assert torch.equal(half.maps[CONTEXT].change.dense(), 0.5 * erasure.maps[CONTEXT].change.dense())
+
+
+def test_a_view_of_a_model_has_the_changes_of_both_parts(erasure: Erasure) -> None:
+    model = FakeModel()
+    name, before = next(iter(model.text)), model.encode_prompts(["cat"]).context
+    text = Erasure({name: Dense(torch.ones(24, 24, dtype=torch.float64) / 9)}, (ORIGIN,))
+    view = (erasure + text).over(model)
+    assert view.text[name].dtype == torch.float32
+    torch.testing.assert_close(view.text[name], model.text[name] + 1 / 9)
+    torch.testing.assert_close(view.weights[FIRST], model.weights[FIRST] + erasure.deltas[FIRST].dense())
+    assert not torch.equal(view.encode_prompts(["cat"]).context, before)
+    assert torch.equal(model.encode_prompts(["cat"]).context, before)
+    assert [one.origins for one in erasures_of(text.over(erasure.over(model)))] == [erasure.origins, text.origins]
+    for wrong in ({name: Dense(torch.ones(3, 2))}, {"unet.elsewhere.weight": Dense(torch.ones(3, 2))}):
+        with pytest.raises(ValueError, match=r"changes (unet.elsewhere|text_encoder).* as \(3, 2\); it was made"):
+            Erasure(wrong, (ORIGIN,)).over(model)
+
+
+def test_rebasing_keeps_the_maps() -> None:
+    """So that what is rebased can be rebased again."""
+    erasure = rece(TwoTowers(), "red fish -> dog")
+    rebased = erasure.rebased_on(TwoTowers(seed=5))
+    assert rebased.maps.keys() == {CONTEXT, POOLED}
+    for name, one in erasure.maps.items():
+        other = rebased.maps[name]
+        assert (other.names, other.columns) == (one.names, one.columns)
+        assert torch.equal(other.change.dense(), one.change.dense())
+    same(dense(rebased.rebased_on(TwoTowers())), dense(erasure))
+
+
+def test_rebasing_on_weights_of_any_precision(erasure: Erasure) -> None:
+    model = FakeModel()
+    for dtype in (torch.float64, torch.bfloat16):
+        model.weights = {name: weight.to(dtype) for name, weight in FakeModel().weights.items()}
+        rebased = erasure.rebased_on(model)
+        assert {delta.up.dtype for delta in rebased.deltas.values()} == {torch.float32}
+        same(dense(rebased), dense(erasure), 0.1 if dtype == torch.bfloat16 else 1e-5)
+
+
+def test_half_precision_begins_above_its_limit(erasure: Erasure, monkeypatch) -> None:
+    numbers = 4 * erasure.maps[CONTEXT].change.down.numel() * len(LAYERS)
+    for most, dtype in ((numbers, torch.float32), (numbers - 1, torch.float16)):
+        monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", most)
+        assert {delta.up.dtype for delta in erasure.rebased_on(FakeModel()).deltas.values()} == {dtype}
+
+
+def test_half_precision_with_a_pooled_vector(monkeypatch) -> None:
+    exact = rece(TwoTowers(), "red fish -> dog")
+    monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", 1)
+    halved = exact.rebased_on(TwoTowers())
+    assert {delta.up.dtype for delta in halved.deltas.values()} == {torch.float16}
+    same(dense(halved), dense(exact), 5e-3)
+    assert not halved.deltas[TwoTowers.LABEL].dense()[:, TwoTowers.POOLED_WIDTH :].any()
+
+
+def test_compression_of_changes_without_a_map_has_limits_too() -> None:
+    small = mixed().compressed(max_rank=1)
+    ranks = {name: delta.rank for name, delta in small.deltas.items() if isinstance(delta, LowRank)}
+    assert ranks == {"text_encoder.layer.weight": 1, "unet.out.weight": 1} and 0.1 < small.error < 1
+    same(dense(mixed().compressed(max_rank=3, tolerance=0.0)), dense(mixed()))
+    nothing = Erasure({FIRST: LowRank(torch.zeros(3, 1), torch.ones(1, 2))}, (ORIGIN,))
+    assert nothing.compressed(max_rank=1).error == 0
+
+
+def test_compression_with_a_map_keeps_other_changes_apart(erasure: Erasure) -> None:
+    name = "unet.out.weight"
+    draws = torch.Generator().manual_seed(1)
+    other = LowRank(torch.randn(9, 5, generator=draws), torch.randn(5, 8, generator=draws))
+    small = replace(erasure, deltas={**erasure.deltas, name: other}).compressed(max_rank=2)
+    assert small.deltas[name].rank == 2 and small.deltas[FIRST].rank == 2
+    best = torch.linalg.svdvals(other.dense())[2:].norm()
+    torch.testing.assert_close((small.deltas[name].dense() - other.dense()).norm(), best)
+
+
+def test_a_dense_change_is_kept_where_low_rank_is_as_large() -> None:
+    """Of rank 2, 6 by 3: 18 numbers either way."""
+    change = torch.zeros(6, 3)
+    change[0, 0] = change[1, 1] = 1
+    assert isinstance(Erasure({FIRST: Dense(change)}, (ORIGIN,)).compressed(tolerance=1e-6).deltas[FIRST], Dense)

@@ -17,7 +17,7 @@ from erasure_core.methods import doco as doco_module
 from erasure_core.methods.abo import Contexts, abo, abo_loss
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import TEMPLATES, Watch, few_shot, next_batch, trained_weights
-from erasure_core.training import TrainingError
+from erasure_core.training import TrainingError, denoising_error
 
 IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
 KINDS = ("epsilon", "v_prediction")
@@ -72,12 +72,117 @@ def test_a_seed_reproduces_bit_for_bit(run: Callable) -> None:
 
 
 @METHODS
-def test_the_global_generator_is_left_alone(run: Callable) -> None:
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_global_generator_is_left_alone(run: Callable, rank: int | None) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    run(FakeModel())
+    run(FakeModel(), rank=rank)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(("run", "label"), [(run_few_shot, "few-shot"), (run_doco, "DoCo"), (run_abo, "AbO")])
+def test_a_method_goes_by_its_name(run: Callable, label: str) -> None:
+    told: list[str] = []
+    run(FakeModel(), callback=lambda done, total, what: told.append(what))
+    training = [what for what in told if what != "sampling"]
+    assert training[0].startswith(f"{label} needs about ")
+    assert len(training) > 1 and all(what.startswith(f"{label}, loss ") for what in training[1:])
+    method = {"few-shot": few_shot, "DoCo": doco, "AbO": abo}[label]
+    with pytest.raises(ValueError, match=f"{label} erases one concept at a time, got 2"):
+        method(FakeModel(), "cat\nbird", **({"images": IMAGES} if label == "few-shot" else {}))
+
+
+def test_settings_at_their_limits() -> None:
+    """What is just allowed, and what is just not."""
+    assert run_few_shot(FakeModel(), batch_size=1).deltas and run_abo(FakeModel(), batch_size=1).deltas
+    assert run_doco(FakeModel(), batch_size=2, warm_up=0.0).deltas
+    assert run_abo(FakeModel(), unconditional_weight=0.0, preserve_weight=0.0, trajectories=1, sampling_steps=1).deltas
+    for run, settings, message in (
+        (run_doco, {"warm_up": 1.0}, "warm_up must be from 0 to less than 1, got 1.0"),
+        (run_doco, {"warm_up": -0.1}, "warm_up must be"),
+        (run_doco, {"batch_size": 1}, "batch_size must be at least 2, got 1"),
+        (run_doco, {"discriminator_rate": 0.0}, "discriminator_rate must be a finite number above 0"),
+        (run_abo, {"preserve_weight": math.nan}, "preserve_weight must be a finite number of at least 0, got nan"),
+        (run_abo, {"unconditional_weight": -1.0}, "unconditional_weight must be a finite number of at least 0, got -1"),
+        (run_abo, {"unconditional_weight": math.inf}, "unconditional_weight must be"),
+        (run_abo, {"trajectories": 0}, "trajectories must be at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(FakeModel(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (torch.zeros(4, 4, 4), r"anchor_latents must be \[n, 4, height, width\], got \(4, 4, 4\)"),
+        (torch.zeros(0, 4, 8, 8), r"got \(0, 4, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8), r"got \(2, 3, 8, 8\)"),
+        (torch.full((2, 4, 8, 8), math.nan), "anchor_latents hold NaN or infinite values"),
+    ],
+)
+def test_anchor_latents_that_cannot_be_used(latents: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_doco(FakeModel(), anchor_latents=latents)
+
+
+def test_doco_draws_its_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every wording of the anchor, each from its own seed, told to the callback."""
+    drawn, told, original = [], [], doco_module.sample_latents
+
+    def record(model, prompts, seeds, **settings):
+        drawn.extend(zip(prompts, seeds, strict=True))
+        return original(model, prompts, seeds, **settings)
+
+    monkeypatch.setattr(doco_module, "sample_latents", record)
+    run_doco(FakeModel(), anchors=5, seed=7, callback=lambda done, total, what: told.append(what))
+    assert drawn == [("dog", 7), ("a dog", 8), ("a photo of a dog", 9), ("a picture of the dog", 10), ("dog", 11)]
+    assert told[0] == "sampling"
+
+
+def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of ten steps took its 4 seconds, and five belong to the discriminator alone."""
+    clock = iter([100.0, 102.0, 105.0])
+    monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: next(clock))
+    with pytest.raises(TrainingError, match=r"seconds: after 4 only .* more than 10 are needed here, 20 for all 10 st"):
+        run_doco(FakeModel(), steps=10, warm_up=0.5, seconds=4.0)
+
+
+def test_few_shot_watches_eight_pictures_at_fixed_timesteps() -> None:
+    model, latents = FakeModel(), torch.arange(4.0)[:, None, None, None].expand(4, 4, 4, 4)
+    watch = Watch(model, latents, "a cat", seed=2)
+    clean, noise, times = watch._seen
+    assert clean[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 2 and times.tolist() == [6, 18, 31, 43, 56, 68, 81, 93]
+    assert watch.growth(model) == 1
+    other = FakeModel(seed=1)
+    context = model.encode_prompts(["a cat"]).context.expand(8, -1, -1)
+    before, after = (denoising_error(one, clean, noise, times, context) for one in (model, other))
+    assert watch.growth(other) == pytest.approx(float(after / before))
+
+
+def test_few_shot_draws_noise_where_there_are_no_pictures() -> None:
+    drawn = next_batch(torch.empty(0, 4, 5, 6), 3, 0, torch.Generator().manual_seed(1))
+    assert drawn.shape == (3, 4, 5, 6) and 0.5 < drawn.std() < 1.5
+
+
+def test_pictures_may_be_black_and_white() -> None:
+    assert run_images(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).expand(2, 3, 4, 4)).deltas
+    for bad in (1.5, -0.5):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            run_images(torch.full((2, 3, 4, 4), bad))
+    with pytest.raises(ValueError, match=r"images must be \[n, 3, height, width\] .*, got \(2, 1, 4, 4\)"):
+        run_images(torch.zeros(2, 1, 4, 4))
+
+
+def run_images(images: torch.Tensor) -> Erasure:
+    return few_shot(FakeModel(), "cat", images, learning_rate=1e-3, steps=2)
+
+
+def test_few_shot_needs_layers_that_have_names() -> None:
+    model = FakeModel()
+    model.weights_of = lambda scope: {f"text_encoder.{part}": torch.ones(2, 2) for part in ("fc1.weight", "fc1.bias")}
+    with pytest.raises(ValueError, match="the text encoder has no layers that can be told by their names"):
+        run_few_shot(model)
 
 
 @METHODS
@@ -175,7 +280,8 @@ def test_settings_that_make_no_sense(run: Callable, settings: dict, message: str
 def test_few_shot_is_its_formula(kind: str) -> None:
     """The first updates against a literal re-implementation: Adam with coupled weight decay, minus the error."""
     model, steps, rate = FakeModel(prediction_type=kind), 3, 1e-3
-    mine = dense(run_few_shot(model, steps=steps, learning_rate=rate, seed=6, batch_size=2))
+    erasure = run_few_shot(model, steps=steps, learning_rate=rate, seed=6, batch_size=2)
+    mine, losses = dense(erasure), []
 
     draws = torch.Generator().manual_seed(6)
     latents = model.encode_images(IMAGES[torch.randperm(4, generator=draws)])
@@ -194,6 +300,7 @@ def test_few_shot_is_its_formula(kind: str) -> None:
         output = model.predict_noise(a.sqrt() * clean + (1 - a).sqrt() * noise, times, context)
         target = noise if kind == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
         loss = -((output - target) ** 2).mean()
+        losses.append(float(loss.detach()))
         grads = torch.autograd.grad(loss, list(weights.values()))
         for (name, weight), grad in zip(list(weights.items()), grads, strict=True):
             grad = grad + 1e-8 * weight.detach()
@@ -202,6 +309,7 @@ def test_few_shot_is_its_formula(kind: str) -> None:
             moments[name] = (m, v)
             m_hat, v_hat = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.98 ** (step + 1))
             weights[name] = weight.detach() - rate * m_hat / (v_hat.sqrt() + 1e-6)
+    assert erasure.origins[0].losses == pytest.approx(losses, rel=1e-4)
     for name, weight in weights.items():
         torch.testing.assert_close(mine[name], weight - model.text[name], rtol=1e-3, atol=1e-6)
 

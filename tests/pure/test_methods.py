@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,18 @@ def test_it_says_how_it_is_called(name: str) -> None:
         named |= {field.name for field in fields(preset)}
     assert named <= set(taken)
     assert all(taken[one].default is not inspect.Parameter.empty for one in named - {"images"})
+
+
+@names
+def test_what_is_not_asked_for_is_the_presets(name: str) -> None:
+    """The method's own defaults are those of the published settings, and seeds begin at 0."""
+    method, rest = METHODS[name], {"seed": 0, "seconds": None, "rank": None, "gradient_checkpointing": False}
+    taken = inspect.signature(method.run).parameters
+    for preset in method.presets.values():
+        rest |= {field.name: field.default for field in fields(preset) if field.default is not MISSING}
+    assert {one: taken[one].default for one in rest if one in taken} == {
+        one: value for one, value in rest.items() if one in taken
+    }
 
 
 @names

@@ -245,6 +245,18 @@ def uce_of_names(model: FakeModel, concepts: str):
     return rece(model, concepts, loops=0, name_only=True)
 
 
+def test_progress_says_what_is_done(model: FakeModel) -> None:
+    told: list[tuple[int, int, str]] = []
+    rece(model, "cat", loops=2, callback=lambda *one: told.append(one))
+    whole = told[-1][1]
+    loop = "erasing what would bring it back, loop"
+    assert told[-6:] == [
+        (whole - 4, whole, "gathering weights"), (whole - 3, whole, "erasing"), (whole - 3, whole, f"{loop} 1 of 2"),
+        (whole - 2, whole, f"{loop} 2 of 2"), (whole - 1, whole, "forming the changes"), (whole, whole, "done"),
+    ]  # fmt: skip
+    assert told[0] == (0, whole, "encoding prompts") and len(told) > 6
+
+
 def test_progress_is_one_count(model: FakeModel) -> None:
     told = []
     rece(model, [f"thing{number}" for number in range(40)], callback=lambda *one: told.append(one))

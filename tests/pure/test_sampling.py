@@ -163,3 +163,10 @@ def test_progress_and_cancelling() -> None:
 def test_settings_that_cannot_be_used(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(FakeModel(), **{"prompts": ["cat"], "seeds": [1], **changes})
+
+
+def test_settings_at_their_limits_are_taken() -> None:
+    assert generate(FakeModel(), ["cat", "dog"], [1, 2], steps=99, batch=1).isfinite().all()
+    told = []
+    generate(FakeModel(), ["cat"], [1], steps=1, callback=lambda *one: told.append(one))
+    assert told == [(1, 1, "sampling")]

@@ -18,7 +18,11 @@ from erasure_core.training import (
     StandIns,
     TrainingError,
     check_fell,
+    check_learning_rate,
+    context_gradient,
+    denoising_error,
     denoising_target,
+    gradients,
     layers_of,
     noised,
     train,
@@ -39,7 +43,7 @@ def test_training_stops_after_its_steps_and_tells_each_loss() -> None:
 
 
 def test_training_stops_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    clock = iter(range(100))
+    clock = iter(range(1000, 1100))
     monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: float(next(clock)))
     assert len(train(lambda step: torch.tensor(1.0), Budget(50, seconds=3.5))) == 4
     assert "ended after 4 of 50 steps, when 3.5 seconds had passed" in caplog.text
@@ -52,9 +56,62 @@ def test_training_stops_at_a_loss_that_makes_no_sense(bad: float) -> None:
         train(lambda step: torch.tensor(next(values)), Budget(4))
 
 
+@pytest.mark.parametrize(
+    ("losses", "explodes"),
+    [([0.5, 999], False), ([0.5, 1001], True), ([0.5, -1001], True), ([20, 19_000], False), ([20, 2.1e4], True)],
+)
+def test_a_loss_explodes_at_a_thousand_times_the_first(losses: list[float], explodes: bool) -> None:
+    """Or at a thousand, where it began below 1."""
+    values = iter(losses)
+    if not explodes:
+        assert train(lambda step: torch.tensor(float(next(values))), Budget(2)) == tuple(losses)
+        return
+    with pytest.raises(TrainingError, match=rf"from {losses[0]:.3g} to .* in 2 steps; nothing was changed"):
+        train(lambda step: torch.tensor(float(next(values))), Budget(2))
+
+
+def test_learning_rates_that_make_no_sense() -> None:
+    check_learning_rate(one=1e-9)
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"other must be a finite number above 0, got {bad}"):
+            check_learning_rate(one=1.0, other=bad)
+
+
+def test_a_parameter_that_the_loss_does_not_know_has_no_gradient() -> None:
+    known, unknown = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    found = gradients((known * 2).sum(), [known, unknown])
+    assert [one.tolist() for one in found] == [[2, 2], [0, 0, 0]]
+    (found,) = gradients(known * 2, [known], torch.tensor([1.0, 3.0]))
+    assert found.tolist() == [2, 6]
+
+
+def test_the_gradient_of_a_context_is_found_latent_by_latent() -> None:
+    model = FakeModel(prediction_type="v_prediction")
+    clean, noise = torch.randn(2, 3, 4, 4, 4, generator=generator())
+    context = model.encode_prompts(["cat", "dog", ""]).context
+    times = torch.tensor([3, 50, 90])
+    leaf = context.clone().requires_grad_()
+    whole = denoising_error(model, clean, noise, times, leaf)
+    error, slope = context_gradient(model, clean, noise, times, context)
+    torch.testing.assert_close(error, whole.detach())
+    torch.testing.assert_close(slope, torch.autograd.grad(whole, leaf)[0])
+    assert not error.requires_grad and not slope.requires_grad
+
+
+def test_low_rank_stand_ins_begin_with_rows_of_length_one() -> None:
+    """And draw them from their own generator."""
+    state = torch.get_rng_state()
+    one, other = (StandIns({"a": torch.zeros(5, 4000)}, 3, generator(seed)) for seed in (1, 2))
+    up, down = one.parameters
+    assert not up.any() and down.norm(dim=1).tolist() == pytest.approx([1, 1, 1], rel=0.1)
+    assert not torch.equal(down, other.parameters[1]) and torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_loss_that_has_risen_is_told() -> None:
     check_fell([1.0] + 9 * [0.5] + [1.9])
-    check_fell([1.0, 9.0])
+    check_fell([1.0] + 8 * [9.0])
+    with pytest.raises(TrainingError):
+        check_fell([1.0] + 9 * [9.0])
     check_fell(10 * [0.0])
     with pytest.raises(TrainingError, match=r"rose from 1 to 2\.5 in 20 steps; nothing was changed"):
         check_fell([1.0] + 17 * [0.1] + [2.0, 3.0])
