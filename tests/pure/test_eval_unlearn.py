@@ -71,7 +71,7 @@ def test_settings_of_a_method() -> None:
 
 def test_an_erasure_file(tmp_path: Path) -> None:
     path = str(rece(FakeModel(), "cat -> dog").save(tmp_path / "a.safetensors"))
-    for concept in ({}, {"erase_concept": "Cat"}, {"erase_concept": "cat -> dog"}):
+    for concept in ({}, {"erase_concept": "a  Cat"}, {"erase_concept": "cat -> dog"}):
         with pytest.raises(AssertionError, match="toy was loaded"):
             ErasureTechnique(model="toy", erasure=path, **concept)
     assert "erases cat -> dog, not 'dog'" in refused(model="toy", erasure=path, erase_concept="dog")

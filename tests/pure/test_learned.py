@@ -474,6 +474,22 @@ def test_abo_states_come_from_both_prompts(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum("cat" in prompt for prompt in seen["prompts"]) == 3 and seen["count"] == 30
 
 
+@pytest.mark.parametrize("prompt", ["Cat", "the cat's", "cats", "a  cat_"])
+def test_abo_does_not_preserve_what_it_erases(prompt: str) -> None:
+    with pytest.raises(ValueError, match="preserve lists '.*', which is to be erased"):
+        run_abo(FakeModel(), preserve=["", prompt])
+
+
+def test_abo_tells_of_a_prompt_that_names_what_it_erases(caplog) -> None:
+    run_abo(FakeModel(), preserve="two cats on a mat")
+    assert "preserve lists 'two cats on a mat', which names 'cat'" in caplog.text
+
+
+def test_abo_takes_no_concept_for_its_own_alternative() -> None:
+    with pytest.raises(ValueError, match="'cats -> the cat' maps a concept to itself"):
+        abo(FakeModel(), "cats", "the cat")
+
+
 def test_abo_with_a_scope_that_does_not_exist() -> None:
     with pytest.raises(ValueError, match="scope must be one of cross-attention, attention, unet, got 'vae'"):
         run_abo(FakeModel(), scope="vae")
