@@ -19,6 +19,7 @@ from .methods.registry import METHODS
 from .outputs import Outputs, same_place
 from .pictures import load_pictures, picture_files, pictures_in
 from .progress import Progress
+from .readers import readers_of
 from .request import OPTIONS, TOY, TRAINING, Request, load_model, setting_types, side
 from .sheet import save_text, save_whole, to_image
 from .statistics import Statistics
@@ -94,6 +95,7 @@ def erase(args: argparse.Namespace) -> None:
     names = [str(concept) for concept in erasure.concepts]
     form = f"rank {erasure.rank}" if erasure.rank else "whole weights"
     print(f"{path}: erases {shortened(names)}; {form}, {size:.1f} MB{learned}")
+    print(f"as a LoRA {readers_of(erasure)}")
     for entry, error in erasure.origins[0].settings.get("exact_error", {}).items():
         print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
 

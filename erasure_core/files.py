@@ -1,8 +1,8 @@
 """Erasures as safetensors files that stock LoRA loaders read, with our metadata in the header.
 
-Names are kohya's, so ComfyUI's "Load LoRA", A1111/Forge and diffusers' ``load_lora_weights`` take them. The header
-holds a JSON text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of
-each context map (its ``down`` is every layer's ``lora_down``). Files of format 1 had one map, of all weights.
+Their keys are those of ``kohya``, and ``readers`` says which programs read them. The header holds a JSON text under
+``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of each context map (its
+``down`` is that of every layer). Files of format 1 had one map, of all weights.
 
 Where the maps would fill the header, which ends at 100 MB, all their ``up`` are one tensor, ``MAPS``. Loaders pass over
 it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) that it leaves out ``dora_scale``.
@@ -27,7 +27,7 @@ from .closed_form import LowRank
 from .concepts import Concept
 from .erasure import ContextMap, Delta, Dense, Erasure, Origin
 from .fields import Fields, parsed, twice
-from .kohya import stems
+from .kohya import factors, stems, stored_stems
 from .model import CONTEXT
 from .names import shown
 from .tensor_files import SUFFIX
@@ -115,13 +115,14 @@ def _tensors(erasure: Erasure) -> dict[str, Tensor]:
         delta = erasure.deltas[name]
         if isinstance(delta, LowRank):
             dtype = torch.float16 if delta.up.dtype == torch.float16 else torch.float32
-            parts = {"lora_up.weight": delta.up.to(dtype), "lora_down.weight": delta.down.to(dtype)}
-            parts["alpha"] = torch.tensor(float(delta.rank))
+            up, down, alpha = factors(key)
+            parts = {up: delta.up.to(dtype), down: delta.down.to(dtype)}
+            parts |= {alpha: torch.tensor(float(delta.rank))} if alpha else {}
         else:
-            parts = {_ending(name): delta.change.float()}
-        if not tensors.keys().isdisjoint(f"{key}.{part}" for part in parts):
+            parts = {_whole(name, key): delta.change.float()}
+        if not tensors.keys().isdisjoint(parts):
             raise ValueError(f"{name} has the name of another weight in LoRA files, {key}; nothing was saved")
-        tensors |= {f"{key}.{part}": tensor for part, tensor in parts.items()}
+        tensors |= parts
     return tensors
 
 
@@ -159,7 +160,7 @@ def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> Erasure:
     names, left = header.all("weights", str), dict(tensors)
     if twice(names) is not None:
         raise ValueError(f"it lists {shown(twice(names), LONGEST)} twice")
-    deltas = {name: _delta(name, key, left) for name, key in stems(names).items()}
+    deltas = {name: _delta(name, key, left) for name, key in stored_stems(names, tensors).items()}
     origins = tuple(_origin(one) for one in header.objects("origins"))
     maps = _context_maps(_of_format_1(header) if first else header.object("maps"), deltas, left)
     if left:
@@ -198,10 +199,10 @@ def _check_numbers(key: str, tensor: Tensor) -> None:
 
 def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
     """The change of a weight, out of the tensors that are left."""
-    factors = [f"{key}.lora_up.weight", f"{key}.lora_down.weight"]
-    if not name.endswith(".bias") and all(factor in left for factor in factors):
-        return _low_rank(name, *map(left.pop, factors), left.pop(f"{key}.alpha", None))
-    change = left.pop(f"{key}.{_ending(name)}", None)
+    up, down, alpha = factors(key)
+    if not name.endswith(".bias") and up in left and down in left:
+        return _low_rank(name, left.pop(up), left.pop(down), left.pop(alpha, None) if alpha else None)
+    change = left.pop(_whole(name, key), None)
     if change is None:
         raise ValueError(f"the change of {shown(name, LONGEST)} is missing")
     if not change.numel() or not change.ndim or name.endswith(".bias") and change.ndim > 1:
@@ -226,8 +227,8 @@ def _in_range(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _ending(name: str) -> str:
-    return "diff_b" if name.endswith(".bias") else "diff"
+def _whole(name: str, key: str) -> str:
+    return f"{key}.diff_b" if name.endswith(".bias") else f"{key}.diff"
 
 
 def _context_maps(stored: Fields, deltas: Mapping[str, Delta], left: dict[str, Tensor]) -> dict[str, ContextMap]:

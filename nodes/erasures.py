@@ -1,11 +1,16 @@
 """The nodes that apply, combine, save and load erasures."""
 
-from comfy_api.latest import io, ui
+import logging
+
+from comfy_api.latest import io
 
 from ..erasure_core import Erasure as CoreErasure
+from ..erasure_core.readers import readers_of
 from . import host, host_files
 from .host_reading import fitted
 from .sockets import CATEGORY, Erasure
+
+log = logging.getLogger(__name__)
 
 
 def _strength(name: str, tooltip: str):
@@ -69,8 +74,8 @@ class ErasureSave(io.ComfyNode):
             node_id="ErasureSave",
             display_name="Save Erasure",
             category=CATEGORY,
-            description="Saves an erasure as a LoRA file below output/loras: the stock Load LoRA lists it, and so do "
-            "other programs that read LoRAs.",
+            description="Saves an erasure as a LoRA file below output/loras: the stock Load LoRA lists it. Which other "
+            "programs read it depends on the model's family; the log says which.",
             is_output_node=True,
             inputs=[
                 Erasure.Input("erasure", tooltip="What to save."),
@@ -87,7 +92,9 @@ class ErasureSave(io.ComfyNode):
     @classmethod
     def execute(cls, erasure, filename_prefix) -> io.NodeOutput:
         path = str(host_files.save_as_lora(erasure, filename_prefix))
-        return io.NodeOutput(path, ui=ui.PreviewText(path))
+        readers = f"As a LoRA {readers_of(erasure)}."
+        log.info("%s: %s", path, readers)
+        return io.NodeOutput(path, ui={"text": (path, readers)})
 
 
 class ErasureLoad(io.ComfyNode):

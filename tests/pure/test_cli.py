@@ -67,7 +67,8 @@ def test_erase_writes_a_file(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert origin.concepts == (Concept("cat", "dog"), Concept("red fish")) and origin.method == "rece"
     assert origin.settings["preserve"] == ["bird"] and origin.settings["ridge"] == 0.5
     assert origin.settings["loops"] == 2 and origin.settings["regularization"] == 1e-3
-    assert str(out) in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert str(out) in told and "as a LoRA ComfyUI's Load LoRA, A1111, Forge and diffusers read it" in told
 
 
 def test_everyday_concepts_are_preserved_by_default(fake: FakeModel, tmp_path: Path) -> None:

@@ -434,7 +434,8 @@ def test_the_nodes_of_erasures(pack: Pack) -> None:
     (both,) = nodes.ErasureCombine.execute(one, other, 2.0, -0.5).result
     torch.testing.assert_close(both.deltas[KEY].dense(), 2 * one.deltas[KEY].dense() - other.deltas[KEY].dense() / 2)
     saved = nodes.ErasureSave.execute(both, "erasure/cat")
-    assert saved.ui.text == saved.result[0]
+    path, readers = saved.ui["text"]
+    assert path == saved.result[0] and "ComfyUI's Load LoRA, A1111 and Forge read it" in readers
     (back,) = nodes.ErasureLoad.execute("erasure/cat_00001_.safetensors").result
     torch.testing.assert_close(back.deltas[KEY].dense(), both.deltas[KEY].dense())
     applied, clip = nodes.ErasureApply.execute(model, None, back, 1.0, 1.0).result

@@ -272,6 +272,16 @@ def test_saving_returns_the_path_and_overwrites_nothing(tmp_path, monkeypatch):
     assert sorted((tmp_path / "loras" / "no").iterdir()) == paths
 
 
+def test_saving_says_which_programs_read_the_file(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
+    caplog.set_level("INFO")
+    expected = {KEY: "A1111, Forge and diffusers read it", "unet.text_embedding.0.weight": "diffusers does not"}
+    for name, told in expected.items():
+        saved = ErasureSave.execute(made({name: LowRank(torch.ones(96, 1), torch.ones(1, 192))}), "no/cat")
+        path, readers = saved.ui["text"]
+        assert path == saved.result[0] and told in readers and f"{path}: As a LoRA ComfyUI's Load LoRA" in caplog.text
+
+
 def test_an_erasure_for_another_kind_of_model(toy):
     model, clip = toy
     with pytest.raises(ValueError, match=r"another kind of model: it changes .* \(320, 768\), in MODEL .*\(96, 192\)"):

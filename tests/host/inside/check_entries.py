@@ -15,8 +15,8 @@ import comfy.text_encoders.flux
 import comfy.utils
 import pytest
 import torch
-from pack.erasure_core import Erasure, UnsupportedModelError, rece, uce
-from pack.erasure_core.kohya import stem
+from pack.erasure_core import Erasure, LowRank, Origin, UnsupportedModelError, files, rece, uce
+from pack.erasure_core.kohya import older_stems, stems
 from pack.erasure_core.methods.rece import RecePreset
 from pack.nodes import host, host_entries
 from pack.nodes.erasures import ErasureApply
@@ -106,14 +106,41 @@ def test_the_weights_that_are_edited_by_name_are_those_that_text_enters_through(
     }
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in UNETS])
-def test_the_stock_loader_knows_the_names(name):
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_stock_loader_reads_the_file(name, older, tmp_path, monkeypatch, caplog):
+    """Every change, and nothing is left; of files with kohya's names for everything, as they once were, too."""
     model = small(FAMILIES[name])
-    known, keys = comfy.lora.model_lora_keys_unet(model.model, {}), host.weight_keys(model)
-    for layer in FAMILIES[name].entries:
-        weight = f"unet.{layer}.weight"
-        assert keys[weight] == f"diffusion_model.{layer}.weight"
-        assert known[stem(weight)] == keys[weight]
+    keys = host.weight_keys(model)
+    changed = {f"diffusion_model.{layer}.weight" for layer in FAMILIES[name].entries}
+    names = {ours: key for ours, key in keys.items() if key in changed}
+    assert set(names.values()) == changed
+    shapes = {ours: model.model_state_dict()[key].shape for ours, key in names.items()}
+    deltas = {ours: LowRank(torch.randn(n, 2), torch.randn(2, m)) for ours, (n, m) in shapes.items()}
+    if older:
+        monkeypatch.setattr(files, "stems", older_stems)
+    path = Erasure(deltas, (Origin("test", (), {}, "0" * 16),)).save(tmp_path / "erasure.safetensors")
+    back = Erasure.load(path).deltas
+    tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
+    stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 1.0)
+    assert "not loaded" not in caplog.text
+    before, after = host.merged_weights(model, keys), host.merged_weights(stock, keys)
+    for ours in names:
+        torch.testing.assert_close(after[ours], before[ours] + deltas[ours].dense())
+        assert torch.equal(back[ours].dense(), deltas[ours].dense())
+    assert set(stock.patches) == changed
+
+
+def test_sdxls_names_are_its_checkpoints():
+    """Of all weights of the UNet, as ComfyUI tells them."""
+    depths = {"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": 3 * [0] + 3 * [2] + 3 * [10]}
+    config = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth_middle": 10} | depths
+    named = {
+        f"unet.{ours}": original.rpartition(".")[0].replace(".", "_")
+        for ours, original in comfy.utils.unet_to_diffusers(config).items()
+        if ours.endswith((".weight", ".bias")) and not ours.startswith(("class_embedding.", "up_blocks.2.upsamplers."))
+    }
+    assert len(named) > 1600 and stems(named) == {ours: f"lora_unet_{original}" for ours, original in named.items()}
 
 
 def test_a_model_that_ignores_text_is_refused(monkeypatch):
