@@ -1,10 +1,12 @@
 PYTHON ?= python3
+OLDEST ?= python3.10
+NEWEST ?= python3.13
 BIN := .venv/bin
 READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full bench bench-learned results families thumbnails lint clean
+.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned results families thumbnails lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -27,6 +29,17 @@ test-fast: $(READY) ## the pure tier: no model, no ComfyUI, under 30 seconds
 test-full: $(READY) ## everything, the longest tests too
 	$(BIN)/python tools/get_comfyui.py
 	$(TESTS)
+
+test-oldest: ## the fast and the toy tier on Python 3.10 with the lowest versions that pyproject.toml allows; gigabytes
+	$(OLDEST) -m venv build/oldest
+	$(OLDEST) tools/lowest_versions.py > build/oldest/lowest.txt
+	build/oldest/bin/python -m pip install --quiet -e '.[dev]' -c build/oldest/lowest.txt
+	build/oldest/bin/python -m pytest -c tests/pytest.ini tests -m "not host and not full"
+
+test-newest: ## the same tiers on Python 3.13 with the newest versions; gigabytes
+	$(NEWEST) -m venv build/newest
+	build/newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
+	build/newest/bin/python -m pytest -c tests/pytest.ini tests -m "not host and not full"
 
 bench: $(READY) ## speed and memory of RECE on full-size SD1.5, SD2.1 and SDXL; hours, but resumes
 	$(BIN)/python benchmarks/rece_speed.py

@@ -135,7 +135,10 @@ def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: A
     else:
         options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        return load(getattr(diffusers, kind), **options)
+        pipe = load(getattr(diffusers, kind), **options)
+        if any(weight.is_meta for weight in pipe.vae.parameters()):
+            raise ValueError("weights of its autoencoder are missing")
+        return pipe
     except Exception as error:  # diffusers and transformers have no common class of errors
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         first = "weights are missing from it" if "meta tensor" in first else first

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import tempfile
 from pathlib import Path
 
 MERGES = Path(__file__).with_name("merges.txt")
@@ -24,8 +27,13 @@ def vocabulary() -> dict[str, int]:
 
 
 def clip_tokenizer():
-    """The tokenizer as transformers' ``CLIPTokenizer``."""
+    """The tokenizer as transformers' ``CLIPTokenizer``, which before 5.0 reads its vocabulary from files only."""
     from transformers import CLIPTokenizer
 
+    if "vocab_file" in inspect.signature(CLIPTokenizer.__init__).parameters:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "vocab.json"
+            file.write_text(json.dumps(vocabulary()), encoding="utf-8")
+            return CLIPTokenizer(str(file), str(MERGES), model_max_length=WINDOW)
     pairs = [tuple(pair.split(" ")) for pair in merges()]
     return CLIPTokenizer(vocab=vocabulary(), merges=pairs, model_max_length=WINDOW)
