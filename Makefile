@@ -6,7 +6,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned results families thumbnails lint clean
+.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned results families thumbnails mutants mutants-table lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -57,9 +57,18 @@ thumbnails: $(READY) ## draw the workflows' thumbnails anew, in a real ComfyUI
 	$(BIN)/python tools/get_comfyui.py
 	$(BIN)/python tools/make_thumbnails.py
 
+mutants: $(READY) ## mutants of the core against the pure tier, in the background; an hour or two, but resumes
+	$(BIN)/python -m pip install --quiet -e '.[mutants]'
+	@mkdir -p build
+	nohup $(BIN)/python tools/mutants.py run > build/mutants.log 2>&1 & echo "follows in build/mutants.log"
+
+mutants-table: $(READY) ## write docs/testing.md's score, and list the mutants that live without a reason
+	$(BIN)/python tools/mutants.py table
+	$(BIN)/python tools/mutants.py survivors
+
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .
 
 clean: ## remove what the other targets made (build/toy, hours of training, stays)
-	rm -rf .venv build/comfyui *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build/comfyui mutants *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './build/*' -prune -exec rm -rf {} +

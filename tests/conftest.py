@@ -2,10 +2,13 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 8)))
 
 settings.register_profile("pack", deadline=None, print_blob=True)
+settings.register_profile(  # a mutant dies at the first example that fails, the same in every run
+    "mutants", deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("pack")

@@ -1,0 +1,164 @@
+"""Mutants of the core: run them against the pure tier, list those that live, and write docs/testing.md's table.
+
+``run`` goes on where it was stopped, tries those that live again, and takes up what was edited since; mutmut keeps all it
+knows in ``mutants/``. A mutant that lives for a good reason is listed in tests/mutants.json, by its function and change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOUND, PAGE, REASONS = ROOT / "mutants", ROOT / "docs" / "testing.md", ROOT / "tests" / "mutants.json"
+BEGIN, END = "<!-- mutants: written by tools/mutants.py -->", "<!-- end of mutants -->"
+LIVES = 0  # pytest's exit status, which mutmut keeps
+UNTESTED = 33, 5  # mutmut's own, of code that no test calls, and pytest's when no test is left
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``status`` is ``killed``, ``lives`` or ``untried``; ``change`` its lines, '- ' before the old and '+ ' the new."""
+
+    module: str
+    function: str
+    status: str
+    change: str
+
+
+def mutants(root: Path = FOUND) -> Iterator[Mutant]:
+    """All that mutmut knows of, module by module."""
+    for path in sorted(root.rglob("*.py.meta")):
+        known = json.loads(path.read_text(encoding="utf-8"))["exit_code_by_key"]
+        living = {name.rpartition(".")[2] for name, code in known.items() if code in (LIVES, *UNTESTED)}
+        changes = _changes(path.with_suffix(""), living)
+        module = path.relative_to(root).with_suffix("").as_posix()
+        for name, code in known.items():
+            short = name.rpartition(".")[2]
+            status = "untried" if code is None else "lives" if short in living else "killed"
+            yield Mutant(module, _function(short), status, changes.get(short, ""))
+
+
+def _function(name: str) -> str:
+    """``Erasure.scaled`` of ``xǁErasureǁscaled__mutmut_3``, ``guided`` of ``x_guided__mutmut_3``."""
+    bare = name.rpartition("__mutmut_")[0]
+    return bare[2:].replace("ǁ", ".") if bare.startswith("xǁ") else bare.removeprefix("x_")
+
+
+def _changes(path: Path, names: set[str]) -> dict[str, str]:
+    """What these mutants changed, by their names in a file that holds all of a module's."""
+    if not names:
+        return {}
+    text = path.read_text(encoding="utf-8")
+    found = {node.name: node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)}
+    lines = text.splitlines()
+
+    def body(name: str) -> list[str]:
+        node = found[name]
+        return [line.replace(name, "") for line in lines[node.lineno - 1 : node.end_lineno]]
+
+    changes = {}
+    for name in names:
+        original = body(f"{name.rpartition('__mutmut_')[0]}__mutmut_orig")
+        told = difflib.ndiff(original, body(name))
+        changes[name] = "\n".join(f"{line[0]} {line[2:].strip()}" for line in told if line[0] in "+-")
+    return changes
+
+
+def run(processes: int) -> None:
+    """Try all mutants that are not known to die."""
+    for path in FOUND.rglob("*.py.meta"):
+        known, when = json.loads(path.read_text(encoding="utf-8")), path.stat()
+        for name, code in known["exit_code_by_key"].items():
+            known["exit_code_by_key"][name] = None if code == LIVES else code
+        path.write_text(json.dumps(known, indent=4), encoding="utf-8")
+        os.utime(path, (when.st_atime, when.st_mtime))
+    command = ["import sys; from mutmut.__main__ import cli; sys.argv[0] = 'mutmut'; cli()", "run"]
+    os.nice(15)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", *command, "--max-children", str(processes)], cwd=ROOT, env=environment, check=True
+    )
+
+
+def told(reasons: Mapping[str, list[dict[str, str]]], one: Mutant) -> str | None:
+    """The reason for which a mutant may live, if there is one: all that is said of it must fit."""
+    for reason, patterns in reasons.items():
+        for pattern in patterns:
+            fits = pattern.get("module", one.module) == one.module and (
+                pattern.get("function", one.function) == one.function
+            )
+            if fits and pattern.get("change", "") in one.change:
+                return reason
+    return None
+
+
+def survivors(root: Path) -> None:
+    """Print every mutant that lives without a reason."""
+    reasons = json.loads(REASONS.read_text(encoding="utf-8"))
+    for one in mutants(root):
+        if one.status == "lives" and told(reasons, one) is None:
+            print(f"{one.module} {one.function}\n{one.change}\n")
+
+
+def table(root: Path) -> str:
+    """The score by module, and what lives by its reason."""
+    reasons = json.loads(REASONS.read_text(encoding="utf-8"))
+    scores: dict[str, Counter[str]] = {}
+    groups: dict[str, Counter[str]] = {}
+    for one in mutants(root):
+        scores.setdefault(one.module, Counter())[one.status] += 1
+        if one.status == "lives":
+            reason = told(reasons, one) or "No reason yet: a test is missing."
+            groups.setdefault(reason, Counter())[f"`{_short(one.module)}` `{one.function}`"] += 1
+    rows = ["| module | mutants | killed | live | score |", "|---|---:|---:|---:|---:|"]
+    whole = sum(scores.values(), Counter())
+    rows += [_row(f"`{_short(module)}`", counts) for module, counts in scores.items() if counts["killed"]]
+    rows += [_row("**all**", whole)]
+    if whole["untried"]:
+        rows += ["", f"{whole['untried']} more were not tried."]
+    rows += ["", "What lives, and why:", ""]
+    order = sorted(groups, key=lambda reason: (reason not in reasons, -groups[reason].total()))
+    for reason in order:
+        where = ", ".join(f"{place} {count}" for place, count in sorted(groups[reason].items()))
+        rows.append(f"- {reason} ({groups[reason].total()}: {where})")
+    return "\n".join(rows)
+
+
+def _short(module: str) -> str:
+    return module.removeprefix("erasure_core/").removesuffix(".py")
+
+
+def _row(name: str, counts: Counter[str]) -> str:
+    tried = counts["killed"] + counts["lives"]
+    return f"| {name} | {tried} | {counts['killed']} | {counts['lives']} | {counts['killed'] / tried:.1%} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "survivors", "table"], nargs="?", default="run")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--found", type=Path, default=FOUND, help="where mutmut keeps what it knows")
+    given = parser.parse_args()
+    if given.what == "run":
+        run(given.processes)
+    elif given.what == "survivors":
+        survivors(given.found)
+    else:
+        page = PAGE.read_text(encoding="utf-8")
+        before, rest = page.split(BEGIN)
+        after = rest.split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n{table(given.found)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
