@@ -1,7 +1,7 @@
 """Mutants of the core: run them against the pure tier, list those that live, and write docs/testing.md's table.
 
-``run`` goes on where it was stopped, tries those that live again, and takes up what was edited since; mutmut keeps all it
-knows in ``mutants/``. A mutant that lives for a good reason is listed in tests/mutants.json, by its function and change.
+``run`` goes on where it was stopped, tries those that live again, and takes up what was edited since; mutmut keeps all
+that it knows in ``mutants/``. For what reason a mutant may live is in tests/mutants.json.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -27,7 +28,7 @@ UNTESTED = 33, 5  # mutmut's own, of code that no test calls, and pytest's when 
 
 @dataclass(frozen=True)
 class Mutant:
-    """``status`` is ``killed``, ``lives`` or ``untried``; ``change`` its lines, '- ' before the old and '+ ' the new."""
+    """``status`` is ``killed``, ``lives`` or ``untried``; ``change`` its lines, '- ' and '+ ' before them."""
 
     module: str
     function: str
@@ -91,15 +92,25 @@ def run(processes: int) -> None:
 
 
 def told(reasons: Mapping[str, list[dict[str, str]]], one: Mutant) -> str | None:
-    """The reason for which a mutant may live, if there is one: all that is said of it must fit."""
+    """The reason for which a mutant may live, if there is one.
+
+    A pattern may name the ``module``, the ``function`` and a regular expression that the ``change`` matches; ``worded``
+    is one for the old lines of changes that are of capitals and of what mutmut puts around a text.
+    """
     for reason, patterns in reasons.items():
         for pattern in patterns:
-            fits = pattern.get("module", one.module) == one.module and (
-                pattern.get("function", one.function) == one.function
-            )
-            if fits and pattern.get("change", "") in one.change:
+            place = all(pattern.get(part, getattr(one, part)) == getattr(one, part) for part in ("module", "function"))
+            change = re.search(pattern.get("change", ""), one.change)
+            if place and change and _worded(pattern.get("worded"), one.change):
                 return reason
     return None
+
+
+def _worded(pattern: str | None, change: str) -> bool:
+    if pattern is None:
+        return True
+    old, new = ("".join(line[2:] for line in change.splitlines() if line[0] == sign).casefold() for sign in "-+")
+    return new.replace("xx", "") == old.replace("xx", "") and bool(re.search(pattern, change))
 
 
 def survivors(root: Path) -> None:
