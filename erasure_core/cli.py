@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
         paths = given if isinstance(given, list) else [given]
         found[_option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
     found["--concepts"] = [place_of(path)[0] for path in found["--concepts"]]
-    folders = [folder for folder in found["--images"] if folder.is_dir()]
+    folders = [folder for folder in found["--images"] if os.path.isdir(folder)]  # or a number
     return {**found, "--images": [path for folder in folders for path in pictures_in(folder)]}
 
 

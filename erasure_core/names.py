@@ -11,6 +11,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable
+from pathlib import PurePath
 
 Reads = Callable[[str], Hashable]
 """What is read of a text: equal for texts that are the same name."""
@@ -30,7 +31,7 @@ LINKING = frozenset((*ARTICLES, "in", "of", "style", "on", "background"))
 
 def shown(text: object, most: int = MOST_SHOWN) -> str:
     """What a user gave, for a sentence: on one line, shortened, with escapes for all that cannot be printed."""
-    text = text if isinstance(text, str) else repr(text)
+    text = str(text) if isinstance(text, str | PurePath) else repr(text)
     if len(text) > most:
         text = text[: most - 3] + "..."
     if text.isprintable():

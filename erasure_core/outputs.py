@@ -61,9 +61,10 @@ def _place(path: Path) -> object:
 def _all(path: Path) -> Iterator[Path]:
     """A file; a folder with its files and those of the folders in it, which is as deep as models' folders are."""
     yield path
-    folders = [one for one in path.iterdir() if one.is_dir() and os.access(one, os.R_OK)] if path.is_dir() else []
-    for folder in [path, *folders] if path.is_dir() else []:
-        yield from folder.iterdir()
+    if os.path.isdir(path):
+        folders = [one for one in path.iterdir() if one.is_dir() and os.access(one, os.R_OK)]
+        for folder in (path, *folders):
+            yield from folder.iterdir()
 
 
 def _check_writable(path: Path) -> None:

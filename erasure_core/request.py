@@ -11,6 +11,7 @@ from .concepts import Concept, as_prompts
 from .erasure import Erasure
 from .methods.registry import METHODS
 from .model import Callback
+from .names import shown
 from .pictures import load_pictures, picture_files
 from .progress import Progress
 from .sampling import generate
@@ -20,6 +21,7 @@ TOY = "toy"
 TRAINING = ("seconds", "rank")
 CHECKPOINTING = "gradient_checkpointing"
 OPTIONS = (CHECKPOINTING, "towers")
+MOST_DRAWN = 1000  # pictures of the concept; about four are needed
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
@@ -120,6 +122,10 @@ class Request:
             raise ValueError(
                 f"{self.method} needs {self.option('images')}: a folder of pictures of the concept, a number of "
                 "pictures for the model to draw itself, or 'none'"
+            )
+        elif self.images.isdecimal() and not (len(self.images) < 10 and 1 <= int(self.images) <= MOST_DRAWN):
+            raise ValueError(
+                f"{self.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {shown(self.images)}"
             )
 
     def _images(self, model) -> dict[str, Any]:

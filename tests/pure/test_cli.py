@@ -229,6 +229,9 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert "few_shot needs --images" in fails(capsys, *few_shot)
     assert "there is no folder" in fails(capsys, *few_shot, "--images", tmp_path / "nothing")
     assert "holds no picture" in fails(capsys, *few_shot, "--images", tmp_path)
+    for count in ("0", "1001", "9" * 5000):
+        told = fails(capsys, *few_shot, "--images", count)
+        assert "--images: the model draws 1 to 1000 pictures itself, not " + count[:60] in told
     (tmp_path / "a.png").write_bytes(b"no")
     assert "a.png is not a readable picture" in fails(capsys, *few_shot, "--images", tmp_path)
     spared = (*few_shot, "--images", "none", "--gradient-checkpointing")
@@ -334,7 +337,7 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
     erasure = rece(fake, "cat").save(tmp_path / "e.safetensors")
     assert "holds an erasure, not statistics" in fails(capsys, *erase, "--statistics", erasure)
     erasure.unlink()
-    assert "there is no file" in fails(capsys, *erase, "--statistics", tmp_path / "none.safetensors")
+    assert f"there is no file {tmp_path}/none" in fails(capsys, *erase, "--statistics", tmp_path / "none.safetensors")
     assert "already there" in fails(capsys, *erase, "--concept", "dog", "--save-statistics", kept)
     assert "not of uce" in fails(capsys, *erase, "--method", "uce", "--statistics", kept)
     assert "uce takes no --exactly" in fails(capsys, *erase, "--method", "uce", "--concept", "cat", "--exactly", "dog")
