@@ -69,8 +69,8 @@ def test_the_context_is_the_pipelines_own(family: Callable) -> None:
     found = model.encode_prompts(PROMPTS)
     context, pooled = encoded(model.pipe, PROMPTS)
     assert found.context.shape == (3, 78, model.context_dim) and found.last_content == (2, 0, 9)
-    assert torch.equal(found.context[:, :77], context)
-    assert torch.equal(found.context[:, 77, : tiny.POOLED], pooled)
+    close(found.context[:, :77], context, 2e-5)
+    close(found.context[:, 77, : tiny.POOLED], pooled, 2e-5)
     assert not found.context[:, 77, tiny.POOLED :].any()
     ids = torch.tensor([model.tokenize(prompt) for prompt in PROMPTS])
     close(model.encode_tokens(ids), found.context, 1e-6)
@@ -104,7 +104,7 @@ def test_a_textual_inversion_of_several_tokens_is_written_out() -> None:
     model = from_diffusers(pipe)
     found = model.encode_prompts(["a <thing>"])
     assert found.last_content == (4,)
-    assert torch.equal(found.context[:, :77], encoded(pipe, ["a <thing>"])[0])
+    close(found.context[:, :77], encoded(pipe, ["a <thing>"])[0], 2e-5)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -294,7 +294,8 @@ def test_loras_on_either_encoder_are_seen_and_not_trained_through(sdxl) -> None:
     peft.inject_adapter_in_model(lora, pipe.text_encoder_2)
     model = from_diffusers(pipe)
     context = model.encode_prompts(["a cat"]).context
-    assert torch.equal(context[0, :77], encoded(pipe, ["a cat"])[0][0]) and not torch.allclose(context, plain)
+    close(context[0, :77], encoded(pipe, ["a cat"])[0][0], 2e-5)
+    assert not torch.allclose(context, plain)
     with pytest.raises(UnsupportedModelError, match="the text_encoder_2 has LoRAs on it"):
         model.weights_of("text_encoder")
 
