@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..erasure_core.compare import BEFORE, grid
 from ..erasure_core.concepts import parse_prompts
 from . import host_sampling, host_training
+from .checks import checked
 from .sockets import CATEGORY
 
 MOST = 5  # models beside the first
@@ -68,6 +69,7 @@ class ErasureCompare(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, vae, latent, prompts, negative, labels, seed, steps, cfg, sampler_name, scheduler,
         difference, **others,

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..erasure_core import Erasure as CoreErasure
 from ..erasure_core.readers import readers_of
 from . import host, host_files
+from .checks import checked
 from .host_reading import fitted
 from .sockets import CATEGORY, Erasure
 
@@ -39,6 +40,7 @@ class ErasureApply(io.ComfyNode):
         )
 
     @classmethod
+    @checked(without=("clip",))
     def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
         own = fitted(model, clip, erasure)
         return io.NodeOutput(*host.apply_erasure(model, clip, own, strength_model, strength_clip))
@@ -63,6 +65,7 @@ class ErasureCombine(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, a, b, strength_a, strength_b) -> io.NodeOutput:
         return io.NodeOutput(a.scaled(strength_a) + b.scaled(strength_b))
 
@@ -90,6 +93,7 @@ class ErasureSave(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, erasure, filename_prefix) -> io.NodeOutput:
         path = str(host_files.save_as_lora(erasure, filename_prefix))
         readers = f"As a LoRA {readers_of(erasure)}."
@@ -115,5 +119,6 @@ class ErasureLoad(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(CoreErasure.load(host_files.lora_path(file)))

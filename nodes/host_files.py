@@ -10,10 +10,13 @@ from pathlib import Path
 import folder_paths
 
 from ..erasure_core import Erasure
+from ..erasure_core.concepts import shortened
 from ..erasure_core.lists import TABLES
+from ..erasure_core.names import shown
 
 LORAS, STATISTICS = "loras", "erasure-statistics"  # folders of the output folder
 SUFFIX = ".safetensors"
+MOST_FOLDERS, MOST_BYTES = 20, 200  # of a prefix, in one another, and of one name: file systems take 255
 
 
 def save_as_lora(erasure: Erasure, prefix: str) -> Path:
@@ -26,17 +29,27 @@ def saved(folder: str, prefix: str, save: Callable[[Path], Path]) -> Path:
 
     Raises ``ValueError`` for a prefix that names no file or leads elsewhere, and where nothing can be written.
     """
+    _check_names(prefix)
     root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), folder)
     wanted = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
     if not os.path.basename(prefix).strip(". "):
-        raise ValueError(f"filename_prefix '{prefix}' names no file; write for example 'erasure/no-van-gogh'")
+        raise ValueError(f"filename_prefix '{shown(prefix)}' names no file; write for example 'erasure/no-van-gogh'")
     if os.path.commonpath((root, wanted)) != root:
-        raise ValueError(f"filename_prefix '{prefix}' leads out of {root}; saving elsewhere is not allowed")
+        raise ValueError(f"filename_prefix '{shown(prefix)}' leads out of {root}; saving elsewhere is not allowed")
     try:
         place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
         return save(Path(place) / f"{name}_{counter:05}_{SUFFIX}")
     except OSError as error:
-        raise ValueError(f"filename_prefix '{prefix}': nothing could be written to {wanted}: {error}") from error
+        raise ValueError(f"filename_prefix '{shown(prefix)}': nothing could be written to {wanted}: {error}") from error
+
+
+def _check_names(prefix: str) -> None:
+    parts = prefix.replace("\\", "/").split("/")
+    if not prefix.isprintable() or len(parts) > MOST_FOLDERS or any(len(p.encode()) > MOST_BYTES for p in parts):
+        raise ValueError(
+            f"filename_prefix '{shown(prefix)}' must be on one line, with at most {MOST_FOLDERS} folders and "
+            f"{MOST_BYTES} bytes for the name of each"
+        )
 
 
 def lora_files() -> list[str]:
@@ -83,5 +96,5 @@ def _below(folder: Path, suffix: str) -> list[str]:
 def _named(folder: Path, name: str, known: list[str]) -> Path:
     """The host does not check what comes through its API: only files that are listed can be named."""
     if name not in known:
-        raise ValueError(f"file '{name}' is not in {folder}; there are: {', '.join(known) or 'none'}")
+        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {shortened(known) or 'none'}")
     return folder / name

@@ -15,7 +15,8 @@ from ..erasure_core.methods.registry import METHODS
 from ..erasure_core.request import CHECKPOINTING
 from ..erasure_core.vocabulary import common_concepts
 from . import host, host_toy, host_training
-from .sockets import CATEGORY, MODELS, Erasure, chosen, preserve_common_input, preserve_input, strength_input
+from .checks import checked
+from .sockets import CATEGORY, MODELS, Erasure, preserve_common_input, preserve_input, strength_input
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class ErasureFewShot(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TOWERS[0], vae=None, images=None,
         **training,
@@ -103,6 +105,7 @@ class ErasureDoCo(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
         settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
 
@@ -142,6 +145,7 @@ class ErasureAbO(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, concept, preserve, preserve_common, unconditional_weight, preserve_weight, scope, preset,
         steps, learning_rate, **training,
@@ -183,7 +187,7 @@ def _presets(method: str) -> dict:
 
 def _settings(method: str, preset: str, **own):
     """The preset, with what the user set in place of its own numbers."""
-    return replace(chosen(_presets(method), preset), **{name: value for name, value in own.items() if value})
+    return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
 
 
 def _model_and_clip(use: str) -> list:

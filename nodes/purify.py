@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..erasure_core.purify import purify
 from . import host, host_training
+from .checks import checked
 from .host_reading import fitted
 from .sockets import CATEGORY, MODELS, Erasure
 
@@ -51,6 +52,7 @@ class ErasurePurify(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
         erasure = fitted(model, clip, erasure)
         pictures, settings = host_training.pictures(images), {"steps": steps, "guidance": guidance}

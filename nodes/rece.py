@@ -6,8 +6,9 @@ from ..erasure_core import parse_concepts
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
 from . import host
+from .checks import checked
 from .host_reading import reader
-from .sockets import CATEGORY, Erasure, Statistics, chosen, preserve_common_input, preserve_input, strength_input
+from .sockets import CATEGORY, Erasure, Statistics, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -89,12 +90,13 @@ class ErasureRECE(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, concepts, preserve, preserve_common, preset, strength, exactly="", statistics=None, **custom
     ) -> io.NodeOutput:
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
-        settings = chosen({**PRESETS, CUSTOM: RecePreset(**custom)}, preset)
+        settings = {**PRESETS, CUSTOM: RecePreset(**custom)}[preset]
         erasure, known = rece_with_statistics(
             reader(model, clip),
             parsed,

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
 from . import host, host_recognise, host_toy, host_training
+from .checks import checked
 from .sockets import CATEGORY, MODELS, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
@@ -93,6 +94,7 @@ class ErasureRedTeam(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, vae, erased_model, concept, kind, prompts, pictures, steps, seconds, sampling_steps, guidance,
         seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, **wanted,

@@ -9,6 +9,7 @@ from ..erasure_core.report import Drawn, summarise
 from ..erasure_core.report_sheet import report_sheet
 from ..erasure_core.vocabulary import known_concepts
 from . import host, host_recognise, host_sampling, host_toy, host_training
+from .checks import checked
 from .sockets import CATEGORY, MODELS, judge_inputs, named
 
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
@@ -71,6 +72,7 @@ class ErasureReport(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, clip, vae, erased_model, latent, concept, kind, prompts, neighbours, seed, steps, cfg, sampler_name,
         scheduler, erased_clip=None, clip_vision=None, clip_judge=None,

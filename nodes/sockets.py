@@ -1,13 +1,8 @@
 """What nodes pass to one another, and the inputs that several have."""
 
-from collections.abc import Mapping
-from typing import TypeVar
-
 from comfy_api.latest import io
 
 from ..erasure_core.concepts import name_of
-
-T = TypeVar("T")
 
 CATEGORY = "Erasure"
 MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that can be trained, attacked and inverted
@@ -17,13 +12,6 @@ Erasure = io.Custom("ERASURE")
 
 Statistics = io.Custom("ERASURE_STATISTICS")
 """Carries ``erasure_core.statistics.Statistics``."""
-
-
-def chosen(options: Mapping[str, T], name: str, what: str = "preset") -> T:
-    """The option of this name; the host does not check what comes through its API. Raises ``ValueError``."""
-    if name not in options:
-        raise ValueError(f"{what} '{name}' is unknown; known: {', '.join(options)}")
-    return options[name]
 
 
 def named(concept: str) -> str:

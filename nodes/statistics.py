@@ -8,6 +8,7 @@ from ..erasure_core.inputs import read_list
 from ..erasure_core.lists import list_text
 from ..erasure_core.statistics_files import load_statistics, save_statistics
 from . import host, host_files
+from .checks import checked
 from .host_reading import reader
 from .sockets import CATEGORY, Statistics
 
@@ -43,6 +44,7 @@ class ErasureLoadConcepts(io.ComfyNode):
         return host_files.digest(host_files.list_path(file)), column
 
     @classmethod
+    @checked
     def execute(cls, file, column="") -> io.NodeOutput:
         return io.NodeOutput(list_text(read_list(host_files.list_path(file)), file, column))
 
@@ -68,6 +70,7 @@ class ErasureRestore(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, clip, statistics, names) -> io.NodeOutput:
         taken = parse_prompts(names, "names")
         if not taken:
@@ -95,6 +98,7 @@ class ErasureSaveStatistics(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, statistics, filename_prefix) -> io.NodeOutput:
         folder = host_files.STATISTICS
         path = str(host_files.saved(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
@@ -120,5 +124,6 @@ class ErasureLoadStatistics(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(load_statistics(host_files.statistics_path(file)))

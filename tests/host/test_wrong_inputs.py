@@ -1,0 +1,129 @@
+"""Every input of every node with values that it cannot have: one sentence that names it, and ComfyUI lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import graphs
+import pytest
+from comfy_server import ComfyServer, PromptError
+
+TOY, RECE, EMPTY, PICTURES, WRITTEN = "2", "6", "5", "8", "90"
+HALF, NUL, BELL = "cat \ud83d", "cat\x00", "cat\x07"
+NO_NUMBERS = [None, "many", {"a": 1}, {"__value__": [1]}, float("nan")]
+NO_SOCKETS = ["cat", 5, {"a": 1}, {"__value__": [1]}]
+FOLDERS = ["a/" * 2_000 + "cat", "cat" * 100, "a/" + "b" * 300 + "/cat", "a\nb"]
+MODEL = {"model": [TOY, 0], "clip": [TOY, 1]}
+SAMPLING = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal"}
+TRAINING = {"steps": 1, "learning_rate": 1e-4, "seconds": 0.0, "rank": 1, "seed": 0, "strength": 1.0}
+RUNS: dict[str, dict[str, Any]] = {
+    "ErasureRECE": {"statistics": [RECE, 3]},
+    "ErasureFewShot": {
+        **MODEL, **TRAINING, "concept": "cat", "preset": "object (toy)", "growth": 0.0, "towers": "text_encoder",
+        "vae": [TOY, 2], "images": [PICTURES, 0],
+    },
+    "ErasureDoCo": {
+        **MODEL, **TRAINING, "concept": "cat -> dog", "preset": "object (toy)", "gradient_checkpointing": False,
+        "anchors": [EMPTY, 0],
+    },
+    "ErasureAbO": {
+        **MODEL, **TRAINING, "concept": "cat -> dog", "preset": "object (toy)", "gradient_checkpointing": False,
+        "preserve": "", "preserve_common": False, "unconditional_weight": 1.0, "preserve_weight": 1.0,
+        "scope": "cross-attention",
+    },
+    "ErasureApply": {**MODEL, "erasure": [RECE, 2], "strength_model": 1.0, "strength_clip": 1.0},
+    "ErasureCombine": {"a": [RECE, 2], "b": [RECE, 2], "strength_a": 1.0, "strength_b": 1.0},
+    "ErasureSave": {"erasure": [RECE, 2], "filename_prefix": "wrong"},
+    "ErasureLoad": {"file": "absent.safetensors"},
+    "ErasurePurify": {
+        **MODEL, "vae": [TOY, 2], "erasure": [RECE, 2], "images": [PICTURES, 0], "prompt": "a cat", "steps": 1,
+        "guidance": 1.0,
+    },
+    "ErasureCompare": {
+        **MODEL, **SAMPLING, "vae": [TOY, 2], "latent": [EMPTY, 0], "prompts": "a cat", "negative": "", "labels": "",
+        "difference": False, "model_1": [RECE, 0], "clip_5": [TOY, 1],
+    },
+    "ErasureReport": {
+        **MODEL, **SAMPLING, "vae": [TOY, 2], "erased_model": [RECE, 0], "latent": [EMPTY, 0], "concept": "cat",
+        "kind": "object", "prompts": "", "neighbours": 1, "erased_clip": [RECE, 1],
+    },
+    "ErasureRedTeam": {
+        **MODEL, "vae": [TOY, 2], "erased_model": [RECE, 0], "concept": "cat", "kind": "object", "prompts": "",
+        **dict.fromkeys(("derived", "inversion", "discrete", "noised"), False), "pictures": 1, "steps": 1,
+        "seconds": 0.0, "sampling_steps": 1, "guidance": 1.0, "seed": 0, "erased_clip": [RECE, 1],
+        "images": [PICTURES, 0],
+    },
+    "ErasureLoadConcepts": {"file": "absent.txt", "column": ""},
+    "ErasureRestore": {**MODEL, "statistics": [RECE, 3], "names": "cat"},
+    "ErasureSaveStatistics": {"statistics": [RECE, 3], "filename_prefix": "wrong"},
+    "ErasureLoadStatistics": {"file": "absent.safetensors"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def prompt() -> dict[str, Any]:
+    """Erasing a cat with plain UCE; a picture of noise, which are wanted by some nodes."""
+    found = graphs.api("erase-an-object")
+    found[EMPTY]["inputs"]["batch_size"] = 1
+    found[RECE]["inputs"] |= {"preset": "custom", "loops": 0, "preserve_common": False, "ridge": 1.0}
+    found[PICTURES] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
+    return {node: found[node] for node in (TOY, RECE, EMPTY, PICTURES)}
+
+
+def with_node(prompt: dict[str, Any], name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The prompt with a node of which something is wrong, and what asks for it."""
+    shown = {"class_type": "PreviewAny", "inputs": {"source": ["50", 0]}}
+    return {**prompt, "50": {"class_type": name, "inputs": inputs}, WRITTEN: shown}
+
+
+def wrong_values(name: str, of_type: Any, options: dict[str, Any], required: bool) -> Iterator[Any]:
+    """What an input of this kind cannot have, as far as it can come through the API."""
+    if of_type == "STRING":
+        yield from (HALF, NUL, BELL)
+        yield from FOLDERS if name == "filename_prefix" else ()
+    elif of_type == "COMBO" or isinstance(of_type, list):
+        yield from (None, 5, "absent", HALF, NUL, {"a": 1}, {"__value__": ["a", "b"]})
+    elif of_type in ("INT", "FLOAT"):
+        yield from (*NO_NUMBERS, options["min"] - 1, options["max"] * 2 + 1, float("inf"), float("-inf"))
+    elif of_type != "BOOLEAN":  # of anything ComfyUI makes true or false
+        yield from NO_SOCKETS
+        yield from [None] * required
+
+
+def problem(server: ComfyServer, prompt: dict[str, Any]) -> tuple[str, str]:
+    """The kind of the error that a prompt ends with, and what it says."""
+    with pytest.raises(PromptError) as error:
+        server.queue(prompt, timeout=60)
+    for event, detail in error.value.messages:
+        if event == "execution_error":
+            return detail["exception_type"], detail["exception_message"].strip()
+    return "refused", str(error.value)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_wrong_inputs(server: ComfyServer, prompt: dict[str, Any], name: str) -> None:
+    given = prompt[RECE]["inputs"] | RUNS[name]
+    listed = server.object_info()[name]["input"]
+    given = {one: given[one] for kind in listed.values() for one in kind if one in given}
+    if not name.startswith("ErasureLoad"):
+        server.queue(with_node(prompt, name, given))
+    tried = 0
+    for kind in ("required", "optional"):
+        for one, (of_type, *options) in listed.get(kind, {}).items():
+            for value in wrong_values(one, of_type, (options or [{}])[0], kind == "required"):
+                if name == "ErasureApply" and one == "clip" and value is None:
+                    continue  # for erasures that need none
+                what, sentence = problem(server, with_node(prompt, name, given | {one: value}))
+                assert what in ("refused", "ValueError"), f"{one}={value!r}: {what}: {sentence}"
+                assert one in sentence, f"{one}={value!r}: {sentence}"
+                assert what == "refused" or (sentence.isprintable() and len(sentence) < 600), sentence
+                tried += 1
+    assert tried
+    if not name.startswith("ErasureLoad"):
+        server.queue(with_node(prompt, name, given))
+
+
+def test_every_node_is_tried(server: ComfyServer) -> None:
+    ours = {name for name, node in server.object_info().items() if node["category"] == "Erasure"}
+    assert ours - {"ErasureLoadToy"} == set(RUNS)  # which has no inputs
