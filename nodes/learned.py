@@ -110,7 +110,7 @@ class ErasureDoCo(io.ComfyNode):
         settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
 
         def learn(seen, **more):
-            latents = None if anchors is None else seen.scaled_latents(anchors["samples"])
+            latents = None if anchors is None else _anchors(seen, anchors["samples"])
             return doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
 
         return _trained(learn, preset, model, clip, **training)
@@ -177,6 +177,13 @@ def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, stren
     (origin,) = erasure.origins
     curve = host_training.image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, curve)
+
+
+def _anchors(seen, samples):
+    channels, shape = seen.latent_shape()[0], tuple(samples.shape)
+    if len(shape) != 4 or shape[1] != channels:
+        raise ValueError(f"anchors must be latents [n, {channels}, height, width], got {shape}; encode with this VAE")
+    return seen.scaled_latents(samples)
 
 
 def _presets(method: str) -> dict:
