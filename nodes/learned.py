@@ -1,7 +1,6 @@
 """The nodes whose methods train: few-shot, DoCo and AbO."""
 
 import logging
-import math
 from dataclasses import replace
 
 from comfy_api.latest import io
@@ -164,8 +163,6 @@ class ErasureAbO(io.ComfyNode):
 
 def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
     """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
-    if not math.isfinite(strength):
-        raise ValueError(f"strength must be a finite number, got {strength}")
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
     with host_training.trainable(model, clip, vae) as seen:
         if preset.endswith(TOY) and not host_toy.is_toy(model):

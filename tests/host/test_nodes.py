@@ -15,6 +15,8 @@ from comfy_server import PACK, ComfyServer, PromptError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from erasure_core.names import shown
+
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
     "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureLoadConcepts",
@@ -236,7 +238,7 @@ def test_bad_folders(server: ComfyServer, prompt: dict[str, Any], prefix: str) -
     (loras / "taken").write_text("a file where a folder is asked for")
     files = saved_files(server)
     prompt["30"] = {"class_type": "ErasureSave", "inputs": {"erasure": [RECE, 2], "filename_prefix": prefix}}
-    assert f"filename_prefix '{prefix}'" in refused(server, prompt)
+    assert f"filename_prefix '{shown(prefix)}'" in refused(server, prompt)
     assert saved_files(server) == files
     assert not list(server.directory.rglob("escaped*"))
 
