@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -144,8 +145,11 @@ def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) ->
 def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, strength_clip: float = 1.0):
     """Clones of MODEL and CLIP with the changes added as patches; CLIP may be None if it need not change.
 
-    Raises ``ValueError`` when the erasure was made for another kind of model.
+    Raises ``ValueError`` when the erasure was made for another kind of model or a strength is not finite.
     """
+    for name, strength in (("strength_model", strength_model), ("strength_clip", strength_clip)):
+        if not math.isfinite(strength):
+            raise ValueError(f"{name} must be a finite number, got {strength}")
     unet = {name: delta for name, delta in erasure.deltas.items() if name.startswith("unet.")}
     text = {name: delta for name, delta in erasure.deltas.items() if name not in unet}
     if text and clip is None:

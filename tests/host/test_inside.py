@@ -48,3 +48,7 @@ def test_entries(comfy_path: Path) -> None:
 @pytest.mark.parametrize("option", ["", "--use-split-cross-attention"])
 def test_training(comfy_path: Path, option: str) -> None:
     run_inside(comfy_path, str(INSIDE / "check_training.py"), COMFYUI_OPTION=option)
+
+
+def test_leaks(comfy_path: Path) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_leaks.py"))

@@ -414,11 +414,6 @@ def test_a_digest_is_of_what_a_file_holds(pack: Pack, tmp_path: Path) -> None:
 
 def test_sockets(pack: Pack) -> None:
     sockets = pack.nodes("sockets")
-    assert sockets.chosen({"a": 1, "b": 2}, "b") == 2
-    with pytest.raises(ValueError, match="preset 'c' is unknown; known: a, b"):
-        sockets.chosen({"a": 1, "b": 2}, "c")
-    with pytest.raises(ValueError, match="attack 'c' is unknown"):
-        sockets.chosen({}, "c", "attack")
     assert sockets.named(" van gogh -> art ") == "van gogh" and sockets.named("cat") == "cat"
     for empty in ("", "  ", "-> dog"):
         with pytest.raises(ValueError, match="concept"):

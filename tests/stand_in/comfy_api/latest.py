@@ -12,7 +12,7 @@ class Kind:
         self.name = name
 
     def Input(self, id, **more):
-        return Part(kind=self.name, id=id, **more)
+        return Part(kind=self.name, io_type=self.name, id=id, **{"optional": False, **more})
 
     def Output(self, **more):
         return Part(kind=self.name, **more)
