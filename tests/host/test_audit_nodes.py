@@ -66,7 +66,7 @@ def test_only_the_attacks_that_were_asked_for(server: ComfyServer) -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
-    [({"concept": " -> dog"}, "concept is empty"), ({"prompts": "word " * 100}, "is longer than the 75 tokens")],
+    [({"concept": " -> dog"}, "names no concept before"), ({"prompts": "word " * 100}, "is longer than the 75 tokens")],
 )
 def test_the_red_team_refuses(server: ComfyServer, inputs: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PromptError) as error:
