@@ -10,6 +10,7 @@ import argparse
 import ast
 import difflib
 import json
+import math
 import os
 import re
 import subprocess
@@ -131,12 +132,12 @@ def table(root: Path) -> str:
         if one.status == "lives":
             reason = told(reasons, one) or "No reason yet: a test is missing."
             groups.setdefault(reason, Counter())[f"`{_short(one.module)}` `{one.function}`"] += 1
-    rows = ["| module | mutants | killed | live | score |", "|---|---:|---:|---:|---:|"]
+    rows = ["| module | mutants | tried | killed | live | score |", "|---|---:|---:|---:|---:|---:|"]
     whole = sum(scores.values(), Counter())
     rows += [_row(f"`{_short(module)}`", counts) for module, counts in scores.items() if counts["killed"]]
     rows += [_row("**all**", whole)]
     if whole["untried"]:
-        rows += ["", f"{whole['untried']} more were not tried."]
+        rows += ["", "Where not all were tried, in brackets the interval of 95 % that the tried ones leave for all."]
     rows += ["", "What lives, and why:", ""]
     order = sorted(groups, key=lambda reason: (reason not in reasons, -groups[reason].total()))
     for reason in order:
@@ -150,8 +151,17 @@ def _short(module: str) -> str:
 
 
 def _row(name: str, counts: Counter[str]) -> str:
-    tried = counts["killed"] + counts["lives"]
-    return f"| {name} | {tried} | {counts['killed']} | {counts['lives']} | {counts['killed'] / tried:.1%} |"
+    tried, killed = counts["killed"] + counts["lives"], counts["killed"]
+    score = f"{killed / tried:.1%}" + (_interval(killed, tried) if counts["untried"] else "")
+    return f"| {name} | {tried + counts['untried']} | {tried} | {killed} | {counts['lives']} | {score} |"
+
+
+def _interval(killed: int, tried: int) -> str:
+    """Wilson's, of 95 %, where those that were tried are a sample of all."""
+    share, z = killed / tried, 1.96
+    middle, half = share + z**2 / (2 * tried), z * math.sqrt(share * (1 - share) / tried + (z / (2 * tried)) ** 2)
+    low, high = ((middle + sign * half) / (1 + z**2 / tried) for sign in (-1, 1))
+    return f" ({low:.0%} to {high:.0%})"
 
 
 def main() -> None:

@@ -109,6 +109,8 @@ class FakeModel:
         return context_rows(self.encode_prompts(prompts))
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        if scope not in ("cross-attention", "attention", "unet", "text_encoder"):
+            raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
         return dict(self.text if scope == "text_encoder" else self.weights)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> FakeModel:

@@ -74,10 +74,12 @@ def test_rank_and_gradient_checkpointing_need_less(monkeypatch) -> None:
         if "needs about" in what:
             needed.append(float(what.split()[3]))
 
-    for more in ({}, {"rank": 1}, {"gradient_checkpointing": True}):
-        run_abo(FakeModel(), callback=note, **more)
-    whole, low, spared = needed
-    assert low < whole and whole - spared == 7000  # four latents, concept and empty prompt
+    for run, preserve, latents in ((run_abo, {}, 8), (run_abo, {"preserve": ["bird"]}, 12), (run_doco, {}, 4)):
+        needed.clear()
+        for more in ({}, {"rank": 1}, {"gradient_checkpointing": True}):
+            run(FakeModel(), callback=note, **preserve, **more)
+        whole, low, spared = needed
+        assert low < whole and whole - spared == 1000 * (latents - 1)  # of four, each with all its prompts
 
 
 def test_free_memory() -> None:

@@ -9,9 +9,9 @@ import torch
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
-from erasure_core.closed_form import SingularSystemError, aligned_rows, stacked
+from erasure_core.closed_form import LowRank, SingularSystemError, aligned_rows, stacked
 from erasure_core.gathering import gather_statistics
-from erasure_core.methods.rece import RecePreset, erase_statistics
+from erasure_core.methods.rece import RecePreset, erase_statistics, relative_change
 from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
 from erasure_core.upstream import ErasedAlreadyError, left_to_go
@@ -243,6 +243,15 @@ def test_names_only_edits_one_row_of_each_concept(model: FakeModel) -> None:
 
 def uce_of_names(model: FakeModel, concepts: str):
     return rece(model, concepts, loops=0, name_only=True)
+
+
+def test_how_much_what_is_read_changes() -> None:
+    """By hand: rows along the first axis, a layer that triples it, an edit that adds a half of it."""
+    half = LowRank(torch.tensor([[0.5], [0.0]]), torch.tensor([[1.0, 0.0]]))
+    rows, gram = torch.diag(torch.tensor([4.0, 0.0])).double(), torch.diag(torch.tensor([9.0, 1.0])).double()
+    assert relative_change(half, rows, gram) == pytest.approx(0.5)
+    assert relative_change(half, 0 * rows, gram) == 0
+    assert relative_change(half, rows.flip(0, 1), gram) == 0
 
 
 def test_progress_says_what_is_done(model: FakeModel) -> None:
