@@ -83,6 +83,11 @@ class ComfyModel:
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         return self.text.encode(prompts).rows()
 
+    @property
+    def pooled_width(self) -> int:
+        """Of the pooled text vector, 0 where the model reads none."""
+        return self._empty.pooled.shape[-1] if self.text.pooled else 0
+
     @cached_property
     def _empty(self) -> Encoded:
         return self.text.encode([""])

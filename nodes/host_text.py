@@ -58,6 +58,13 @@ def identity(token) -> Hashable:
     return sha256(data.detach().float().cpu().numpy().tobytes()).digest() if torch.is_tensor(data) else data
 
 
+def unpacked(context: Tensor, pooled: int) -> list:
+    """A CONDITIONING of what ``pack`` made of a context and a pooled vector of so many numbers, 0 for none."""
+    if not pooled:
+        return [[context, {}]]
+    return [[context[:, :-1], {"pooled_output": context[:, -1, :pooled]}]]
+
+
 class TextEncoders:
     """The text encoders of a CLIP.
 

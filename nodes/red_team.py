@@ -7,6 +7,7 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
 from . import host, host_recognise, host_toy, host_training
 from .checks import checked
+from .host_text import unpacked
 from .sockets import CATEGORY, MODELS, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
@@ -120,7 +121,7 @@ class ErasureRedTeam(io.ComfyNode):
             )  # fmt: skip
         best = found.strongest()
         shown = best.images.movedim(1, -1).clamp(0, 1)
-        conditioning = [[_best_context(found, best), {}]]
+        conditioning = unpacked(_best_context(found, best), before.pooled_width)
         sheet = host_training.image(found.picture())
         return io.NodeOutput(sheet, shown, conditioning, found.as_json(), found.verdict())
 

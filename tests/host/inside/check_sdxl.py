@@ -14,6 +14,7 @@ from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot
 from pack.erasure_core.model import CONTEXT, POOLED
 from pack.nodes import host, host_training
+from pack.nodes.host_text import unpacked
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,8 @@ def test_context_and_pooled_vector_are_what_sampling_uses(loaded):
     packed = seen.encode_prompts(["a painting by van gogh"]).context
     assert packed.shape == (1, 78, 80) and torch.equal(packed[:, :77], cond)
     assert torch.equal(packed[:, 77, :48], pooled) and not packed[:, 77, 48:].any()
+    ((context, options),) = unpacked(packed, seen.pooled_width)
+    assert torch.equal(context, cond) and torch.equal(options["pooled_output"], pooled)
     entries = seen.text_entries()
     assert entries[POOLED].columns == (0, 48) and len(entries[CONTEXT].weights) == 16
     assert (seen.context_dim, seen.tokens) == (80, 77)
