@@ -119,6 +119,10 @@ class ErasureLoad(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, file):
+        return host_files.stamp(host_files.lora_path(file))
+
+    @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(CoreErasure.load(host_files.lora_path(file)))

@@ -82,7 +82,17 @@ def list_path(name: str) -> Path:
 
 def digest(path: Path) -> str:
     """Of a file's content: what it says may change while its name stays."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            found.update(part)
+    return found.hexdigest()
+
+
+def stamp(path: str | Path) -> tuple[int, int]:
+    """What changes when another file takes the place of one that is too large to be read only to be compared."""
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
 
 
 def _statistics_folder() -> Path:

@@ -124,6 +124,10 @@ class ErasureLoadStatistics(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, file):
+        return host_files.stamp(host_files.statistics_path(file))
+
+    @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(load_statistics(host_files.statistics_path(file)))

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -410,6 +411,27 @@ def test_a_digest_is_of_what_a_file_holds(pack: Pack, tmp_path: Path) -> None:
     assert before == digest(other)
     one.write_text("dog")
     assert before != digest(one)
+
+
+def test_another_file_of_the_same_name_is_read_anew(pack: Pack, tmp_path: Path) -> None:
+    """ComfyUI keeps what a node gave until its inputs change, and the name of a file is all that it knows."""
+    one, other = erasure_of(pack, key=low_rank(pack, 6, 4)), erasure_of(pack, key=dense(pack, 6, 4))
+    loader = pack.nodes("erasures").ErasureLoad
+    path = pack.nodes("host_files").save_as_lora(one, "a")
+    before = loader.fingerprint_inputs(file=path.name)
+    assert before == loader.fingerprint_inputs(file=path.name)
+    other.save(path, overwrite=True)
+    assert before != loader.fingerprint_inputs(file=path.name)
+    statistics = pack.nodes("statistics").ErasureLoadStatistics
+    kept = tmp_path / "output" / "erasure-statistics" / "a.safetensors"
+    kept.parent.mkdir()
+    kept.write_bytes(b"one")
+    before = statistics.fingerprint_inputs(file=kept.name)
+    assert before == statistics.fingerprint_inputs(file=kept.name)
+    os.utime(kept, ns=(1, 1))
+    assert before != statistics.fingerprint_inputs(file=kept.name)
+    with pytest.raises(ValueError, match="is not in"):
+        statistics.fingerprint_inputs(file="../secret.safetensors")
 
 
 def test_sockets(pack: Pack) -> None:

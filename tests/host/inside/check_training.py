@@ -6,7 +6,7 @@ import math
 import comfy.model_management
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot, trained_weights
@@ -284,6 +284,19 @@ def test_the_stock_lora_loader_takes_the_file(toy, tmp_path, caplog, name, rank)
     ours, theirs = (output(host_training.TrainableComfyModel(*pair)) for pair in (direct, stock))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     assert not torch.equal(theirs, untouched(toy))
+
+
+def test_the_stock_lora_loader_passes_over_maps_in_a_tensor(toy, reference, tmp_path, caplog, monkeypatch):
+    """Those that no header can hold cost one line in the log; all changes are there."""
+    monkeypatch.setattr(files, "MOST_IN_HEADER", 0)
+    erasure = rece(reference, "cat -> dog")
+    tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "a.safetensors")))
+    stock = comfy.sd.load_lora_for_models(toy[0], toy[1], tensors, 1.0, 1.0)
+    told = [message for message in caplog.messages if "not loaded" in message]
+    assert told == [f"lora key not loaded: {files.MAPS}"]
+    direct = host.apply_erasure(toy[0], toy[1], erasure)
+    ours, theirs = (output(host_training.TrainableComfyModel(*pair)) for pair in (direct, stock))
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
 def test_the_memory_is_let_go(toy):
