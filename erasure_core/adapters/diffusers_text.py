@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..concepts import as_prompts
+from ..model import UnsupportedModelError
 from ..names import shown
 from .diffusers_parts import Parts
 from .diffusers_slots import device_of
@@ -33,6 +34,8 @@ class TextEncoders:
         self._tokenizers = [getattr(pipe, TOKENIZERS[part]) for part in parts.encoders]
         self._encoders = [getattr(pipe, part) for part in parts.encoders]
         configs = [encoder.config for encoder in self._encoders]
+        if any(getattr(config, "eos_token_id", None) is None for config in configs):
+            raise UnsupportedModelError("the configuration of a text encoder has no eos_token_id, so no prompt ends")
         self.width = sum(config.hidden_size for config in configs)
         self.pooled = configs[-1].projection_dim if "text_encoder_2" in parts.encoders else 0
         self.tokens = min(
