@@ -155,18 +155,13 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
 
 
 def denoising_error(
-    model: TextToImageModel,
-    clean: Tensor,
-    noise: Tensor,
-    timesteps: Tensor,
-    context: Tensor,
-    gradient_checkpointing: bool = False,
+    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
 ) -> Tensor:
     """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
     latents = noised(clean, noise, alphas)
-    output = predict(model, latents, timesteps.to(clean.device), context, gradient_checkpointing)
+    output = predict(model, latents, timesteps.to(clean.device), context)
     return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
 
 

@@ -258,6 +258,10 @@ def test_aligned_rows_have_the_same_length() -> None:
     assert concept[:, 0].tolist() == [4, 5, 6, 7, 8, 9] and target[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_nothing_takes_up_no_direction() -> None:
+    assert free_directions(torch.zeros(4, 4, dtype=F64), 0.1).shape == (4, 4)
+
+
 def test_contexts_of_one_length_face_each_other_whole() -> None:
     one, other = torch.arange(10.0)[:, None], 10 + torch.arange(10.0)[:, None]
     assert facing_rows(one, other, 7, 2) == (one, other)

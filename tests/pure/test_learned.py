@@ -117,7 +117,7 @@ def test_settings_at_their_limits() -> None:
     [
         (torch.zeros(4, 4, 4), r"anchor_latents must be \[n, 4, height, width\], got \(4, 4, 4\)"),
         (torch.zeros(0, 4, 8, 8), r"got \(0, 4, 8, 8\)"),
-        (torch.zeros(2, 3, 8, 8), r"got \(2, 3, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8), r"must be \[n, 4, height, width\], got \(2, 3, 8, 8\)"),
         (torch.full((2, 4, 8, 8), math.nan), "anchor_latents hold NaN or infinite values"),
     ],
 )
@@ -149,10 +149,10 @@ def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_few_shot_watches_eight_pictures_at_fixed_timesteps() -> None:
-    model, latents = FakeModel(), torch.arange(4.0)[:, None, None, None].expand(4, 4, 4, 4)
+    model, latents = FakeModel(), torch.arange(3.0)[:, None, None, None].expand(3, 4, 4, 4)
     watch = Watch(model, latents, "a cat", seed=2)
     clean, noise, times = watch._seen
-    assert clean[:, 0, 0, 0].tolist() == [0, 1, 2, 3] * 2 and times.tolist() == [6, 18, 31, 43, 56, 68, 81, 93]
+    assert clean[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1] and times.tolist() == [6, 18, 31, 43, 56, 68, 81, 93]
     assert watch.growth(model) == 1
     other = FakeModel(seed=1)
     context = model.encode_prompts(["a cat"]).context.expand(8, -1, -1)

@@ -109,6 +109,13 @@ def test_no_loops_is_uce(model: FakeModel) -> None:
     assert torch.equal(change(rece(model, "cat", loops=0)), change(uce(model, "cat")))
 
 
+def test_uce_passes_on_what_it_is_given(model: FakeModel) -> None:
+    settings = {"preserve": ["bird"], "erase_scale": 2.0, "preserve_scale": 0.7, "ridge": 0.3}
+    one, other = uce(model, "cat -> dog", **settings), rece(model, "cat -> dog", loops=0, **settings)
+    assert torch.equal(change(one), change(other)) and not torch.equal(change(one), change(uce(model, "cat -> dog")))
+    assert all(one.origins[0].settings[name] == value for name, value in settings.items())
+
+
 def test_the_model_is_only_read(model: FakeModel) -> None:
     before = digest(model.weights)
     rece(model, "cat -> dog", loops=2)
