@@ -63,6 +63,16 @@ def parsed(text: str, what: str) -> Fields:
     return Fields(_of(values, dict, what), what)
 
 
+def written(values: Mapping[str, Any], what: str) -> str:
+    """The text that ``parsed`` reads, the same each time. Raises ``ValueError`` for what it would not."""
+    try:
+        text = json.dumps(values, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} cannot be kept in a file: {error}") from error
+    parsed(text, what)
+    return text
+
+
 def twice(texts: Sequence[str]) -> str | None:
     """One of those that are there more than once."""
     if len(set(texts)) == len(texts):

@@ -11,7 +11,6 @@ it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) t
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,7 @@ from .atomic import write_whole
 from .closed_form import LowRank
 from .concepts import Concept
 from .erasure import ContextMap, Delta, Dense, Erasure, Origin
-from .fields import Fields, parsed, twice
+from .fields import Fields, parsed, twice, written
 from .kohya import factors, stems, stored_stems
 from .model import CONTEXT
 from .names import shown
@@ -148,7 +147,7 @@ def _metadata(erasure: Erasure, maps: dict[str, Any]) -> dict[str, str]:
     }
     concepts = ", ".join(str(concept) for concept in erasure.concepts)
     return {
-        KEY: json.dumps(header, allow_nan=False, sort_keys=True),
+        KEY: written(header, "what is known of the erasure"),
         "ss_training_comment": f"erases: {concepts}",
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from . import tensor_files
 from .atomic import write_whole
 from .closed_form import PairSums
-from .fields import Fields, parsed, twice
+from .fields import Fields, parsed, twice, written
 from .files import KEY as ERASURE_KEY
 from .files import STATISTICS_KEY as KEY
 from .files import check_format, check_target, stored_concepts
@@ -51,7 +50,7 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
         "exactly": statistics.exactly,
         "name_only": statistics.name_only,
     }
-    metadata = {KEY: json.dumps(header, sort_keys=True)}
+    metadata = {KEY: written(header, "what the statistics are of")}
     write_whole(path, lambda file: tensor_files.write(file, tensors, metadata), overwrite)
     return path
 

@@ -384,6 +384,28 @@ def test_probes_are_compared_in_full_precision(statistics: Statistics) -> None:
         whole.check_encoder({CONTEXT: torch.full((4,), 1.9)})
 
 
+def nested(levels: int) -> list:
+    return [nested(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (object(), "cannot be kept in a file: Object of type object"),
+        (float("nan"), "cannot be kept in a file: "),
+        ("half \ud83d", r"it has '\\ud83d', which is not text"),
+        (nested(DEEPEST), "nested too deeply"),
+    ],
+    ids=range(4),
+)
+def test_what_could_not_be_read_is_not_written(statistics: Statistics, tmp_path: Path, value, message: str) -> None:
+    with pytest.raises(ValueError, match=f"what is known of the erasure .*{message}"):
+        small(settings={"a": value}).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"what the statistics are of .*{message}"):
+        save_statistics(replace(statistics, preserve=(value,)), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_fields() -> None:
     fields = parsed('{"a": 1, "b": {"c": [1, 2.5]}, "d": null, "e": true, "f": [{"g": 1}]}', "it")
     assert fields.get("a", int) == fields.get("a", float) == 1 and fields.get("e", bool) is True
