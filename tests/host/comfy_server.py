@@ -153,11 +153,15 @@ class ComfyServer:
 
     def peak_megabytes(self) -> float:
         """The most memory that ComfyUI has had at a time (10^6 bytes). Linux only."""
-        (line,) = [
-            line
-            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
-            if line.startswith("VmHWM:")
-        ]
+        return self._megabytes("VmHWM:")
+
+    def megabytes(self) -> float:
+        """The memory that ComfyUI has now (10^6 bytes). Linux only."""
+        return self._megabytes("VmRSS:")
+
+    def _megabytes(self, what: str) -> float:
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        (line,) = [line for line in lines if line.startswith(what)]
         return int(line.split()[1]) * 1024 / 1e6
 
     def log(self) -> str:
