@@ -141,11 +141,11 @@ def test_doco_draws_its_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two of ten steps took its 4 seconds, and five belong to the discriminator alone."""
+    """Two of ten steps took its 4 seconds, as many as belong to the discriminator alone."""
     clock = iter([100.0, 102.0, 105.0])
     monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: next(clock))
-    with pytest.raises(TrainingError, match=r"seconds: after 4 only .* more than 10 are needed here, 20 for all 10 st"):
-        run_doco(FakeModel(), steps=10, warm_up=0.5, seconds=4.0)
+    with pytest.raises(TrainingError, match=r"seconds: after 4 only .* more than 4 are needed here, 20 for all 10 st"):
+        run_doco(FakeModel(), steps=10, warm_up=0.2, seconds=4.0)
 
 
 def test_few_shot_watches_eight_pictures_at_fixed_timesteps() -> None:
@@ -488,6 +488,13 @@ def test_abo_tells_of_a_prompt_that_names_what_it_erases(caplog) -> None:
 def test_abo_takes_no_concept_for_its_own_alternative() -> None:
     with pytest.raises(ValueError, match="'cats -> the cat' maps a concept to itself"):
         abo(FakeModel(), "cats", "the cat")
+
+
+def test_abo_says_what_it_trained_and_that_it_samples() -> None:
+    told: list[str] = []
+    erasure = run_abo(FakeModel(), scope="attention", rank=2, callback=lambda done, total, what: told.append(what))
+    assert (erasure.origins[0].settings["scope"], erasure.origins[0].settings["rank"]) == ("attention", 2)
+    assert told[0] == "sampling"
 
 
 def test_abo_with_a_scope_that_does_not_exist() -> None:

@@ -37,6 +37,8 @@ NEEDS: dict[str, dict[str, list]] = {
 }
 """What to pass for a need of a method: the first as a rule, the others once."""
 
+TOLD = ("preserve", "exactly", "seed", "rank", "towers")  # what an origin keeps of them
+
 names = pytest.mark.parametrize("name", list(METHODS))
 models = pytest.mark.parametrize("kind", [FakeModel, TwoTowers])
 
@@ -135,6 +137,8 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
     assert origin.fingerprint == fingerprint(entry_weights(model))
     assert settings_of(METHODS[name]).items() <= origin.settings.items()
     assert json.loads(json.dumps(dict(origin.settings), allow_nan=False)) == origin.settings
+    told = {one: values[0] for one, values in given(METHODS[name]).items() if one in TOLD}
+    assert told.items() <= origin.settings.items()
     trains = "training" in METHODS[name].needs
     assert (len(origin.losses) > 0) == trains and all(map(math.isfinite, origin.losses))
     assert (set(erasure.maps) == set(model.text_entries())) != trains, "closed forms keep maps, by which they rebase"
