@@ -108,6 +108,7 @@ def rece(
     )[0]
 
 
+@torch.no_grad()
 def rece_with_statistics(
     model: TextToImageModel,
     concepts: Sequence[Concept],
@@ -146,6 +147,7 @@ def rece_with_statistics(
     return erase_statistics(model, found, settings, callback=told.second), found
 
 
+@torch.no_grad()
 def erase_statistics(
     model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
 ) -> Erasure:

@@ -314,3 +314,11 @@ def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
         gone = torch.linalg.lstsq(weight, (away @ (concept - empty))[:, None]).solution[:, 0]
         expected = float(gone @ (concept - empty) / (concept - empty).square().sum())
         assert left_to_go([first, second], one, target) == pytest.approx(expected, abs=1e-3)
+
+
+def test_weights_that_require_gradients_leave_no_graph_behind(model: FakeModel) -> None:
+    for weight in model.weights.values():
+        weight.requires_grad_()
+    erasure = rece(model, "cat")
+    assert not any(delta.up.requires_grad or delta.down.requires_grad for delta in erasure.deltas.values())
+    assert not any(one.change.up.requires_grad for one in erasure.maps.values())

@@ -13,7 +13,7 @@ import comfy.supported_models
 import folder_paths
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece, uce
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
 from pack.erasure_core.methods.rece import PRESETS
 from pack.erasure_core.model import CONTEXT
 from pack.nodes import host, host_toy
@@ -249,9 +249,8 @@ def test_strengths_that_are_not_finite(toy, name, value):
 @pytest.mark.parametrize(
     ("writer", "problem"),
     [
-        ("save_file", files.SafetensorError("I/O error: No space left on device")),
-        ("save_file", OSError(28, "No space left on device")),
-        ("tempfile.mkstemp", PermissionError(13, "Permission denied")),
+        ("tensor_files.write", OSError(28, "No space left on device")),
+        ("atomic._new", PermissionError(13, "Permission denied")),
     ],
 )
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer, problem):
@@ -259,7 +258,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer, problem)
         raise problem
 
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    monkeypatch.setattr(f"pack.erasure_core.files.{writer}", fail)
+    monkeypatch.setattr(f"pack.erasure_core.{writer}", fail)
     with pytest.raises(ValueError, match=r"filename_prefix 'no/cat': .*(No space left|Permission denied)"):
         ErasureSave.execute(made({KEY: Dense(torch.ones(96, 192))}), "no/cat")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
