@@ -11,6 +11,8 @@ from .kohya import is_sdxl, transformers
 
 OF_UNET = ("down_blocks.", "mid_block.", "up_blocks.", "add_embedding.", "time_embedding.", "conv_")
 COMFYUI = "ComfyUI's Load LoRA"
+NEWER = "diffusers (0.39 and newer)"
+"""Older ones refuse SDXL's pooled text, or pass over it, and do not know all transformers."""
 
 
 def readers_of(erasure: Erasure) -> str:
@@ -19,11 +21,11 @@ def readers_of(erasure: Erasure) -> str:
     layers = {name.split(".", 1)[1].rpartition(".")[0] for name in erasure.deltas if name.startswith("unet.")}
     if not all(layer.startswith(OF_UNET) for layer in layers):
         family = None if whole else transformers(layers)
-        return f"{COMFYUI} reads it, {f'and so does diffusers for {family}' if family else 'diffusers does not'}"
+        return f"{COMFYUI} reads it, {f'and so does {NEWER} for {family}' if family else 'diffusers does not'}"
     if whole:
         return f"{COMFYUI}, A1111 and Forge read it; diffusers and kohya's sd-scripts do not read whole weights"
-    told = f"{COMFYUI}, A1111, Forge and diffusers read it"
     pooled = any(layer.startswith("add_embedding.") for layer in layers)
+    told = f"{COMFYUI}, A1111, Forge and {NEWER if pooled else 'diffusers'} read it"
     if is_sdxl(layers) or not (pooled or any(".transformer_blocks.1." in layer for layer in layers)):
         return f"{told}, kohya's sd-scripts {'all but what reads the pooled text' if pooled else 'too'}"
     return f"{told}; kohya's sd-scripts do not"

@@ -122,6 +122,10 @@ def test_every_change_arrives(pipe, tmp_path: Path) -> None:
     kinds = {kind for kind in CHANGED for name in deltas if name.removesuffix(".weight").endswith(kind)}
     assert kinds == set(CHANGED) - (set() if hasattr(pipe, "text_encoder_2") else {"add_embedding.linear_1"})
     path = made(deltas).save(tmp_path / "erasure.safetensors")
+    if len(pipe.unet.down_blocks) == 3 and not READS_POOLED:
+        with pytest.raises(ValueError, match="label_emb_0_0"):
+            pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
+        return
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
     pipe.fuse_lora()
     pipe.unload_lora_weights()
@@ -248,14 +252,14 @@ class Transformer:
         return dict(self.module.named_parameters())
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", READ if READS_POOLED else sorted(READ.keys() - {"Flux 2", "Qwen-Image", "Z-Image"}))
 def test_every_change_of_a_transformer_arrives(name: str, tmp_path: Path) -> None:
     one = Transformer(*READ[name], tmp_path)
     after = one.load()
     assert set(after) == set(one.before)
     for key, weight in one.before.items():
         torch.testing.assert_close(after[key], weight + one.changes.get(key, 0), rtol=1e-4, atol=1e-5)
-    assert name in readers_of(one.erasure).split(" diffusers for ")[1]
+    assert name in readers_of(one.erasure).split("diffusers (0.39 and newer) for ")[1]
 
 
 @pytest.mark.parametrize("name", NOT_READ)
