@@ -223,8 +223,9 @@ def test_a_cancel_ends_within_a_step(toy, name):
 
 
 def test_a_loss_that_is_not_a_number(toy):
-    broken = host.apply_erasure(toy[0], toy[1], made({KEY: Dense(torch.full((96, 192), math.nan))}))
-    with host_training.trainable(*broken, toy[2]) as model, pytest.raises(TrainingError, match="nothing was changed"):
+    broken = toy[0].clone()
+    broken.add_patches({host.unet_keys(broken)[KEY]: ("diff", (torch.full((96, 192), math.nan),))})
+    with host_training.trainable(broken, *toy[1:]) as model, pytest.raises(TrainingError, match="nothing was changed"):
         RUNS["few_shot"](model)
 
 
