@@ -1,8 +1,8 @@
 """Few-shot unlearning by textual-encoder adaptation (arXiv 2405.07288, BMVC 2024).
 
 The text encoder is trained to RAISE the denoising error of a few pictures under their own prompt. No target is named:
-the concept drifts to what the encoder finds nearest. The loss has no lower bound, so training has to end soon: after a
-few updates, or (ours, not the paper's) once the error of the pictures has grown so many times.
+the concept drifts, by the paper to what the encoder finds nearest. The loss has no lower bound, so training has to end
+soon: after a few updates, or (ours, not the paper's) once the error of the pictures has grown so many times.
 """
 
 from __future__ import annotations
