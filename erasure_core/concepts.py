@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .names import folded, key, shown, spelled, unreadable
@@ -102,8 +102,12 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
         return parse_concepts(concepts)
     if isinstance(concepts, Concept):
         concepts = [concepts]
-    if not isinstance(concepts, Iterable):
+    if isinstance(concepts, Mapping) or not isinstance(concepts, Iterable):
         raise ConceptError(f"concepts is text or a list of concepts, not {shown(repr(concepts))}")
+    concepts = list(concepts)
+    for one in concepts:
+        if isinstance(one, str) and len(one.splitlines()) > 1:
+            raise ConceptError(f"the concept '{shown(one)}' has several lines; list each concept by itself")
     told = _Doubts()
     parsed = [_parse_line(_without_comment(one), None, told) if isinstance(one, str) else one for one in concepts]
     if not parsed:
@@ -216,6 +220,8 @@ def _check_arrows(text: str, where: str) -> None:
     if found:
         before, sign, after = (shown(part.strip()) for part in found)
         right = f"'{before} {ARROW} {after}'" if before and after else f"'{ARROW}' with a space on both sides"
+        if sign == ARROW:
+            raise ConceptError(f"{where} needs a space on both sides of '{ARROW}'; write {right}")
         raise ConceptError(f"{where} has the unknown separator '{sign}'; write {right}")
 
 

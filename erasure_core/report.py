@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from .concepts import as_prompts
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
 from .probes import ERASED, FAR, GROUPS, NEIGHBOUR, Probe, probes
 from .recognise import Recogniser
 from .sampling import sample_latents
 from .table import percent, table
-from .vocabulary import COMMON
+from .vocabulary import COMMON, sharing_no_word
 
 RESAMPLES, CERTAIN = 1000, 0.95
 DRAWN_BEFORE = 0.5  # at least this share of pictures has to show the concept before, for the share after to mean much
@@ -174,12 +175,13 @@ def report(
 ) -> Report:
     """Draw ``probes`` with and without ``erasure`` and measure. The model is only read.
 
-    ``among`` are the concepts in which ``count`` neighbours and far ones are looked for, ``more`` further prompts of
-    the concept. Raises ``ValueError`` for settings that cannot be used.
+    ``among`` are the concepts in which ``count`` neighbours and far ones are looked for, others that are erased passed
+    over; ``more`` are further prompts of the concept. Raises ``ValueError`` for settings that cannot be used.
     """
     if not seeds:
         raise ValueError("seeds is empty: give at least one")
-    asked = probes(model, concept, kind, among=among, count=count, more=more)
+    others = sharing_no_word(erasure.concepts, as_prompts(among, "among"))
+    asked = probes(model, concept, kind, among=others, count=count, more=more)
     given = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}
     drawing = {"seeds": seeds, "steps": steps, "guidance": guidance}
     before = draw(model, asked, **drawing, callback=_half(callback, 0))

@@ -10,6 +10,7 @@ from torch import Tensor
 from .concepts import as_prompts
 from .model import Callback, TextToImageModel
 
+MOST_GUIDANCE = 100.0  # more draws noise, or NaN
 Advance = Callable[[], None]
 Visit = Callable[[int, Tensor], object]
 
@@ -86,7 +87,7 @@ def _walks(
 ) -> Iterator[Tensor]:
     """The clean latents of each batch; ``visit`` as for ``ddim``."""
     prompts = as_prompts(prompts)
-    _check(model, prompts, seeds, steps, batch)
+    _check(model, prompts, seeds, steps, batch, guidance)
     distinct = list(dict.fromkeys([negative, *prompts]))
     contexts = model.encode_prompts(distinct).context
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
@@ -230,7 +231,9 @@ def initial_latents(model: TextToImageModel, seeds: Sequence[int]) -> Tensor:
     return torch.stack(drawn).to(model.device)
 
 
-def _check(model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[int], steps: int, batch: int) -> None:
+def _check(
+    model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[int], steps: int, batch: int, guidance: float
+) -> None:
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"need as many seeds as prompts and at least one, got {len(seeds)} and {len(prompts)}")
     most = len(model.alphas_cumprod) - 1
@@ -238,6 +241,8 @@ def _check(model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[int]
         raise ValueError(f"steps must be from 1 to {most}, got {steps}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
+    if not 0 <= guidance <= MOST_GUIDANCE:
+        raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
 
 
 def _counter(callback: Callback | None, total: int) -> Advance:

@@ -7,7 +7,7 @@ from ..erasure_core.concepts import parse_prompts
 from ..erasure_core.probes import probes
 from ..erasure_core.report import Drawn, summarise
 from ..erasure_core.report_sheet import report_sheet
-from ..erasure_core.vocabulary import known_concepts
+from ..erasure_core.vocabulary import known_concepts, sharing_no_word
 from . import host, host_recognise, host_sampling, host_toy, host_training
 from .checks import checked
 from .sockets import CATEGORY, MODELS, judge_inputs, named
@@ -79,7 +79,9 @@ class ErasureReport(io.ComfyNode):
     ):  # fmt: skip
         name, seen = named(concept), host.ComfyModel(model, clip)
         toy = host_toy.is_toy(model)
-        judge, among = host_recognise.recogniser(toy, clip_vision, clip_judge), known_concepts(toy)
+        judge = host_recognise.recogniser(toy, clip_vision, clip_judge)
+        erased = [one for erasure in host.erasures_of(erased_model) for one in erasure.concepts]
+        among = sharing_no_word(erased, known_concepts(toy))
         asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
         sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
         advance = _counter(2 * len(asked))

@@ -21,7 +21,7 @@ from ..statistics import EntryStatistics, Statistics
 from ..upstream import check_not_erased
 from ..vocabulary import common_concepts
 
-LEAST_MOVED, MOST_MOVED = 0.01, 100.0
+LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
 
 

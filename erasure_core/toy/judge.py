@@ -49,7 +49,9 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Verdict:
-        """Name what ``images`` ``[n, 3, 64, 64]`` in 0 to 1 show."""
+        """Name what ``images`` ``[n, 3, 64, 64]`` in 0 to 1 show. Raises ``ValueError`` where they are NaN."""
+        if not torch.isfinite(images).all():
+            raise ValueError("a picture holds NaN or infinite values, so it shows nothing; the model is ruined")
         things, styles, colours = (logits.argmax(-1).tolist() for logits in self(images))
         names = tuple(COLOURS)
         return Verdict([OBJECTS[i] for i in things], [STYLES[i] for i in styles], [names[i] for i in colours])

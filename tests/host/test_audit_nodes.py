@@ -99,6 +99,14 @@ def test_the_report_tells_the_concept_from_its_neighbours(server: ComfyServer) -
     assert sheet.width == 960
 
 
+def test_what_is_erased_as_well_is_no_neighbour(server: ComfyServer) -> None:
+    prompt = reporting(neighbours=20, steps=1)
+    prompt[RECE]["inputs"]["concepts"] = "cat\nlion\ndog"
+    told = json.loads(server.queue(prompt)["outputs"][JSON]["text"][0])
+    others = {one["concept"] for one in told["prompts"] if one["group"] != "erased"}
+    assert len(others) == 40 and not {"lion", "dog"} & others
+
+
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [

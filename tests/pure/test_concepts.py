@@ -43,10 +43,10 @@ def test_bytes_are_read_as_utf8() -> None:
         ("cats -> the cat's", "maps a concept to itself"),
         ("cat\ndog\ncat  -> bird", "line 3 of concepts, 'cat  -> bird', lists 'cat' a second time"),
         ("cat => dog", "the concept 'cat => dog' has the unknown separator '=>'; write 'cat -> dog'"),
-        ("cat->dog", "the concept 'cat->dog' has the unknown separator '->'; write 'cat -> dog'"),
-        ("cat ->dog", "unknown separator '->'; write 'cat -> dog'"),
-        ("cat-> dog", "unknown separator '->'; write 'cat -> dog'"),
-        ("cat->", "unknown separator '->'; write '->' with a space on both sides"),
+        ("cat->dog", "the concept 'cat->dog' needs a space on both sides of '->'; write 'cat -> dog'"),
+        ("cat ->dog", "needs a space on both sides of '->'; write 'cat -> dog'"),
+        ("cat-> dog", "needs a space on both sides of '->'; write 'cat -> dog'"),
+        ("cat->", "needs a space on both sides of '->'; write '->' with a space on both sides"),
         ("cat --> dog", "unknown separator '-->'"),
         ("cat ->> dog", "unknown separator '->>'"),
         ("cat —> dog", "unknown separator '—>'"),
@@ -236,3 +236,9 @@ def test_what_is_erased_is_not_preserved_by_default() -> None:
     assert kept[0] == "" and "cat" in kept
     assert not {"painting", "oil painting", "in the style of van gogh"} & set(kept)
     assert "in the style of monet" in kept
+
+
+@pytest.mark.parametrize("concepts", [{"cat": "dog"}, ["cat\ndog"], ["bird", "cat\r\ndog"]])
+def test_what_is_no_list_of_concepts(concepts: object) -> None:
+    with pytest.raises(ConceptError, match="list of concepts, not|has several lines; list each concept by itself"):
+        as_concepts(concepts)

@@ -75,6 +75,7 @@ def test_among_others_and_in_statistics() -> None:
         ({"ridge": 1e30}, "nothing would be erased"),
         ({"amplification": 1e-30}, "nothing would be erased"),
         ({"amplification": 1e20}, "would ruin the model; lower amplification"),
+        ({"amplification": 50.0}, "would ruin the model; lower amplification"),
         ({"preserve_scale": 1e300}, "singular"),
         ({"erase_scale": 1e300}, "singular"),
     ],

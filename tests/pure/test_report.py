@@ -141,6 +141,12 @@ def test_nothing_erased_is_told(model: FakeModel) -> None:
     assert all(row.pixels.mean == row.latents.mean == 0 for row in found.rows)
 
 
+def test_what_is_erased_as_well_is_no_neighbour(model: FakeModel) -> None:
+    found = report(model, rece(model, "cat\ndog\ncow"), "cat", among=WORDS, count=1, seeds=(0,), steps=2)
+    others = {probe.concept for probe in found.probes if probe.group != "erased"}
+    assert others and others <= {"fish", "tree"}
+
+
 def test_verdicts() -> None:
     def verdict(before, after) -> str:
         return summarise("cat", ASKED, flat(*before), flat(*after), Lookup(), {}).verdict()

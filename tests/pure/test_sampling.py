@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pure.fakes import FakeModel
@@ -170,3 +172,9 @@ def test_settings_at_their_limits_are_taken() -> None:
     told = []
     generate(FakeModel(), ["cat"], [1], steps=1, callback=lambda *one: told.append(one))
     assert told == [(1, 1, "sampling")]
+
+
+@pytest.mark.parametrize("guidance", [math.nan, math.inf, -1.0, 1e30])
+def test_guidance_that_draws_nothing(guidance: float) -> None:
+    with pytest.raises(ValueError, match="guidance must be from 0 to 100, got"):
+        generate(FakeModel(), ["cat"], [0], guidance=guidance)

@@ -84,3 +84,8 @@ def test_what_is_not_a_stable_diffusion(toy) -> None:
     two = type("XL", (), {**{p: object() for p in ("unet", "text_encoder", "text_encoder_2", "tokenizer", "vae")}})
     with pytest.raises(ValueError, match="XL has no tokenizer_2"):
         from_diffusers(two())
+
+
+def test_the_judge_sees_nothing_in_nan(judge) -> None:
+    with pytest.raises(ValueError, match="a picture holds NaN or infinite values"):
+        judge.judge(torch.full((1, 3, 64, 64), torch.nan))
