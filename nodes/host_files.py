@@ -58,7 +58,11 @@ def lora_files() -> list[str]:
 
 
 def lora_path(name: str) -> str:
-    return folder_paths.get_full_path_or_raise("loras", name)
+    """Raises ``ValueError`` for a file that is not there, in a sentence that the host can print."""
+    path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
+    if path is None:
+        raise ValueError(f"file '{shown(name)}' is in none of the loras folders; choose one that the list shows")
+    return path
 
 
 def statistics_files() -> list[str]:
@@ -106,5 +110,6 @@ def _below(folder: Path, suffix: str) -> list[str]:
 def _named(folder: Path, name: str, known: list[str]) -> Path:
     """The host does not check what comes through its API: only files that are listed can be named."""
     if name not in known:
-        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {shortened(known) or 'none'}")
+        there = shortened([shown(one) for one in known]) or "none"
+        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {there}")
     return folder / name

@@ -403,6 +403,15 @@ def test_only_files_that_are_listed_can_be_named(pack: Pack, tmp_path: Path) -> 
         files.statistics_path("a.safetensors")
 
 
+@pytest.mark.parametrize("kind", ["lora_path", "statistics_path", "list_path"])
+@pytest.mark.parametrize("name", ["absent.safetensors", "half \ud83d", None, 5, ["a"], {"a": 1}])
+def test_files_that_are_not_there(pack: Pack, kind: str, name: object) -> None:
+    """Also while ComfyUI only asks whether a file has changed, before any input was checked."""
+    with pytest.raises(ValueError, match="file '.*' is (in none of|not in)") as refused:
+        getattr(pack.nodes("host_files"), kind)(name)
+    assert str(refused.value).isprintable()
+
+
 def test_a_digest_is_of_what_a_file_holds(pack: Pack, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("cat"), other.write_text("cat")

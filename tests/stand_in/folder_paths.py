@@ -26,8 +26,5 @@ def get_filename_list(kind):
     return sorted(os.path.relpath(os.path.join(at, one), place) for at, _, names in os.walk(place) for one in names)
 
 
-def get_full_path_or_raise(kind, name):
-    path = os.path.join(get_output_directory(), kind, name)
-    if name not in get_filename_list(kind):
-        raise FileNotFoundError(f"there is no {name}")
-    return path
+def get_full_path(kind, name):
+    return os.path.join(get_output_directory(), kind, name) if name in get_filename_list(kind) else None
