@@ -22,6 +22,7 @@ from ..model import (
     entry_weights,
     overlaid,
 )
+from ..names import shown
 from .diffusers_checks import check_unet
 from .diffusers_images import Images
 from .diffusers_parts import ENCODERS, Parts, merged
@@ -148,8 +149,12 @@ class DiffusersModel:
 
     def latent_shape(self) -> tuple[int, int, int]:
         size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return self._images.channels, height, width
+        sides = [size, size] if isinstance(size, int) else size
+        if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+            raise UnsupportedModelError(
+                f"the UNet's sample_size is {shown(size)}; it is the side of latents, or height and width, such as 64"
+            )
+        return self._images.channels, *sides
 
     def free_memory(self) -> int | None:
         return free_memory(self.device)

@@ -247,6 +247,17 @@ def test_any_index_loads_or_is_refused(saved: Path, tmp_path: Path, data) -> Non
     loads_or_is_refused(folder)
 
 
+@pytest.mark.parametrize("size", [None, True, 0, -1, [8], [8, 0], "8", 8.0])
+def test_sizes_that_latents_cannot_have(saved: Path, tmp_path: Path, size: object) -> None:
+    folder = tmp_path / "it"
+    shutil.copytree(saved, folder)
+    file = folder / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": size}))
+    with pytest.raises(ValueError, match="sample_size|could not be loaded"):
+        load_checkpoint(folder).latent_shape()
+
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_configuration_loads_or_is_refused(saved: Path, tmp_path: Path, data) -> None:
