@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from toy.conftest import state
 
@@ -66,7 +66,7 @@ def _keeps_the_rest(before: Scores, after: Scores) -> None:
 _tokenizer = functools.cache(clip_tokenizer)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.text(max_size=6), st.text(max_size=6), st.sampled_from(COMMON))
 def test_words_tell_all_that_tokens_tell(before: str, behind: str, name: str) -> None:
     """What CLIP reads among the tokens of an erased name is not preserved, whatever stands around it."""
@@ -101,7 +101,7 @@ def test_it_is_unchanged_after_an_exception(toy, no_cat: Erasure) -> None:
 
 def test_an_erasure_of_another_model_does_not_fit(toy, no_cat: Erasure) -> None:
     small = {name: type(delta)(delta.up[:-1], delta.down) for name, delta in no_cat.deltas.items()}
-    with pytest.raises(ValueError, match="changes a weight of shape"), Erasure(small, ()).applied_to(toy):
+    with pytest.raises(ValueError, match="changes .* as .*; it was made for another model"), Erasure(small, ()).applied_to(toy):
         pass
 
 
