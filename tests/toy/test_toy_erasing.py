@@ -66,7 +66,9 @@ def _keeps_the_rest(before: Scores, after: Scores) -> None:
 _tokenizer = functools.cache(clip_tokenizer)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 @given(st.text(max_size=6), st.text(max_size=6), st.sampled_from(COMMON))
 def test_words_tell_all_that_tokens_tell(before: str, behind: str, name: str) -> None:
     """What CLIP reads among the tokens of an erased name is not preserved, whatever stands around it."""
