@@ -103,7 +103,7 @@ def test_it_is_unchanged_after_an_exception(toy, no_cat: Erasure) -> None:
 
 def test_an_erasure_of_another_model_does_not_fit(toy, no_cat: Erasure) -> None:
     small = {name: type(delta)(delta.up[:-1], delta.down) for name, delta in no_cat.deltas.items()}
-    with pytest.raises(ValueError, match="changes .* as .*; it was made for another model"), Erasure(small, ()).applied_to(toy):
+    with pytest.raises(ValueError, match="it was made for another model"), Erasure(small, ()).applied_to(toy):
         pass
 
 
