@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .arguments import Seed, checked
 from .concepts import as_prompts
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
@@ -21,12 +22,13 @@ SHOWN = 256  # pixels of a picture on the grid: larger ones are shrunk, small on
 STRONGEST = 0.5  # the mean difference of channels that is drawn white
 
 
+@checked
 def compare(
     model: TextToImageModel,
     erasures: Mapping[str, Erasure],
     prompts: Sequence[str] | str,
     *,
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[Seed] = (0,),
     steps: int = 15,
     guidance: float = 3.0,
     negative: str = "",

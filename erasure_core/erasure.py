@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import checked
 from .closed_form import LowRank
 from .concepts import Concept
 from .model import LazyWeights, TextEntry, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
@@ -101,6 +102,7 @@ class Erasure:
         """The largest rank of a low-rank change, 0 when all are dense."""
         return max((delta.rank for delta in self.deltas.values() if isinstance(delta, LowRank)), default=0)
 
+    @checked
     def scaled(self, strength: float) -> Erasure:
         """The same erasure, ``strength`` times as strong."""
         if not math.isfinite(strength):
@@ -130,6 +132,7 @@ class Erasure:
         maps = _both_maps(self.maps, other.maps) if same else {}
         return Erasure(deltas, self.origins + other.origins, maps, max(self.error, other.error))
 
+    @checked
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
         """The best approximation of rank at most ``max_rank``, or with a relative error of at most ``tolerance``.
 
@@ -169,6 +172,7 @@ class Erasure:
         deltas = {name: LowRank(turned(self.deltas[name].up), whole) for name in one.names}
         return deltas, replace(one, change=LowRank(turned(one.change.up), down))
 
+    @checked
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
@@ -181,6 +185,7 @@ class Erasure:
             finally:
                 model.erasures = before
 
+    @checked
     def over(self, model: TextToImageModel) -> TextToImageModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
 
@@ -205,6 +210,7 @@ class Erasure:
                 if name in own:
                     _check_shape(name, delta, own)
 
+    @checked
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
 

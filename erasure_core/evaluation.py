@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import Seed, checked
 from .concepts import Concept
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
@@ -95,12 +96,13 @@ def captions_for(subject: Subject, erased: int, others: int, seed: int) -> list[
     ]
 
 
+@checked
 def draw(
     model: TextToImageModel,
     judge: Judge,
     captions: Sequence[Caption],
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     steps: int = 15,
     guidance: float = 3.0,
     batch: int = 64,
@@ -137,6 +139,7 @@ def score(gallery: Gallery, subject: Subject) -> Scores:
     )
 
 
+@checked
 def evaluate_erasure(
     model: TextToImageModel,
     judge: Judge,
@@ -145,7 +148,7 @@ def evaluate_erasure(
     *,
     erased: int = 24,
     others: int = 64,
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> tuple[Scores, Gallery]:
     """Scores for ``concept`` with ``erasure`` applied, or of the model as it is, and the pictures behind them."""
@@ -174,12 +177,13 @@ def pictures_of(subject: Subject, count: int = 4) -> Tensor:
     return images[places[:: max(1, len(places) // count)][:count]]
 
 
+@checked
 def evaluate_model(
     model: TextToImageModel,
     judge: Judge,
     *,
     images: int = 192,
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Accuracy:
     """How often the judge names what complete captions asked for."""
@@ -196,6 +200,7 @@ class RenderAccuracy:
     psnr: float
 
 
+@checked
 def evaluate_renders(model: TextToImageModel, judge: Judge) -> RenderAccuracy:
     """How good the judge and the autoencoder are, on renders that neither has seen in this place."""
     captions, images = load_renders()

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .arguments import checked
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
 from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, quoted, shortened
 from .erasure import erasures_of
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 PART = 16  # prompts encoded between two reports of progress
 
 
+@checked
 def gather_statistics(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -46,6 +48,7 @@ def gather_statistics(
     return _gather(model, concepts, preserve, exactly, name_only, callback)
 
 
+@checked
 def extended(
     statistics: Statistics,
     model: TextToImageModel,
@@ -88,6 +91,7 @@ def extended(
     )
 
 
+@checked
 def restored(
     statistics: Statistics,
     model: TextToImageModel,
@@ -124,6 +128,7 @@ def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Co
     return list(dict.fromkeys(concept for concepts in found.values() for concept in concepts))
 
 
+@checked
 def updated(
     statistics: Statistics,
     model: TextToImageModel,

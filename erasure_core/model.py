@@ -139,6 +139,15 @@ class TextToImageModel(Protocol):
         """Add dense deltas to the named weights for the length of a ``with`` block, then put all back."""
 
 
+def check_model(model: object, what: str = "model") -> None:
+    """Raise ``UnsupportedModelError`` for what is no ``TextToImageModel``; ``what`` is how the sentence calls it."""
+    if not callable(getattr(model, "text_entries", None)):
+        raise UnsupportedModelError(
+            f"{what} is of type {type(model).__name__}, which cannot be read; wrap a pipeline of diffusers, "
+            "from_diffusers(pipe), or take the embedded model, load_toy()"
+        )
+
+
 class LazyWeights(Mapping[str, Tensor]):
     """Weights that are merged when they are read, so that only one full copy exists at a time."""
 

@@ -11,12 +11,14 @@ import math
 import torch
 from torch import Tensor
 
+from .arguments import checked
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
 from .names import Named
 from .sampling import ddim, invert
 
 
+@checked
 @torch.no_grad()
 def purify(
     model: TextToImageModel,

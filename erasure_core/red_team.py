@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .arguments import Seed, checked
 from .attacks.derived import by_derived_context
 from .attacks.discrete import by_discrete_prompt
 from .attacks.inversion import by_inversion
@@ -137,6 +138,7 @@ class RedTeam:
         return f"{sum(self.shown[index])} of {len(self.shown[index])}"
 
 
+@checked
 def attack(
     original: TextToImageModel,
     edited: TextToImageModel,
@@ -152,7 +154,7 @@ def attack(
     guidance: float = 3.0,
     steps: int = 200,
     seconds: float | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> RedTeam:
     """Attack ``edited``, the model without ``concept``, to audit one's own erasure; both models are only read.

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from .arguments import Seed, checked
 from .concepts import as_prompts
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
@@ -158,6 +159,7 @@ def cells(row: Row) -> list[str]:
     return [*shown, *drift, *scores]
 
 
+@checked
 def report(
     model: TextToImageModel,
     erasure: Erasure,
@@ -168,7 +170,7 @@ def report(
     count: int = 6,
     more: Sequence[str] | str = (),
     recogniser: Recogniser | None = None,
-    seeds: Sequence[int] = (0, 1, 2, 3),
+    seeds: Sequence[Seed] = (0, 1, 2, 3),
     steps: int = 15,
     guidance: float = 3.0,
     callback: Callback | None = None,
@@ -190,11 +192,12 @@ def report(
     return summarise(concept, asked, before, after, recogniser, given)
 
 
+@checked
 def draw(
     model: TextToImageModel,
     asked: Sequence[Probe],
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     steps: int,
     guidance: float,
     callback: Callback | None = None,

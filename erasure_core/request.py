@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .arguments import check_argument
 from .concepts import Concept, as_prompts
 from .erasure import Erasure
 from .methods.registry import METHODS
@@ -15,6 +16,7 @@ from .names import shown
 from .pictures import load_pictures, picture_files
 from .progress import Progress
 from .sampling import generate
+from .training import Budget, check_rank
 from .vocabulary import common_concepts
 
 TOY = "toy"
@@ -84,12 +86,12 @@ class Request:
         presets = method.toy_presets if self.toy else method.presets
         if self.preset not in presets:
             raise ValueError(f"{self.method} has no preset '{self.preset}'; it has {', '.join(presets)}")
-        settings = dict(vars(presets[self.preset]))
+        preset = presets[self.preset]
         for name in self.settings:
-            if name not in settings:
-                known = ", ".join(map(self.option, settings))
+            if name not in vars(preset):
+                known = ", ".join(map(self.option, vars(preset)))
                 raise ValueError(f"{self.method} has no setting {self.option(name)}; it has {known}")
-        return settings | self.settings
+        return dict(vars(replace(preset, **self.settings)))
 
     def _preserve(self) -> dict[str, Any]:
         if "preserve" not in METHODS[self.method].needs:
@@ -106,6 +108,9 @@ class Request:
         needs, found = METHODS[self.method].needs, {}
         if "training" in needs:
             found = {"seed": self.seed or 0, **{name: getattr(self, name) for name in TRAINING}}
+            check_argument("seed", "Seed", found["seed"])
+            check_rank(self.rank)
+            Budget(1, self.seconds)
         else:
             self._refuse("seed", *TRAINING)
         for name in OPTIONS:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .arguments import Seed, checked
 from .concepts import as_prompts
 from .model import Callback, TextToImageModel
 
@@ -15,11 +16,12 @@ Advance = Callable[[], None]
 Visit = Callable[[int, Tensor], object]
 
 
+@checked
 @torch.no_grad()
 def generate(
     model: TextToImageModel,
     prompts: Sequence[str] | str,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     *,
     steps: int = 15,
     guidance: float = 3.0,
@@ -35,11 +37,12 @@ def generate(
     return torch.cat([model.decode_latents(final).float().cpu() for final in walks])
 
 
+@checked
 @torch.no_grad()
 def sample_latents(
     model: TextToImageModel,
     prompts: Sequence[str] | str,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     *,
     steps: int = 15,
     guidance: float = 3.0,
@@ -51,11 +54,12 @@ def sample_latents(
     return torch.cat([final.float().cpu() for final in walks])
 
 
+@checked
 @torch.no_grad()
 def trajectories(
     model: TextToImageModel,
     prompts: Sequence[str] | str,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     *,
     steps: int = 15,
     guidance: float = 3.0,
@@ -77,7 +81,7 @@ def trajectories(
 def _walks(
     model: TextToImageModel,
     prompts: Sequence[str] | str,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     steps: int,
     guidance: float,
     negative: str,
@@ -224,7 +228,7 @@ def timesteps(trained: int, steps: int) -> list[int]:
     return [index * stride + 1 for index in reversed(range(steps))]
 
 
-def initial_latents(model: TextToImageModel, seeds: Sequence[int]) -> Tensor:
+def initial_latents(model: TextToImageModel, seeds: Sequence[Seed]) -> Tensor:
     """Noise ``[n, c, h, w]`` in float32, each from its own seed."""
     shape = model.latent_shape()
     drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -232,7 +236,7 @@ def initial_latents(model: TextToImageModel, seeds: Sequence[int]) -> Tensor:
 
 
 def _check(
-    model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[int], steps: int, batch: int, guidance: float
+    model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[Seed], steps: int, batch: int, guidance: float
 ) -> None:
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"need as many seeds as prompts and at least one, got {len(seeds)} and {len(prompts)}")
@@ -241,6 +245,10 @@ def _check(
         raise ValueError(f"steps must be from 1 to {most}, got {steps}")
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
+    check_guidance(guidance)
+
+
+def check_guidance(guidance: float) -> None:
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
 

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -54,8 +55,7 @@ class StandIns:
     """
 
     def __init__(self, weights: Mapping[str, Tensor], rank: int | None, generator: torch.Generator):
-        if rank is not None and rank < 1:
-            raise ValueError(f"rank must be at least 1, or None for whole weights, got {rank}")
+        check_rank(rank)
         self._frozen: dict[str, Tensor] = {}
         self._whole: dict[str, Tensor] = {}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -170,6 +170,17 @@ def check_learning_rate(**rates: float) -> None:
     for name, value in rates.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+    """Raise ``ValueError`` for a rank that is none, or is more than any change of one of ``weights`` can have."""
+    if rank is None:
+        return
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, or None for whole weights, got {rank}")
+    most = max((min(weight.shape) for weight in weights.values() if weight.ndim == 2), default=rank)
+    if rank > most:
+        raise ValueError(f"rank must be at most {most}, more than which no change of these weights has, got {rank}")
 
 
 def check_fell(losses: Sequence[float]) -> None:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import Seed, check_fields, checked
 from ..concepts import Concept, as_prompts, single_concept
 from ..erasure import Erasure, Origin
 from ..gathering import check_preserve, warn_of_names
@@ -26,8 +27,8 @@ from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..names import reader
 from ..prompts import wordings
 from ..reading import check_readable
-from ..sampling import trajectories
-from ..training import Budget, StandIns, check_fell, check_learning_rate, descend, predict, train
+from ..sampling import check_guidance, trajectories
+from ..training import Budget, StandIns, check_fell, check_learning_rate, check_rank, descend, predict, train
 
 SCOPES = ("cross-attention", "attention", "unet")
 
@@ -50,6 +51,20 @@ class AbOPreset:
     sampling_steps: int = 30
     guidance: float = 3.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        wordings(self.kind, "")
+        Budget(self.steps)
+        check_guidance(self.guidance)
+        check_learning_rate(learning_rate=self.learning_rate)
+        for name in ("unconditional_weight", "preserve_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
+        for name in ("batch_size", "trajectories", "sampling_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
 
 PRESETS: Mapping[str, AbOPreset] = {"object": AbOPreset("object"), "style": AbOPreset("style")}
 TOY_PRESETS: Mapping[str, AbOPreset] = {
@@ -65,6 +80,7 @@ class States:
     timesteps: Tensor
 
 
+@checked
 def abo(
     model: TextToImageModel,
     concept: Concept | str,
@@ -84,7 +100,7 @@ def abo(
     seconds: float | None = None,
     rank: int | None = None,
     gradient_checkpointing: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
     """Let ``concept`` guide as ``alternative`` does (or not at all), the unconditional score held.
@@ -100,12 +116,15 @@ def abo(
         kind, steps, learning_rate, batch_size, unconditional_weight, preserve_weight,
         trajectories, sampling_steps, guidance,
     )  # fmt: skip
-    check_settings(settings, scope)
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
+    check_rank(rank)
     named = single_concept(concept, "AbO")
     concept = single_concept(Concept(named.name, alternative or named.instead), "AbO")
     check_readable(model, concept)
     check_preserve([concept], preserve, reads=reader(model))
     warn_of_names([concept], preserve)
+    check_rank(rank, model.weights_of(scope))
     generator = torch.Generator().manual_seed(seed)
     prompts = Prompts.of(model, kind, concept, preserve)
     states = _states(model, kind, concept, settings, seed, callback)
@@ -203,20 +222,6 @@ class Prompts:
             preserved = self.preserved[torch.randint(len(self.preserved), (count,), generator=generator)]
         alternative = self.alternative[which] if self.alternative is not None else None
         return Contexts(self.concept[which], alternative, self.empty.expand(count, -1, -1), preserved)
-
-
-def check_settings(settings: AbOPreset, scope: str) -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
-    check_learning_rate(learning_rate=settings.learning_rate)
-    for name in ("unconditional_weight", "preserve_weight"):
-        value = getattr(settings, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-    for name in ("batch_size", "trajectories", "sampling_steps"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(settings, name)}")
 
 
 def _states(

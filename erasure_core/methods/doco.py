@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..arguments import Seed, check_fields, checked
 from ..concepts import Concept, single_concept
 from ..discriminator import patch_discriminator, preserving
 from ..erasure import Erasure, Origin
@@ -28,6 +29,7 @@ from ..training import (
     StandIns,
     TrainingError,
     check_learning_rate,
+    check_rank,
     denoising_target,
     descend,
     gradients,
@@ -51,6 +53,26 @@ class DoCoPreset:
     batch_size: int = 8
     warm_up: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        wordings(self.kind, "")
+        Budget(self.steps)
+        check_learning_rate(learning_rate=self.learning_rate, discriminator_rate=self.discriminator_rate)
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up must be from 0 to less than 1, got {self.warm_up}")
+        if self.quiet == self.steps:
+            raise ValueError(
+                f"warm_up {self.warm_up:g} leaves none of {self.steps} steps for the model; lower it, or raise "
+                "steps"
+            )
+
+    @property
+    def quiet(self) -> int:
+        """The steps in which only the discriminator learns."""
+        return round(self.warm_up * self.steps)
+
 
 PUBLISHED: Mapping[str, DoCoPreset] = {
     "object": DoCoPreset("object"),
@@ -63,6 +85,7 @@ TOY_PRESETS: Mapping[str, DoCoPreset] = {
 }
 
 
+@checked
 def doco(
     model: TextToImageModel,
     concept: Concept | str,
@@ -79,7 +102,7 @@ def doco(
     seconds: float | None = None,
     rank: int | None = None,
     gradient_checkpointing: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
     """Turn ``concept`` into ``anchor``, the harmless class (``parachute -> airplane``).
@@ -92,12 +115,13 @@ def doco(
     """
     budget = Budget(steps, seconds)
     settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
-    check_settings(settings)
-    quiet = round(warm_up * steps)
-    if quiet == steps:
-        raise ValueError(f"warm_up {warm_up:g} leaves none of {steps} steps for the model; lower it, or raise steps")
+    if anchors < 1:
+        raise ValueError(f"anchors must be at least 1, got {anchors}")
+    check_rank(rank)
+    quiet = settings.quiet
     concept = _pair(concept, anchor)
     check_readable(model, concept)
+    check_rank(rank, model.weights_of("cross-attention"))
     generator = torch.Generator().manual_seed(seed)
     prompts = wordings(kind, concept.instead), wordings(kind, concept.name)
     encoded = model.encode_prompts([*prompts[0], *prompts[1]]).context.detach()
@@ -224,15 +248,6 @@ def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
     if not torch.isfinite(latents).all():
         raise ValueError("anchor_latents hold NaN or infinite values")
     return latents
-
-
-def check_settings(settings: DoCoPreset) -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    check_learning_rate(learning_rate=settings.learning_rate, discriminator_rate=settings.discriminator_rate)
-    if settings.batch_size < 2:
-        raise ValueError(f"batch_size must be at least 2, got {settings.batch_size}")
-    if not 0 <= settings.warm_up < 1:
-        raise ValueError(f"warm_up must be from 0 to less than 1, got {settings.warm_up}")
 
 
 def _pair(concept: Concept | str, anchor: str) -> Concept:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import Seed, check_fields, checked
 from ..concepts import Concept, single_concept
 from ..erasure import Erasure, Origin
 from ..memory import check_room
@@ -31,6 +32,7 @@ from ..training import (
     Budget,
     StandIns,
     check_learning_rate,
+    check_rank,
     context_gradient,
     denoising_error,
     gradients,
@@ -58,6 +60,17 @@ class FewShotPreset:
     batch_size: int = 2
     growth: float = math.inf
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        Budget(self.steps)
+        if self.kind not in TEMPLATES:
+            raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{self.kind}'")
+        check_learning_rate(learning_rate=self.learning_rate)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not self.growth > 1:
+            raise ValueError(f"growth must be above 1 (inf for no limit), got {self.growth}")
+
 
 PUBLISHED: Mapping[str, FewShotPreset] = {"object": FewShotPreset("object"), "style": FewShotPreset("style")}
 PRESETS = PUBLISHED
@@ -66,6 +79,7 @@ TOY_PRESETS: Mapping[str, FewShotPreset] = {
 }
 
 
+@checked
 def few_shot(
     model: TextToImageModel,
     concept: Concept | str,
@@ -79,7 +93,7 @@ def few_shot(
     seconds: float | None = None,
     rank: int | None = None,
     towers: str = "both",
-    seed: int = 0,
+    seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
     """Erase ``concept`` from the text encoder, given about four ``images`` ``[n, 3, h, w]`` of it in 0 to 1.
@@ -93,15 +107,18 @@ def few_shot(
     """
     budget = Budget(steps, seconds)
     settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)
-    check_settings(settings, towers)
+    if towers not in TOWERS:
+        raise ValueError(f"towers must be one of {', '.join(TOWERS)}, got '{towers}'")
+    check_rank(rank)
     concept = single_concept(concept, "few-shot")
     if concept.instead:
         raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
     check_readable(model, concept)
-    generator = torch.Generator().manual_seed(seed)
-    latents = _latents(model, images, generator)
     templates = TEMPLATES[kind]
     chosen = trained_weights(of_towers(read_weights(model, templates[0].format(concept.name)), towers))
+    check_rank(rank, chosen)
+    generator = torch.Generator().manual_seed(seed)
+    latents = _latents(model, images, generator)
     stand_ins = StandIns(chosen, rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
 
@@ -205,19 +222,6 @@ def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator
     if not len(latents):
         return torch.randn(size, *latents.shape[1:], generator=generator)
     return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]
-
-
-def check_settings(settings: FewShotPreset, towers: str = "both") -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    if towers not in TOWERS:
-        raise ValueError(f"towers must be one of {', '.join(TOWERS)}, got '{towers}'")
-    if settings.kind not in TEMPLATES:
-        raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{settings.kind}'")
-    check_learning_rate(learning_rate=settings.learning_rate)
-    if settings.batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
-    if not settings.growth > 1:
-        raise ValueError(f"growth must be above 1 (inf for no limit), got {settings.growth}")
 
 
 def _latents(model: TextToImageModel, images: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import check_fields, checked
 from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
 from ..concepts import Concept, as_concepts, as_prompts
 from ..erasure import ContextMap, Erasure, Origin, deltas_of
@@ -23,6 +24,21 @@ from ..vocabulary import common_concepts
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
+
+
+def check_settings(settings: RecePreset | UcePreset) -> None:
+    """Raise ``ValueError`` naming the setting, what came and what would be right."""
+    check_fields(settings)
+    given = asdict(settings)
+    given.pop("name_only", None)
+    loops, exactness = given.pop("loops", 0), given.pop("exactness", 0.0)
+    if loops < 0:
+        raise ValueError(f"loops must be a whole number of at least 0, got {loops}")
+    if not 0 <= exactness < 1:
+        raise ValueError(f"exactness must be from 0 to less than 1, got {exactness}")
+    for name, value in given.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,9 @@ class RecePreset:
     name_only: bool = False
     exactness: float = 1e-3
 
+    def __post_init__(self) -> None:
+        check_settings(self)
+
 
 @dataclass(frozen=True)
 class UcePreset:
@@ -46,6 +65,9 @@ class UcePreset:
     erase_scale: float = 1.0
     preserve_scale: float = 0.1
     ridge: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 PUBLISHED: Mapping[str, RecePreset] = {
@@ -66,6 +88,7 @@ there. ``many`` is for tens of concepts and more at once."""
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
 
+@checked
 def rece(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -108,6 +131,7 @@ def rece(
     )[0]
 
 
+@checked
 @torch.no_grad()
 def rece_with_statistics(
     model: TextToImageModel,
@@ -126,7 +150,6 @@ def rece_with_statistics(
     ``common`` preserves the common concepts too. With ``statistics`` their concepts are erased again together with
     ``concepts``, which may then be none, but for those that ``restore`` names. Raises what ``rece`` and ``updated`` do.
     """
-    check_settings(settings)
     preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
@@ -147,6 +170,7 @@ def rece_with_statistics(
     return erase_statistics(model, found, settings, callback=told.second), found
 
 
+@checked
 @torch.no_grad()
 def erase_statistics(
     model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
@@ -155,7 +179,6 @@ def erase_statistics(
 
     Raises ``ValueError`` for statistics that are empty, are of another text encoder, or do not fit the settings.
     """
-    check_settings(settings)
     if not statistics.concepts:
         raise ValueError("the statistics hold no concept, so there is nothing to erase")
     check_kind(statistics, settings.name_only)
@@ -277,6 +300,7 @@ class _TwoStages:
         self.callback(self.passed + done, self.passed + total, what)
 
 
+@checked
 def uce(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -298,17 +322,6 @@ def uce(
         ridge=ridge,
         callback=callback,
     )
-
-
-def check_settings(settings: RecePreset) -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    if isinstance(settings.loops, bool) or not isinstance(settings.loops, int) or settings.loops < 0:
-        raise ValueError(f"loops must be a whole number of at least 0, got {settings.loops!r}")
-    if not 0 <= settings.exactness < 1:
-        raise ValueError(f"exactness must be from 0 to less than 1, got {settings.exactness}")
-    for name, value in asdict(settings).items():
-        if name not in ("loops", "name_only", "exactness") and not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a finite number above 0, got {value}")
 
 
 def check_kind(statistics: Statistics, name_only: bool) -> None:

@@ -247,6 +247,28 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert not (tmp_path / "a.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("few_shot --images none --steps 0", "steps must be a whole number of at least 1, got 0"),
+        ("few_shot --images none --rank 0", "rank must be at least 1, or None for whole weights, got 0"),
+        ("few_shot --images none --growth 1", "growth must be above 1"),
+        ("few_shot --images none --seed -1", "seed must be a whole number from 0 to "),
+        ("doco --seconds 0", "seconds must be above 0"),
+        ("doco --warm-up 1", "warm_up must be from 0 to less than 1, got 1.0"),
+        ("doco --steps 2 --warm-up 0.9", "warm_up 0.9 leaves none of 2 steps"),
+        ("abo --guidance nan", "guidance must be from 0 to 100, got nan"),
+        ("abo --trajectories 0", "trajectories must be at least 1, got 0"),
+        ("rece --ridge 0", "ridge must be a finite number above 0, got 0.0"),
+        ("uce --erase-scale -1", "erase_scale must be a finite number above 0, got -1.0"),
+    ],
+)
+def test_settings_are_refused_before_a_model_is_read(monkeypatch, tmp_path, capsys, given: str, told: str) -> None:
+    monkeypatch.setattr(cli, "load_model", lambda name: pytest.fail("a model was read"))
+    erase = ("erase", "--model", "toy", "--out", tmp_path / "a.safetensors", "--concept", "cat", "--method")
+    assert told in fails(capsys, *erase, *given.split())
+
+
 def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     fake.encode_images = lambda images: torch.cat([images, images[:, :1]], 1)[..., ::8, ::8]
     path = rece(fake, "cat -> dog").save(tmp_path / "a.safetensors")

@@ -276,6 +276,35 @@ def test_settings_that_make_no_sense(run: Callable, settings: dict, message: str
         run(FakeModel(), **settings)
 
 
+class NotRead(FakeModel):
+    """Fails when anything is computed."""
+
+    def encode_prompts(self, prompts):
+        pytest.fail("a prompt was encoded")
+
+    def weights_of(self, scope):
+        pytest.fail("weights were read")
+
+
+@METHODS
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"rank": 0}, {"seconds": -1.0}, {"batch_size": 0}, {"kind": "hue"}])
+def test_settings_are_refused_before_anything_is_computed(run: Callable, settings: dict) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(settings))} must be "):
+        run(NotRead(), **settings)
+
+
+class NotDrawn(FakeModel):
+    def predict_noise(self, latents, timesteps, context):
+        pytest.fail("the model was asked for a picture")
+
+
+@METHODS
+def test_a_rank_that_no_change_has_is_refused(run: Callable) -> None:
+    run(FakeModel(), rank=20 if run is not run_few_shot else 24)
+    with pytest.raises(ValueError, match="^rank must be at most (20|24), more than which no change .*, got 100000$"):
+        run(NotDrawn(), rank=100_000)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_few_shot_is_its_formula(kind: str) -> None:
     """The first updates against a literal re-implementation: Adam with coupled weight decay, minus the error."""

@@ -1,0 +1,81 @@
+"""Holds what a caller passes to the types of a function's annotations, in one sentence that names the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import wraps
+from inspect import signature
+from typing import Any
+
+import torch
+
+from .model import check_model
+from .names import shown
+
+Seed = int
+"""From 0 to ``MOST_SEED``."""
+MOST_SEED = 2**63 - 1  # PyTorch takes twice as many; methods count on from the one that they are given
+OR_NONE = " | None"
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _seed(value: Any) -> bool:
+    return _whole(value) and 0 <= value <= MOST_SEED
+
+
+SEED = f"whole number from 0 to {MOST_SEED}"
+KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_whole, "a whole number"),
+    "float": (lambda value: isinstance(value, float) or _whole(value), "a number"),
+    "bool": (lambda value: isinstance(value, bool), "True or False"),
+    "str": (lambda value: isinstance(value, str), "text"),
+    "Seed": (_seed, f"a {SEED}"),
+    "Sequence[Seed]": (
+        lambda value: isinstance(value, Sequence) and all(map(_seed, value)), f"a list, each a {SEED}",
+    ),
+    "Tensor": (torch.is_tensor, "a tensor"),
+    "Callback": (callable, "a function"),
+    "Erasure": (lambda value: hasattr(value, "deltas"), "an Erasure (Erasure.load reads one from a file)"),
+}  # fmt: skip
+"""What values of an annotation are, and how a sentence calls them."""
+
+
+def checked(function: Callable) -> Callable:
+    """A function that first holds what it is called with to its annotations, as far as ``KINDS`` knows these.
+
+    Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
+    no ``TextToImageModel``.
+    """
+    taken = signature(function)
+
+    @wraps(function)
+    def run(*values: Any, **named: Any):
+        for name, value in taken.bind(*values, **named).arguments.items():
+            check_argument(name, taken.parameters[name].annotation, value)
+        return function(*values, **named)
+
+    return run
+
+
+def check_fields(settings: Any) -> None:
+    """``check_argument`` of every field of a dataclass."""
+    for one in fields(settings):
+        check_argument(one.name, one.type, getattr(settings, one.name))
+
+
+def check_argument(name: str, annotation: Any, value: Any) -> None:
+    """Raise ``ValueError`` for a value that an argument of this ``annotation``, as it is written, cannot have."""
+    if annotation == "TextToImageModel":
+        check_model(value, name)
+        return
+    kind = str(annotation).removesuffix(OR_NONE)
+    optional = kind != annotation
+    if kind not in KINDS or (optional and value is None):
+        return
+    fits, what = KINDS[kind]
+    if not fits(value):
+        raise ValueError(f"{name} must be {what}{' or None' if optional else ''}, got {shown(repr(value))}")

@@ -1,0 +1,150 @@
+"""What callers pass in place of a model, and settings of other types: one sentence, before anything is computed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pure.fakes import FakeModel
+
+from erasure_core import Erasure, UnsupportedModelError, rece
+from erasure_core.arguments import KINDS, checked
+from erasure_core.compare import compare
+from erasure_core.evaluation import draw, evaluate_erasure
+from erasure_core.gathering import extended, gather_statistics
+from erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
+from erasure_core.methods.registry import METHODS
+from erasure_core.purify import purify
+from erasure_core.red_team import attack
+from erasure_core.report import report
+from erasure_core.sampling import generate, sample_latents, trajectories
+
+BAD: dict[str, list[Any]] = {
+    "int": [2.0, "3", None, True],
+    "Seed": ["3", -1, 2**63, None],
+    "float": ["0.1", None, True, torch.ones(())],
+    "bool": ["yes", 1, None],
+    "str": [None, 3, b"object"],
+    "int | None": [2.5, "3", True],
+    "float | None": ["3", True],
+    "Tensor | None": ["picture.png", [1.0]],
+    "Callback | None": ["print"],
+}
+methods = pytest.mark.parametrize("name", list(METHODS))
+
+
+class StableDiffusionPipeline:
+    """Stands for a pipeline of diffusers."""
+
+    unet = vae = text_encoder = None
+
+
+def passed(method: Callable, pipe: Any) -> None:
+    images = [None] if "images" in inspect.signature(method).parameters else []
+    method(pipe, "cat -> dog", *images)
+
+
+PIPE = StableDiffusionPipeline()
+NO_CAT: Erasure = rece(FakeModel(), "cat")
+CALLS: dict[str, Callable[[Any], Any]] = {
+    **{name: lambda pipe, run=method.run: passed(run, pipe) for name, method in METHODS.items()},
+    "rece_with_statistics": lambda pipe: rece_with_statistics(pipe, [], PRESETS["object"]),
+    "applied_to": lambda pipe: NO_CAT.applied_to(pipe),
+    "over": lambda pipe: NO_CAT.over(pipe),
+    "rebased_on": lambda pipe: NO_CAT.rebased_on(pipe),
+    "report": lambda pipe: report(pipe, NO_CAT, "cat"),
+    "attack": lambda pipe: attack(pipe, pipe, "cat"),
+    "attack, edited": lambda pipe: attack(FakeModel(), pipe, "cat"),
+    "compare": lambda pipe: compare(pipe, {"no cat": NO_CAT}, "a cat"),
+    "purify": lambda pipe: purify(pipe, NO_CAT, torch.rand(1, 3, 4, 4)),
+    "generate": lambda pipe: generate(pipe, ["a cat"], [0]),
+    "sample_latents": lambda pipe: sample_latents(pipe, ["a cat"], [0]),
+    "trajectories": lambda pipe: trajectories(pipe, ["a cat"], [0]),
+    "gather_statistics": lambda pipe: gather_statistics(pipe, "cat"),
+    "extended": lambda pipe: extended(None, pipe, "cat"),
+    "evaluate_erasure": lambda pipe: evaluate_erasure(pipe, None, "cat"),
+    "draw": lambda pipe: draw(pipe, None, []),
+}
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+@pytest.mark.parametrize(("pipe", "kind"), [(PIPE, "StableDiffusionPipeline"), ("toy", "str"), (None, "NoneType")])
+def test_a_pipeline_is_no_model(name: str, pipe: Any, kind: str) -> None:
+    what = "edited" if name == "attack, edited" else "original" if name == "attack" else "model"
+    with pytest.raises(UnsupportedModelError) as told:
+        CALLS[name](pipe)
+    assert str(told.value).startswith(f"{what} is of type {kind}, which cannot be read; ")
+    assert "from_diffusers(pipe)" in str(told.value)
+
+
+@methods
+def test_a_setting_of_another_type_is_named(name: str) -> None:
+    run, seen = METHODS[name].run, 0
+    needed = {"images": None} if "images" in METHODS[name].needs else {}
+    for one in inspect.signature(run).parameters.values():
+        for value in BAD.get(str(one.annotation), []):
+            seen += 1
+            with pytest.raises(ValueError, match=rf"^{one.name} must be .*, got "):
+                run(FakeModel(), "cat -> dog", **(needed | {one.name: value}))
+    assert seen > 10
+
+
+@methods
+def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
+    taken = list(inspect.signature(METHODS[name].run).parameters.values())
+    settings = [one for one in taken if one.name not in ("concept", "concepts", "preserve", "exactly")]
+    assert all(
+        str(one.annotation).removesuffix(" | None") in {*KINDS, "TextToImageModel"} for one in settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"ridge": None}, "ridge must be a number, got None"),
+        ({"ridge": "0.1"}, "ridge must be a number, got '0.1'"),
+        ({"name_only": "yes"}, "name_only must be True or False, got 'yes'"),
+        ({"loops": 2.0}, "loops must be a whole number, got 2.0"),
+    ],
+)
+def test_settings_are_held_to_their_types_wherever_they_are_made(settings: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        rece(FakeModel(), "cat", **settings)
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        RecePreset(**{"loops": 1, "regularization": 0.1} | settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: report(FakeModel(), "cat.safetensors", "cat"), "erasure must be an Erasure .*, got 'cat"),
+        (lambda: report(FakeModel(), NO_CAT, "cat", steps="15"), "steps must be a whole number, got '15'"),
+        (lambda: report(FakeModel(), NO_CAT, "cat", seeds=4), "seeds must be a list, each a whole number from"),
+        (lambda: report(FakeModel(), NO_CAT, "cat", seeds=[0, 0.5]), "seeds must be a list, each a whole"),
+        (lambda: attack(FakeModel(), FakeModel(), "cat", guidance=None), "guidance must be a number, got None"),
+        (lambda: compare(FakeModel(), {}, "a cat", difference="no"), "difference must be True or False, got 'no'"),
+        (lambda: generate(FakeModel(), ["a cat"], [-1]), r"seeds must be a list, each a whole .*, got \[-1\]"),
+        (lambda: generate(FakeModel(), ["a cat"], [0], negative=None), "negative must be text, got None"),
+        (lambda: purify(FakeModel(), NO_CAT, "folder"), "images must be a tensor, got 'folder'"),
+        (lambda: NO_CAT.scaled("0.5"), "strength must be a number, got '0.5'"),
+        (lambda: NO_CAT.compressed(max_rank=2.5), "max_rank must be a whole number or None, got 2.5"),
+    ],
+)
+def test_other_calls_are_held_to_their_types_too(call: Callable, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}"):
+        call()
+
+
+def test_what_is_checked_is_called_as_it_was() -> None:
+    @checked
+    def plus(one: int, *, other: float = 1.0) -> float:
+        """Adds."""
+        return one + other
+
+    assert plus(2) == plus(one=2) == 3 and plus(2, other=0.5) == 2.5
+    assert plus.__doc__ == "Adds."
+    with pytest.raises(TypeError, match="third"):
+        plus(1, third=3)
