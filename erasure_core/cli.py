@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import MOST_SEED
 from .concepts import Concept, as_concepts, name_of, parse_prompts, shortened, split
 from .ending import FAILED, INTERRUPTED, code_for_text, tell
 from .erasure import Erasure, __version__
@@ -17,11 +18,13 @@ from .lists import load_concepts, place_of
 from .methods.few_shot import TOWERS
 from .methods.rece import RecePreset, check_kind, rece_with_statistics
 from .methods.registry import METHODS
+from .options import Parser, as_path, as_typed, filled, number, option, whole
 from .outputs import Outputs, same_place
 from .pictures import load_pictures, picture_files, pictures_in
 from .progress import Progress
 from .readers import readers_of
-from .request import OPTIONS, TOY, TRAINING, Request, load_model, setting_types, side
+from .request import OPTIONS, TOY, TRAINING, Request, having, load_model, setting_types, side
+from .sampling import MOST_GUIDANCE
 from .sheet import save_text, save_whole, to_image
 from .statistics import Statistics
 from .statistics_files import load_statistics, save_statistics
@@ -34,7 +37,7 @@ PRESET_HELP = "settings to start from; learned methods have their own for the to
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    outputs = Outputs({})
+    outputs, args = Outputs({}), argparse.Namespace()
     try:
         args = _parser().parse_args(arguments)
         outputs = args.outputs = Outputs(_inputs(args))
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tell(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'")
         return FAILED
     except (ValueError, OSError, TrainingError, MemoryError) as error:
-        tell(f"error: {_sentence(error)}" + (f"; {outputs.told()}" if outputs.written() else ""))
+        tell(f"error: {as_typed(_sentence(error), vars(args))}" + (f"; {outputs.told()}" if outputs.written() else ""))
         return FAILED
     return code_for_text(bool(outputs.written()))
 
@@ -57,7 +60,7 @@ def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
     for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip"):
         given = getattr(args, name, None)
         paths = given if isinstance(given, list) else [given]
-        found[_option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
+        found[option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
     found["--concepts"] = [place_of(path)[0] for path in found["--concepts"]]
     folders = [folder for folder in found["--images"] if os.path.isdir(folder)]  # or a number
     return {**found, "--images": [path for folder in folders for path in pictures_in(folder)]}
@@ -80,7 +83,7 @@ def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
     request = _request(args, _concepts(args))
     request.keywords()
-    check_target(args.out, args.overwrite)
+    check_target(args.out, args.overwrite, "--out: an erasure is")
     args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
     model = _model(args.model)
@@ -109,7 +112,7 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
         raise ValueError(f"statistics are of rece (with --loops 0 it is plain UCE), not of {args.method}")
     if args.save_statistics:
         args.outputs.add("--save-statistics", args.save_statistics, besides="--statistics")
-        check_target(args.save_statistics, args.overwrite, "statistics are")
+        check_target(args.save_statistics, args.overwrite, "--save-statistics: statistics are")
     if not args.statistics:
         return None
     held = load_statistics(args.statistics)
@@ -173,11 +176,9 @@ def compare(args: argparse.Namespace) -> None:
 
     if args.out.suffix != ".png":
         raise ValueError(f"--out: a grid is written as .png, got '{args.out.name}'")
+    args.outputs.add("--out", args.out)
     if args.out.exists() and not args.overwrite:
         raise FileExistsError(f"{args.out} is already there; choose another name or ask to --overwrite")
-    args.outputs.add("--out", args.out)
-    if args.pictures < 1:
-        raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
     erasures = {path.stem: Erasure.load(path) for path in args.erasure}
     if len(erasures) < len(args.erasure):
         raise ValueError("--erasure: two files have the same name; rename one")
@@ -227,8 +228,6 @@ def report(args: argparse.Namespace) -> None:
     erasure = Erasure.load(args.erasure)
     concept = _audited(args, erasure)
     files = _audit_files(args, "report")
-    if args.pictures < 1:
-        raise ValueError(f"--pictures must be at least 1, got {args.pictures}")
     prompts = _prompts(args)
     recogniser, model = _recogniser(args), _model(args.model)
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
@@ -291,8 +290,6 @@ def evaluate(args: argparse.Namespace) -> None:
     """Measure the embedded model, or what an erasure does to it."""
     if bool(args.erasure) != bool(args.concept):
         raise ValueError("--erasure and --concept belong together: the file, and which of its concepts to judge")
-    if args.images < 1:
-        raise ValueError(f"--images must be at least 1, got {args.images}")
     print(_erasure_report(args) if args.erasure else _model_report(args))
 
 
@@ -342,6 +339,11 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+def _method(name: str) -> str:
+    """With a hyphen too, as its name is written in sentences."""
+    return name.replace("-", "_")
+
+
 def _model(name: str):
     """``toy``, or a path."""
     with Progress("load", patience=0) as bar:
@@ -368,25 +370,14 @@ def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
         args.preset,
         {name: value for name, value in given.items() if value is not None},
         toy=args.model == TOY,
-        option=_option,
+        option=option,
         **{name: getattr(args, name) for name in ("preserve", "exactly", "no_common", "images", "seed")},
         **{name: getattr(args, name) for name in (*TRAINING, *OPTIONS)},
     )
 
 
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one sentence, as all others; ``--help`` shows the usage."""
-
-    def error(self, message: str):
-        self.exit(FAILED, f"error: {message}; see {self.prog} --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
+    parser = Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (_add_demo, _add_erase, _add_purify, _add_compare, _add_report, _add_attack, _add_evaluate):
@@ -396,87 +387,91 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_demo(commands) -> None:
     command = commands.add_parser("demo", help=demo.__doc__)
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture and the table")
+    command.add_argument("--out", type=as_path, default=Path("out"), help="folder for the picture and the table")
     what = "rece: three kinds of concept; all: the four methods side by side"
     command.add_argument("--method", choices=["rece", "all"], default="rece", help=what)
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
     command.set_defaults(command=demo)
 
 
 def _add_erase(commands) -> None:
     command = commands.add_parser("erase", help=erase.__doc__)
-    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint .safetensors")
+    _add_model(command)
     what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
     what.add_argument(
-        "--concepts", metavar="FILE", help="one concept a line, # for comments; of a table a column: list.csv:name"
-    )
+        "--concepts", type=filled, metavar="FILE",
+        help="one concept a line, # for comments; of a table a column: list.csv:name",
+    )  # fmt: skip
     command.add_argument("--separator", metavar="SIGN", help="split --concept and lines of --concepts at it, as at ','")
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-    command.add_argument("--method", choices=list(METHODS), default="rece", help=summaries)
+    command.add_argument("--method", type=_method, choices=list(METHODS), default="rece", help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
     for name, kind in setting_types().items():
-        kind = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
-        command.add_argument(_option(name), **kind, help=f"in place of the preset's, for {', '.join(_having(name))}")
+        reads = {bool: {"action": argparse.BooleanOptionalAction}, int: {"type": whole()}, float: {"type": number()}}
+        command.add_argument(
+            option(name), **reads.get(kind, {}), help=f"in place of the preset's, for {', '.join(having(name))}"
+        )
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
     command.add_argument(
         "--exactly", action="append", default=[], metavar="TEXT", help="rece: a prompt whose pictures must not change"
     )
     command.add_argument(
-        "--statistics", type=Path, metavar="FILE", help="rece: go on from what --save-statistics wrote"
+        "--statistics", type=as_path, metavar="FILE", help="rece: go on from what --save-statistics wrote"
     )
     command.add_argument(
         "--restore", action="append", default=[], metavar="NAME", help="take a concept of --statistics back"
     )
     command.add_argument(
-        "--save-statistics", type=Path, metavar="FILE", help="rece: keep what is known of the concepts, to go on from"
+        "--save-statistics", type=as_path, metavar="FILE", help="rece: keep what is known of concepts, to go on from"
     )
-    command.add_argument("--images", help="few_shot: a folder of the concept, a number for the model to draw, or none")
-    command.add_argument("--seed", type=int, help="learned methods: the same seed gives the same erasure")
-    command.add_argument("--seconds", type=float, help="learned methods: stop training after so many")
-    command.add_argument("--rank", type=int, help="learned methods: train low-rank changes")
+    images = "few_shot: a folder of the concept, a number for the model to draw, or none"
+    command.add_argument("--images", type=filled, help=images)
+    command.add_argument("--seed", type=whole(0, MOST_SEED), help="learned methods: the same, the same erasure")
+    command.add_argument("--seconds", type=number(above=0), help="learned methods: stop training after so many")
+    command.add_argument("--rank", type=whole(1), help="learned methods: train low-rank changes")
     command.add_argument("--gradient-checkpointing", action="store_true", help="doco and abo: less memory, more time")
     command.add_argument("--towers", choices=TOWERS, help="few_shot: which text encoder of two (SDXL)")
-    command.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    command.add_argument("--out", type=as_path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)
 
 
-def _having(setting: str) -> list[str]:
-    """The methods that have a setting."""
-    return [name for name, method in METHODS.items() if setting in vars(next(iter(method.presets.values())))]
+def _add_model(command, more: str = "") -> None:
+    told = "toy, a diffusers folder, or an SD checkpoint .safetensors" + (more and f"; {more}")
+    command.add_argument("--model", type=filled, required=True, help=told)
 
 
 def _add_purify(commands) -> None:
     command = commands.add_parser("purify", help=purify.__doc__)
-    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
-    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
-    command.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="the pictures")
+    _add_model(command, "not erased yet")
+    command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
+    command.add_argument("--images", type=as_path, required=True, metavar="FOLDER", help="the pictures")
     command.add_argument("--prompt", default="", help="what they show, the concept included; its name by default")
-    command.add_argument("--steps", type=int, default=30, help="of each way")
-    command.add_argument("--guidance", type=float, default=1.0, help="1 keeps most of a picture, 3 changes more")
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where each is written as a PNG")
+    command.add_argument("--steps", type=whole(1), default=30, help="of each way")
+    command.add_argument("--guidance", type=number(0), default=1.0, help="1 keeps most of a picture, 3 changes more")
+    command.add_argument("--out", type=as_path, required=True, metavar="FOLDER", help="where each is written as a PNG")
     command.add_argument("--overwrite", action="store_true", help="replace pictures in --out")
     command.set_defaults(command=purify)
 
 
 def _add_compare(commands) -> None:
     command = commands.add_parser("compare", help=compare.__doc__)
-    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
+    _add_model(command, "not erased yet")
     command.add_argument(
-        "--erasure", type=Path, action="append", required=True, metavar="FILE", help="a column each; what erase wrote"
+        "--erasure", type=as_path, action="append", required=True, metavar="FILE", help="what erase wrote, a column"
     )
     command.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a row; can be given repeatedly")
-    command.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line, # for comments")
+    command.add_argument("--prompts", type=as_path, metavar="FILE", help="one prompt a line, # for comments")
     command.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
-    command.add_argument("--seed", type=int, default=0, help="of the first picture of a prompt")
-    command.add_argument("--pictures", type=int, default=1, help="of each prompt, from one seed after another")
-    command.add_argument("--steps", type=int, default=15)
-    command.add_argument("--guidance", type=float, default=3.0)
+    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="of the first picture of a prompt")
+    command.add_argument("--pictures", type=whole(1), default=1, help="of each prompt, from one seed after another")
+    command.add_argument("--steps", type=whole(1), default=15)
+    command.add_argument("--guidance", type=number(0, MOST_GUIDANCE), default=3.0)
     command.add_argument("--difference", action="store_true", help="also draw where pictures differ from the first")
-    command.add_argument("--out", type=Path, required=True, help="the .png to write")
+    command.add_argument("--out", type=as_path, required=True, help="the .png to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=compare)
 
@@ -485,27 +480,27 @@ def _add_attack(commands) -> None:
     from .red_team import ATTACKS
 
     command = commands.add_parser("attack", help=attack.__doc__)
-    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
-    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
+    _add_model(command, "not erased yet")
+    command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     _add_audited(command, "attack")
     told = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
     command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {told}")
-    command.add_argument("--images", type=Path, metavar="FOLDER", help="the concept; else the unedited model draws it")
-    command.add_argument("--pictures", type=int, default=8, help="that each attack draws")
-    command.add_argument("--steps", type=int, default=200, help="of each attack that searches")
-    command.add_argument("--seconds", type=float, help="stop each search after so many")
-    command.add_argument("--sampling-steps", type=int, default=15)
+    command.add_argument("--images", type=as_path, metavar="FOLDER", help="of the concept; else the model draws it")
+    command.add_argument("--pictures", type=whole(1), default=8, help="that each attack draws")
+    command.add_argument("--steps", type=whole(1), default=200, help="of each attack that searches")
+    command.add_argument("--seconds", type=number(above=0), help="stop each search after so many")
+    command.add_argument("--sampling-steps", type=whole(1), default=15)
     command.set_defaults(command=attack)
 
 
 def _add_report(commands) -> None:
     command = commands.add_parser("report", help=report.__doc__)
-    command.add_argument("--model", required=True, help="toy, a diffusers folder, or an SD checkpoint; not erased yet")
-    command.add_argument("--erasure", type=Path, required=True, metavar="FILE", help="what erase wrote")
+    _add_model(command, "not erased yet")
+    command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     _add_audited(command, "report")
-    command.add_argument("--pictures", type=int, default=4, help="of each prompt")
-    command.add_argument("--neighbours", type=int, default=6, help="how many near concepts, and how many far ones")
-    command.add_argument("--steps", type=int, default=15, help="of sampling")
+    command.add_argument("--pictures", type=whole(1), default=4, help="of each prompt")
+    command.add_argument("--neighbours", type=whole(1), default=6, help="how many near concepts, and how many far ones")
+    command.add_argument("--steps", type=whole(1), default=15, help="of sampling")
     command.set_defaults(command=report)
 
 
@@ -513,21 +508,21 @@ def _add_audited(command, name: str) -> None:
     """What both audits ask: which concept, who judges, and where the result goes."""
     command.add_argument("--concept", help="which of the erasure's concepts; needed when it has several")
     command.add_argument("--kind", choices=["object", "style"], default="object", help="how prompts name it")
-    command.add_argument("--prompts", type=Path, metavar="FILE", help="more prompts that ask for it, one a line")
+    command.add_argument("--prompts", type=as_path, metavar="FILE", help="more prompts that ask for it, one a line")
     who = command.add_mutually_exclusive_group()
-    who.add_argument("--clip", type=Path, metavar="FOLDER", help="a CLIP of transformers, which judges the pictures")
+    who.add_argument("--clip", type=as_path, metavar="FOLDER", help="a CLIP of transformers, which judges the pictures")
     who.add_argument("--nudenet", action="store_true", help="let NudeNet judge, for explicit content")
-    command.add_argument("--guidance", type=float, default=3.0)
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, metavar="FOLDER", help=f"for {name}.png and {name}.json, if wanted")
+    command.add_argument("--guidance", type=number(0, MOST_GUIDANCE), default=3.0)
+    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
+    command.add_argument("--out", type=as_path, metavar="FOLDER", help=f"for {name}.png and {name}.json, if wanted")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")
 
 
 def _add_evaluate(commands) -> None:
     command = commands.add_parser("evaluate", help=evaluate.__doc__)
     command.add_argument("--model", choices=["toy"], default="toy", help="only the embedded model has a judge")
-    command.add_argument("--erasure", type=Path, metavar="FILE", help="what erase wrote")
+    command.add_argument("--erasure", type=as_path, metavar="FILE", help="what erase wrote")
     command.add_argument("--concept", help="which concept to judge: an object, a style or a colour")
-    command.add_argument("--images", type=int, default=192, help="pictures to draw, in each state")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--images", type=whole(1), default=192, help="pictures to draw, in each state")
+    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
     command.set_defaults(command=evaluate)

@@ -15,7 +15,7 @@ from .arguments import checked
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
 from .names import Named
-from .sampling import ddim, invert
+from .sampling import check_steps, ddim, invert
 
 
 @checked
@@ -68,9 +68,7 @@ def check_settings(model: TextToImageModel, images: Tensor, steps: int, guidance
         raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise ValueError("images must hold finite numbers from 0 to 1")
-    most = len(model.alphas_cumprod) - 1
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps must be from 1 to {most}, got {steps}")
+    check_steps(model, steps)
     if not (math.isfinite(guidance) and guidance >= 0):
         raise ValueError(f"guidance must be a finite number of at least 0, got {guidance}")
 

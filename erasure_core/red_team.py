@@ -21,7 +21,7 @@ from .concepts import as_prompts
 from .model import Callback, TextToImageModel
 from .prompts import wordings
 from .recognise import Recogniser
-from .sampling import generate
+from .sampling import check_steps, generate
 from .sheet import Section, contact_sheet
 from .table import table
 from .training import Budget
@@ -172,6 +172,7 @@ def attack(
         "steps": steps, "seconds": seconds, "seed": seed,
     }  # fmt: skip
     budget = Budget(steps, seconds)
+    check_steps(original, sampling_steps, "sampling_steps")
     if images is None:
         images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
     recognised = sum(recogniser.shows(images, [concept] * len(images))) if recogniser else None

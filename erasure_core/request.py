@@ -23,6 +23,7 @@ TOY = "toy"
 TRAINING = ("seconds", "rank")
 CHECKPOINTING = "gradient_checkpointing"
 OPTIONS = (CHECKPOINTING, "towers")
+NEEDS = {"no_common": "preserve", "seed": "training", **dict.fromkeys(TRAINING, "training")}
 MOST_DRAWN = 1000  # pictures of the concept; about four are needed
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
@@ -42,6 +43,11 @@ def setting_types() -> dict[str, type]:
     """Every setting of every method by name."""
     presets = [preset for method in METHODS.values() for preset in method.presets.values()]
     return {name: type(value) for preset in presets for name, value in vars(preset).items()}
+
+
+def having(setting: str) -> list[str]:
+    """The methods that have a setting."""
+    return [name for name, method in METHODS.items() if setting in vars(next(iter(method.presets.values())))]
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class Request:
 
         Raises ``ValueError`` for what the method does not take.
         """
+        found = self._settings() | self._preserve() | self._training()
         self._check_images()
-        return self._settings() | self._preserve() | self._training()
+        return found
 
     def erasure(self, model, callback: Callback) -> Erasure:
         """Compute it; raises what ``keywords`` and the method do."""
@@ -89,8 +96,7 @@ class Request:
         preset = presets[self.preset]
         for name in self.settings:
             if name not in vars(preset):
-                known = ", ".join(map(self.option, vars(preset)))
-                raise ValueError(f"{self.method} has no setting {self.option(name)}; it has {known}")
+                self._belongs_elsewhere(name, having(name))
         return dict(vars(replace(preset, **self.settings)))
 
     def _preserve(self) -> dict[str, Any]:
@@ -148,7 +154,12 @@ class Request:
         for name in names:
             given = getattr(self, name)
             if given or type(given) in (int, float):  # a 0 was given too
-                raise ValueError(f"{self.method} takes no {self.option(name)}")
+                need = NEEDS.get(name, name)
+                self._belongs_elsewhere(name, [other for other, method in METHODS.items() if need in method.needs])
+
+    def _belongs_elsewhere(self, name: str, methods: Sequence[str]) -> None:
+        whose = f"; it is of {', '.join(methods)}" if methods else ""
+        raise ValueError(f"{self.method} takes no {self.option(name)}{whose}")
 
 
 def side(model) -> int:

@@ -240,9 +240,7 @@ def _check(
 ) -> None:
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"need as many seeds as prompts and at least one, got {len(seeds)} and {len(prompts)}")
-    most = len(model.alphas_cumprod) - 1
-    if not 1 <= steps <= most:
-        raise ValueError(f"steps must be from 1 to {most}, got {steps}")
+    check_steps(model, steps)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     check_guidance(guidance)
@@ -251,6 +249,13 @@ def _check(
 def check_guidance(guidance: float) -> None:
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
+
+
+def check_steps(model: TextToImageModel, steps: int, name: str = "steps") -> None:
+    """Raise ``ValueError`` for more steps than the model has timesteps; ``name`` is how the caller calls them."""
+    most = len(model.alphas_cumprod) - 1
+    if not 1 <= steps <= most:
+        raise ValueError(f"{name} must be from 1 to {most}, got {steps}")
 
 
 def _counter(callback: Callback | None, total: int) -> Advance:

@@ -27,7 +27,7 @@ from ..model import Callback, TextToImageModel, entry_weights, fingerprint
 from ..names import reader
 from ..prompts import wordings
 from ..reading import check_readable
-from ..sampling import check_guidance, trajectories
+from ..sampling import check_guidance, check_steps, trajectories
 from ..training import Budget, StandIns, check_fell, check_learning_rate, check_rank, descend, predict, train
 
 SCOPES = ("cross-attention", "attention", "unet")
@@ -119,6 +119,7 @@ def abo(
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
     check_rank(rank)
+    check_steps(model, sampling_steps, "sampling_steps")
     named = single_concept(concept, "AbO")
     concept = single_concept(Concept(named.name, alternative or named.instead), "AbO")
     check_readable(model, concept)

@@ -27,9 +27,16 @@ def fake(monkeypatch) -> FakeModel:
     return model
 
 
+def exit_code(*arguments: object) -> int:
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as end:  # of argparse
+        return end.code
+
+
 def fails(capsys, *arguments: object, code: int = 2) -> str:
     """Run a command that has to fail; returns its one line on stderr."""
-    assert cli.main([str(argument) for argument in arguments]) == code
+    assert exit_code(*arguments) == code
     out, err = capsys.readouterr()
     assert out == "" and "Traceback" not in err
     (line,) = err.strip().splitlines()
@@ -242,31 +249,94 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     assert "needs an anchor" in fails(capsys, *erase, "cat", "--method", "doco")
     assert "rece takes no --seconds" in fails(capsys, *erase, "cat", "--seconds", "3")
     assert "rece takes no --seed" in fails(capsys, *erase, "cat", "--seed", "0")
-    assert "rece takes no --images" in fails(capsys, *erase, "cat", "--images", "3")
-    assert "rece has no setting --steps" in fails(capsys, *erase, "cat", "--steps", "3")
+    assert "rece takes no --images; it is of few_shot" in fails(capsys, *erase, "cat", "--images", "3")
+    assert "rece takes no --steps; it is of few_shot, doco, abo" in fails(capsys, *erase, "cat", "--steps", "3")
     assert not (tmp_path / "a.safetensors").exists()
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("few_shot --images none --steps 0", "steps must be a whole number of at least 1, got 0"),
-        ("few_shot --images none --rank 0", "rank must be at least 1, or None for whole weights, got 0"),
-        ("few_shot --images none --growth 1", "growth must be above 1"),
-        ("few_shot --images none --seed -1", "seed must be a whole number from 0 to "),
-        ("doco --seconds 0", "seconds must be above 0"),
-        ("doco --warm-up 1", "warm_up must be from 0 to less than 1, got 1.0"),
-        ("doco --steps 2 --warm-up 0.9", "warm_up 0.9 leaves none of 2 steps"),
-        ("abo --guidance nan", "guidance must be from 0 to 100, got nan"),
-        ("abo --trajectories 0", "trajectories must be at least 1, got 0"),
-        ("rece --ridge 0", "ridge must be a finite number above 0, got 0.0"),
-        ("uce --erase-scale -1", "erase_scale must be a finite number above 0, got -1.0"),
+        ("few_shot --images none --steps 0", "--steps must be a whole number of at least 1, got 0"),
+        ("few_shot --images none --rank 0", "--rank must be a whole number of at least 1, got '0'"),
+        ("few_shot --images none --growth 1", "--growth must be above 1"),
+        ("few_shot --images none --seed -1", "--seed must be a whole number from 0 to "),
+        ("doco --seconds 0", "--seconds must be a number above 0, got '0'"),
+        ("doco --warm-up 1", "--warm-up must be from 0 to less than 1, got 1.0"),
+        ("doco --steps 2 --warm-up 0.9", "--warm-up 0.9 leaves none of 2 steps for the model; lower it"),
+        ("abo --guidance nan", "--guidance must be from 0 to 100, got nan"),
+        ("abo --trajectories 0", "--trajectories must be at least 1, got 0"),
+        ("rece --ridge 0", "--ridge must be a finite number above 0, got 0.0"),
+        ("uce --erase-scale -1", "--erase-scale must be a finite number above 0, got -1.0"),
     ],
 )
 def test_settings_are_refused_before_a_model_is_read(monkeypatch, tmp_path, capsys, given: str, told: str) -> None:
     monkeypatch.setattr(cli, "load_model", lambda name: pytest.fail("a model was read"))
     erase = ("erase", "--model", "toy", "--out", tmp_path / "a.safetensors", "--concept", "cat", "--method")
-    assert told in fails(capsys, *erase, *given.split())
+    assert f"error: {told}" in fails(capsys, *erase, *given.split())
+
+
+LATE = {"few_shot": ["--images", "none"], "doco": [], "abo": [], "rece": [], "uce": []}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
+    method: str, monkeypatch, tmp_path: Path, capsys
+) -> None:
+    monkeypatch.setattr(cli, "_model", lambda name: pytest.fail("the model was loaded"))
+    erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--out", tmp_path / "a.safetensors"]
+    erase += ["--method", method, *LATE[method]]
+    preset = next(iter(METHODS[method].presets.values()))
+    options = [name for name, value in vars(preset).items() if type(value) in (int, float)]
+    if "training" in METHODS[method].needs:
+        options += ["seconds", "rank", "seed"]
+    for name in options:
+        typed = "--" + name.replace("_", "-")
+        for wrong in ("-1", "x", "nan"):
+            told = fails(capsys, *erase, f"{typed}={wrong}")
+            assert told.startswith(f"error: {typed} must ") and "None" not in told
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("rece", "abo"), ("uce", "rece"), ("few_shot", "abo"), ("abo", "rece")]
+)
+def test_options_of_another_method(method: str, options: str, monkeypatch, tmp_path: Path, capsys) -> None:
+    monkeypatch.setattr(cli, "_model", lambda name: pytest.fail("the model was loaded"))
+    erase = ["erase", "--model", "toy", "--concept", "cat", "--out", tmp_path / "a.safetensors", "--method"]
+    own, others = (vars(next(iter(METHODS[name].presets.values()))) for name in (method, options))
+    foreign = {name: value for name, value in others.items() if name not in own and type(value) in (int, float)}
+    for name, value in foreign.items():
+        typed = "--" + name.replace("_", "-")
+        told = fails(capsys, *erase, method.replace("_", "-"), f"{typed}={value}")
+        whose = told.removeprefix(f"error: {method} takes no {typed}; it is of ").split(", ")
+        assert options in whose and method not in whose and set(whose) <= set(METHODS)
+    assert foreign
+
+
+NUMBERS = {
+    "demo": ["seed"],
+    "purify": ["steps", "guidance"],
+    "compare": ["seed", "pictures", "steps", "guidance"],
+    "report": ["seed", "pictures", "steps", "guidance", "neighbours"],
+    "attack": ["seed", "pictures", "steps", "guidance", "sampling-steps", "seconds"],
+    "evaluate": ["seed", "images"],
+}
+
+
+@pytest.mark.parametrize("command", NUMBERS)
+def test_numbers_are_refused_before_anything_is_read(command: str, capsys) -> None:
+    for name in NUMBERS[command]:
+        for wrong in ("-1", "x", "nan"):
+            told = fails(capsys, command, f"--{name}={wrong}")
+            assert told.startswith(f"error: --{name} must be a ") and f", got '{wrong}'; see" in told
+
+
+def test_sampling_steps_are_called_so(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    path = rece(fake, "cat").save(tmp_path / "a.safetensors")
+    attack = ("attack", "--model", "toy", "--erasure", path, "--sampling-steps", "100")
+    assert fails(capsys, *attack) == "error: --sampling-steps must be from 1 to 99, got 100"
+    erase = ("erase", "--model", "toy", "--concept", "cat", "--method", "abo", "--out", tmp_path / "b.safetensors")
+    assert fails(capsys, *erase, "--sampling-steps", "100") == "error: --sampling-steps must be from 1 to 99, got 100"
 
 
 def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
@@ -287,7 +357,7 @@ def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     (pictures / "one.jpg").write_bytes((pictures / "two.jpg").read_bytes())
     assert "two pictures would be written as one.png" in fails(capsys, *purify)
     (pictures / "one.jpg").unlink()
-    assert "steps must be from 1 to 99, got 0" in fails(capsys, *purify, "--overwrite", "--steps", "0")
+    assert "error: --steps must be from 1 to 99, got 100" in fails(capsys, *purify, "--overwrite", "--steps", "100")
 
 
 def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
@@ -304,7 +374,8 @@ def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "grid.png is already there" in fails(capsys, *compare, "--prompt", "cat")
     compare.append("--overwrite")
     assert "name at least one --prompt" in fails(capsys, *compare)
-    assert "--pictures must be at least 1" in fails(capsys, *compare, "--prompt", "cat", "--pictures", "0")
+    none = fails(capsys, *compare, "--prompt", "cat", "--pictures", "0")
+    assert "--pictures must be a whole number of at least 1, got '0'" in none
     assert "two files have the same name" in fails(capsys, *compare, "--erasure", paths[0], "--prompt", "cat")
     compare[4] = str(tmp_path / "grid.jpg")
     assert "written as .png, got 'grid.jpg'" in fails(capsys, *compare, "--prompt", "cat")

@@ -61,7 +61,7 @@ def test_values_of_another_kind() -> None:
 
 def test_settings_of_a_method() -> None:
     assert "no setting 'loop'; it has" in refused(**CAT, settings={"loop": 2})
-    assert "rece has no setting steps" in refused(**CAT, settings={"steps": 2})
+    assert "rece takes no steps; it is of few_shot, doco, abo" in refused(**CAT, settings={"steps": 2})
     assert "rece takes no seconds" in refused(**CAT, settings={"seconds": 3})
     assert "rece takes no images" in refused(**CAT, settings={"images": 4})
     assert "few_shot needs images" in refused(**{**CAT, "method": "few_shot"})
