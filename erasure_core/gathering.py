@@ -165,7 +165,8 @@ def updated(
 
 def probes(model: TextToImageModel) -> dict[str, Tensor]:
     """What ``Statistics.check_encoder`` compares, of a model."""
-    (read,) = model.text_rows([EMPTY_TARGET])
+    with torch.no_grad():
+        (read,) = model.text_rows([EMPTY_TARGET])
     return {name: _probe(rows) for name, rows in read.items()}
 
 
@@ -261,7 +262,9 @@ def _encoded(model: TextToImageModel, prompts: Sequence[str], callback: Callback
     for done, part in enumerate(parts):
         if callback:
             callback(done, len(parts), "encoding prompts")
-        for prompt, read in zip(part, model.text_rows(part), strict=True):
+        with torch.no_grad():
+            reads = model.text_rows(part)
+        for prompt, read in zip(part, reads, strict=True):
             yield prompt, {name: [_solvable(rows) for rows in found] for name, found in read.items()}
 
 

@@ -132,7 +132,6 @@ def rece(
 
 
 @checked
-@torch.no_grad()
 def rece_with_statistics(
     model: TextToImageModel,
     concepts: Sequence[Concept],
@@ -171,7 +170,6 @@ def rece_with_statistics(
 
 
 @checked
-@torch.no_grad()
 def erase_statistics(
     model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
 ) -> Erasure:
@@ -184,7 +182,8 @@ def erase_statistics(
     check_kind(statistics, settings.name_only)
     check_not_erased(model, statistics.concepts)
     statistics.check_encoder(probes(model))
-    return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
+    with torch.no_grad():
+        return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
 
 
 def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:

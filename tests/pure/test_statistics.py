@@ -90,6 +90,16 @@ def test_rows_that_wait_do_not_hold_what_was_encoded_with_them(model: FakeModel)
     assert [row.untyped_storage().nbytes() for row in rows] == [row.nbytes for row in rows]
 
 
+@pytest.mark.parametrize("names", [["cat"], list(NAMES)])
+def test_statistics_hold_no_graph_of_a_text_encoder_that_requires_gradients(model: FakeModel, names: list[str]) -> None:
+    for weight in model.text.values():
+        weight.requires_grad_()
+    found = gather_statistics(model, names, ["green"], exactly=["blue"])
+    entry = extended(found, model, ["tree"], ["hill"]).entries[CONTEXT]
+    rows = [row for pairs in (entry.edited, entry.derived) for held in vars(pairs).values() for row in held]
+    assert not any(row.requires_grad for row in [*rows, entry.kept, entry.exempt, entry.probe])
+
+
 def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -> None:
     asked: list[str] = []
     held = []
