@@ -55,6 +55,9 @@ def save(erasure: Erasure, path: str | Path, *, overwrite: bool = False) -> Path
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
+    for name, delta in erasure.deltas.items():
+        if isinstance(delta, LowRank) and _overflows(delta):
+            raise ValueError(f"the change of {name} is out of the range of {torch.float32}; nothing was saved")
     metadata = _metadata(erasure, maps)
     write_whole(path, lambda file: tensor_files.write(file, tensors, metadata), overwrite)
     return path
@@ -217,7 +220,18 @@ def _low_rank(name: str, up: Tensor, down: Tensor, alpha: Tensor | None) -> LowR
         raise ValueError(f"{shown(name, LONGEST)} has alpha {shown(alpha.tolist())}, expected one number above 0")
     scale = 1.0 if alpha is None or not len(down) else float(alpha) / len(down)
     up = up if up.dtype == torch.float16 else up.float()
-    return LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
+    found = LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
+    if _overflows(found):
+        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {torch.float32}")
+    return found
+
+
+def _overflows(change: LowRank) -> bool:
+    """Whether the product of its factors may be out of the range of float32, by their largest numbers."""
+    if not change.rank:
+        return False
+    largest = float(change.up.abs().max()) * float(change.down.abs().max()) * change.rank
+    return largest > torch.finfo(torch.float32).max
 
 
 def _in_range(name: str, tensor: Tensor) -> Tensor:

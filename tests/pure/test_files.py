@@ -142,6 +142,13 @@ def test_what_is_not_finite_is_not_saved(tmp_path: Path, bad: float) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_factors_whose_product_is_not_finite_are_not_saved(tmp_path: Path) -> None:
+    erasure = Erasure({FIRST: LowRank(torch.full((3, 2), 1e20), torch.full((2, 4), -1e20))}, ())
+    with pytest.raises(ValueError, match=f"the change of {FIRST} is out of the range of .*; nothing was saved"):
+        erasure.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         Erasure.load(tmp_path / "a.safetensors")

@@ -15,7 +15,7 @@ from erasure_core.discriminator import patch_discriminator
 from erasure_core.methods import abo as abo_module
 from erasure_core.methods import doco as doco_module
 from erasure_core.methods.abo import Contexts, abo, abo_loss
-from erasure_core.methods.doco import doco
+from erasure_core.methods.doco import check_latents, doco
 from erasure_core.methods.few_shot import TEMPLATES, Watch, few_shot, next_batch, trained_weights
 from erasure_core.training import TrainingError, denoising_error
 
@@ -124,6 +124,13 @@ def test_settings_at_their_limits() -> None:
 def test_anchor_latents_that_cannot_be_used(latents: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_doco(FakeModel(), anchor_latents=latents)
+
+
+def test_anchor_latents_have_the_models_channels_whatever_its_height() -> None:
+    fitting = torch.zeros(2, 4, 8, 8)
+    assert check_latents(fitting, (4, 6, 7)) is fitting
+    with pytest.raises(ValueError, match=r"must be \[n, 4, height, width\], got \(2, 6, 8, 8\)"):
+        check_latents(torch.zeros(2, 6, 8, 8), (4, 6, 7))
 
 
 def test_doco_draws_its_anchor(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,7 @@ def test_what_else_a_header_says_is_passed_over(saved: Path) -> None:
         (ALPHA, torch.tensor(torch.inf), "alpha holds NaN or infinite"),
         (ALPHA, torch.tensor(2), "alpha holds numbers of type torch.int64"),
         (ALPHA, torch.tensor(1e38), "out of the range of torch.float32"),
+        (DOWN, torch.full((2, 2), 1e37), f"the change of {FIRST} is out of the range of torch.float32"),
         (f"{KEY}.diff", torch.ones(3, 2), f"tensors that its header does not list, for example {KEY}.diff"),
         (files.MAPS, torch.ones(4), f"tensors that its header does not list, for example {files.MAPS}"),
     ],

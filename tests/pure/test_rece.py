@@ -176,6 +176,13 @@ def test_clip_and_model_of_different_widths(model: FakeModel) -> None:
         rece(model, "cat")
 
 
+def test_layers_that_read_text_of_different_widths_are_named(model: FakeModel) -> None:
+    name = max(LAYERS)
+    model.weights[name] = model.weights[name][:, :20]
+    with pytest.raises(UnsupportedModelError, match=f"^{name} reads text 20 wide, other layers 24 wide$"):
+        rece(model, "cat")
+
+
 def test_a_model_without_text_cross_attention(model: FakeModel) -> None:
     model.weights = {}
     with pytest.raises(UnsupportedModelError, match="no linear layer of the model reads text"):

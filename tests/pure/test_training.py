@@ -163,6 +163,20 @@ def test_stand_ins_start_as_the_weights_and_give_what_was_learned(rank: int | No
     assert torch.equal(weights["a.bias"], torch.ones(6)) and not weights["a.weight"].requires_grad
 
 
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize(("share", "changed"), [(1e-6, True), (1e-8, False)])
+def test_a_change_is_one_relative_to_its_weight(size: float, share: float, changed: bool) -> None:
+    stand_ins = StandIns({"a.weight": torch.full((4, 4), size)}, 1, generator())
+    with torch.no_grad():
+        for factor in stand_ins.parameters:
+            factor.fill_(math.sqrt(size * share))
+    if changed:
+        assert stand_ins.deltas()["a.weight"].dense().mean() == pytest.approx(size * share)
+        return
+    with pytest.raises(TrainingError, match="training changed nothing; raise the learning rate, or steps"):
+        stand_ins.deltas()
+
+
 def test_stand_ins_take_inference_tensors() -> None:
     with torch.inference_mode():
         weights = {"a.weight": torch.ones(2, 2)}
@@ -186,6 +200,11 @@ def test_the_target_is_what_gives_the_clean_latents_back(kind: str) -> None:
     torch.testing.assert_close(split_prediction(kind, target, latents, alphas)[0], clean, rtol=1e-4, atol=1e-5)
     one, _ = split_prediction(kind, target[:1], latents[:1], 0.9)
     torch.testing.assert_close(one, clean[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_prediction_type_that_is_unknown() -> None:
+    with pytest.raises(ValueError, match="prediction type 'sample' is unknown; known: epsilon, v_prediction"):
+        denoising_target("sample", *torch.zeros(2, 1, 4, 2, 2), torch.tensor([0.5]))
 
 
 def test_layers_are_counted_by_name() -> None:
