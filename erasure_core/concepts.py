@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .names import folded, key, shown, spelled, unreadable
-from .syntax import arrow_in, doubts, wrong
+from .names import folded, key, shown, spelled, unreadable, visible
+from .syntax import arrow_in, beside, doubts, points_back, wrong
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
     """Read one concept a line; blank lines, and comments that begin with ``#``, are passed over.
 
     ``what`` is how errors call the text; at a ``separator``, as a comma, lines are split too. Raises ``ConceptError``
-    quoting the line for an empty name, for what looks like an arrow, a weight or a LoRA, for a concept that is mapped
-    to itself or listed twice, and when no line holds a concept; warns of a name that looks like a list, or that text
-    encoders read otherwise than its writer may mean.
+    quoting the line for an empty name, for what looks like an arrow, an entry of another list or syntax of prompts, for
+    a concept that is mapped to itself or listed twice, and when no line holds a concept; warns of a name that looks
+    like a list, or that text encoders read otherwise than its writer may mean.
     """
     concepts: dict[str, Concept] = {}
     lines, told = list(_lines(text, what)), _Doubts()
@@ -174,7 +174,7 @@ def decoded(text: str | bytes, what: str) -> str:
 
 
 def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
-    for number, line in enumerate(decoded(text, what).splitlines(), start=1):
+    for number, line in enumerate(visible(decoded(text, what)).splitlines(), start=1):
         line = _without_comment(line) if not line.strip().startswith("#") else ""
         check_text(line, f"line {number} of {what}, '{shown(line)}',")
         if line:
@@ -182,7 +182,7 @@ def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
 
 
 def _without_comment(line: str) -> str:
-    return COMMENT.sub("", line).strip()
+    return COMMENT.sub("", visible(line)).strip()
 
 
 def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:
@@ -199,7 +199,8 @@ def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:
         raise ConceptError(f"{where} names no concept before '{ARROW}'")
     for part in (name, *rest):
         _check_arrows(part, where)
-        problem = wrong(part)
+    for part in (line, name, *rest):
+        problem = wrong(part) or beside(part)
         if problem:
             raise ConceptError(f"{where} {problem}")
     if rest and folded(name) == folded(rest[0]):
@@ -218,10 +219,15 @@ def _check_target(concept: Concept, where: str) -> None:
 def _check_arrows(text: str, where: str) -> None:
     found = arrow_in(text)
     if found:
-        before, sign, after = (shown(part.strip()) for part in found)
+        before, sign, after = (shown(" ".join(part.split())) for part in found)
         right = f"'{before} {ARROW} {after}'" if before and after else f"'{ARROW}' with a space on both sides"
         if sign == ARROW:
             raise ConceptError(f"{where} needs a space on both sides of '{ARROW}'; write {right}")
+        if points_back(sign) and before and after:
+            either = f"{right} or '{after} {ARROW} {before}'"
+            raise ConceptError(f"{where} has '{sign}', which points back; write what to erase first, {either}")
+        if sign == "|" and before and after:
+            right += " for what to draw instead, or one name a line"
         raise ConceptError(f"{where} has the unknown separator '{sign}'; write {right}")
 
 

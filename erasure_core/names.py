@@ -18,6 +18,16 @@ Reads = Callable[[str], Hashable]
 
 MOST_SHOWN = 80
 UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd]")
+INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
+)
+JOINS, SELECTS = "\u200c\u200d", "\u180b-\u180f\ufe00-\ufe0f\U000e0000-\U000e0fff"
+IDLE = re.compile(
+    rf"(?<![^\x00-\x7f\s]|[0-9#*])[{JOINS}{SELECTS}]+"
+    rf"|(?<=[0-9#*])(?!\ufe0f\u20e3)[{JOINS}{SELECTS}]+"
+    rf"|[{JOINS}]+(?![^\x00-\x7f\s])"
+)
+"""What joins letters and pictures or selects their form, where there are none beside it that it could."""
 BACKSLASHED = re.compile(r"\\+([()])")
 APOSTROPHES = "'’‘ʼ＇`´′"
 ARTICLES = ("a", "an", "the")
@@ -45,9 +55,16 @@ def unreadable(text: str) -> str | None:
     return found and found[0]
 
 
+def visible(text: str) -> str:
+    """A text without byte order marks, spaces of no width and others that nobody sees; composed, where it had any."""
+    if text.isascii() or not (INVISIBLE.search(text) or IDLE.search(text)):
+        return text
+    return unicodedata.normalize("NFC", IDLE.sub("", unicodedata.normalize("NFC", INVISIBLE.sub("", text))))
+
+
 def spelled(text: str) -> str:
-    """A text in one spelling: composed characters, single spaces, ``\\(`` as the bracket that it stands for."""
-    text = unicodedata.normalize("NFC", text)
+    """A text in one spelling: visible and composed characters, single spaces, ``\\(`` as the bracket that it means."""
+    text = visible(unicodedata.normalize("NFC", text))
     return " ".join((BACKSLASHED.sub(r"\1", text) if "\\" in text else text).split())
 
 
@@ -141,7 +158,7 @@ def _spaced(text: str) -> str:
     if text.isascii():
         return re.sub("[^0-9A-Za-z']", " ", text.replace("`", "'"))
     found = " "
-    for one in text:
+    for one in visible(text):
         kind = "'" if one in APOSTROPHES else unicodedata.category(one)
         if kind in ("Mn", "Mc", "Me") and found[-1] in " '":
             kind = " "

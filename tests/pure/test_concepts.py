@@ -58,7 +58,16 @@ def test_bytes_are_read_as_utf8() -> None:
         ("cat > dog", "unknown separator '>'"),
         ("cat>dog", "unknown separator '>'"),
         ("cat = dog", "unknown separator '='; write 'cat -> dog'"),
-        ("cat | dog", r"unknown separator '\|'"),
+        ("cat | dog", r"unknown separator '\|'; write 'cat -> dog' for what to draw instead, or one name a line$"),
+        ("cat - > dog", "unknown separator '- >'; write 'cat -> dog'$"),
+        ("cat -  - > dog", "unknown separator '- - >'; write 'cat -> dog'$"),
+        ("cat = > dog", "unknown separator '= >'; write 'cat -> dog'$"),
+        ("cat <- dog", "'<-', which points back; write what to erase first, 'cat -> dog' or 'dog -> cat'$"),
+        ("cat < - dog", "'< -', which points back; .* 'cat -> dog' or 'dog -> cat'$"),
+        ("cat<-dog", "'<-', which points back; .* 'cat -> dog' or 'dog -> cat'$"),
+        ("cat <= dog", "'<=', which points back"),
+        ("cat ← dog", "'←', which points back"),
+        ("cat <-> dog", "'<->', which points back; .* 'cat -> dog' or 'dog -> cat'$"),
         ("cat >> dog", "unknown separator '>>'"),
         ("cat => a dog -> bird", "unknown separator '=>'"),
         ("cat -> dog => bird", "unknown separator '=>'"),
@@ -66,6 +75,37 @@ def test_bytes_are_read_as_utf8() -> None:
         ("a ((big dog:.5))", "sets a weight, .* write 'a .*big dog'$"),
         ("[dog : -2] -> cat", "sets a weight"),
         ("<lora:dog_v1:0.8>", "loads a file, '<lora:dog_v1:0.8>', and is no name"),
+        ("(cat:1.3", r"sets a weight, '\(cat:1.3', and a name has none; write 'cat'$"),
+        ("((big cat:1.3)", "sets a weight, .* write 'big cat'$"),
+        ("cat:1.3)", r"sets a weight, 'cat:1.3\)', and a name has none; write 'cat'$"),
+        ("[cat:dog:0.5]", r"edits a prompt, '\[cat:dog:0.5\]', and is no name; write 'cat -> dog' for what to draw"),
+        ("[cat::0.5]", r"edits a prompt, '\[cat::0.5\]', and is no name; write one name a line$"),
+        ("a [red:blue:10] cat", "edits a prompt"),
+        ("{cat|dog}", r"chooses, '\{cat\|dog\}', and is no name; write one name a line$"),
+        ("a [cat|dog] here", "chooses, "),
+        ("cat AND dog", "joins prompts with 'AND', and a name is one text; write one name a line, or 'cat and dog' if"),
+        ("cat BREAK dog", "joins prompts with 'BREAK'"),
+        ("cat,", "^the concept 'cat,' has ',' beside it, as in a list; write 'cat'$"),
+        ("bird\n ,cat", "^line 2 of concepts, ',cat', has ',' beside it, as in a list; write 'cat'$"),
+        ("cat ;", "has ';' beside it, as in a list; write 'cat'$"),
+        ("cat, dog,", "^the concept 'cat, dog,' has ',' beside it, as in a list; write one name a line$"),
+        ("cat -> dog,", "has ',' beside it, as in a list; write 'cat -> dog'$"),
+        ("cat, -> dog", "has ',' beside it, as in a list; write 'cat'$"),
+        ("cat  - -> dog", "has '-' beside it, as in a list; write 'cat'$"),
+        ("- cat", "begins with '-', as in a list; write 'cat'$"),
+        ("* cat -> dog", r"begins with '\*', as in a list; write 'cat -> dog'$"),
+        ("• cat", "begins with '•', as in a list"),
+        ("•cat", "begins with '•', as in a list; write 'cat'$"),
+        ("2) cat", r"begins with '2\)', as in a list; write 'cat'$"),
+        ('"cat"', "has quotes around it, which text encoders read too; write 'cat'$"),
+        ("'cat'", "has quotes around it, .* write 'cat'$"),
+        ("‘cat’", "has quotes around it, .* write 'cat'$"),
+        ("„cat“", "has quotes around it, .* write 'cat'$"),
+        ("`cat`", "has quotes around it, .* write 'cat'$"),
+        ('"cat" -> "dog"', "has quotes around it, .* write 'cat'$"),
+        ('"cat -> dog"', "has quotes around it, .* write 'cat -> dog'$"),
+        ('- "cat",', "as in a list; write 'cat'$"),
+        ('"klimt', "begins with '\"', which nothing closes; write 'klimt'$"),
         (b"cat\xff\xfe", "concepts is not UTF-8 text"),
         ("caf\ufffd", "the concept|line 1 of concepts, 'caf\ufffd', has '\ufffd', which is not text"),
         ("c\x00at", r"line 1 of concepts, 'c\\x00at', has '\\x00', which is not text; take it out"),
@@ -85,10 +125,11 @@ def test_errors_name_the_file() -> None:
         parse_concepts("# none", "list.txt")
 
 
-def test_a_long_line_is_quoted_in_short() -> None:
+@pytest.mark.parametrize("text", ["{} => y", "- {}", '"{}"', "{},", "{} AND y", "(y{}:1.3)", "[{}:y:1]", "[{}|y]"])
+def test_a_long_line_is_quoted_in_short(text: str) -> None:
     with pytest.raises(ConceptError) as caught:
-        parse_concepts("x" * 100_000 + " => y")
-    assert len(str(caught.value)) < 300
+        parse_concepts(text.format("x" * 100_000))
+    assert len(str(caught.value)) < 400
 
 
 def test_ten_thousand_lines() -> None:
@@ -129,6 +170,10 @@ def test_names_that_are_no_arrows(name: str) -> None:
         ("(dog)", "has brackets, which are text in a name"),
         ("link (zelda)", "has brackets"),
         ("[dog]", "has brackets"),
+        ("(dog", "has brackets"),
+        ("dog))", "has brackets"),
+        ("1. cat", r"begins with '1\.', as in a list, and is read so; write 'cat' if it is one"),
+        ("cat:1.3", "ends in ':1.3', which is text in a name; write 'cat' if it is a weight"),
         ("cat\na, b\nc\nd, e", r"line 2 of concepts, 'a, b' looks like a list .* \(so do 1 more\)"),
     ],
 )
@@ -139,8 +184,13 @@ def test_names_that_may_be_meant_otherwise_are_told_of(text: str, warning: str, 
 
 
 @pytest.mark.parametrize(
-    "text", ["cat", "tag #1", r"link \(zelda\)", "mr. robot", "cat's", ">_<", "dog,", "a\t->\tb", "f(x"]
-)
+    "text",
+    [
+        "cat", "tag #1", r"link \(zelda\)", "mr. robot", "cat's", ">_<", "a\t->\tb", "f(x", "TOM AND JERRY", "and",
+        "3:10 to yuma", "-", ":)", ";)", "rock 'n' roll", "'n sync", "ladies'", '12" record', 'a "b"', "16:9", "BREAK",
+        "7.1 surround", "''", '"', "star wars: episode 4", "prison BREAK", "c++", "<3", "a - b",
+    ],
+)  # fmt: skip
 def test_plain_names_are_not_told_of(text: str, caplog) -> None:
     assert parse_concepts(text) and not caplog.messages
 
@@ -160,6 +210,35 @@ def test_a_name_is_spelled_in_one_way() -> None:
         as_concepts(["van  gogh", "van gogh"])
     with pytest.raises(ConceptError, match="maps a concept to itself"):
         Concept("Van  Gogh", "van gogh ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat\u200b", "\ufeffcat", "c\u00adat", "cat\u200d", "\u200ccat", "cat\ufe0f", "\u2060cat \u200e", "cat\u3164",
+        "cat\u200d\ufe0f", "\u200b \ncat", "1\n#\ufe0f\ncat",
+        "ca\U000e0074t", "dog\n\ufeff# mine\ncat", "dog\n\u200b# mine\ncat", "\u2066cat\u2069",
+    ],
+)  # fmt: skip
+def test_what_is_invisible_is_no_part_of_a_name(text: str) -> None:
+    assert parse_concepts(text)[-1] == Concept(text.split("\n")[-1]) == Concept("cat")
+    assert parse_prompts(text)[-1] == "cat"
+    with pytest.raises(ConceptError, match="a second time"):
+        parse_concepts(f"cat\n{text}")
+    with pytest.raises(ConceptError, match="listed twice"):
+        as_concepts(["cat", text.split("\n")[-1]])
+
+
+def test_an_arrow_beside_what_is_invisible() -> None:
+    wanted = [Concept("cat", "dog")]
+    assert parse_concepts("cat\u200b \u200b-\u200b> dog\ufeff") == as_concepts(["cat ->\u200b dog"]) == wanted
+    with pytest.raises(ConceptError, match="no concept is named"):
+        parse_concepts("\u200b\n\ufeff")
+
+
+@pytest.mark.parametrize("name", ["❤️", "👩‍🎨", "1️⃣", "می‌خواهم", "क्‍ष", "🏴\U000e0067\U000e0062\U000e007f"])
+def test_what_is_invisible_and_changes_what_is_seen_stays(name: str) -> None:
+    assert Concept(name).name == name and parse_concepts(f"{name} -> art") == [Concept(name, "art")]
 
 
 def test_capitals_may_be_listed_both() -> None:

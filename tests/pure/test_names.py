@@ -18,7 +18,8 @@ PUNCTUATION = st.text(st.characters(categories=("P", "S", "Z")), max_size=3)
 CATS = (
     "cat", "Cat", "CATS", "cat's", "cat’s", "cats'", "cat.", "cat,", "cat_", "-cat", "(cat)", "a cat", "the  cat",
     "\tcat", "cat!", '"cat"', "cat™", "ｃａｔ", "ca\u00adt", "cat\u200b", "<cat>", "#cat", "my cat_ears", "red-cat",
-    "cat2", "cat:1", "cat㉈", "Ⅳcat", "cat½",
+    "cat2", "cat:1", "cat㉈", "Ⅳcat", "cat½", "cat\ufe0f",
+    "\ufeffcat", "cat\u3164",
 )  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def test_an_article_makes_no_other_concept(model: FakeModel) -> None:
 def test_punctuation_and_number_make_no_other_concept(model: FakeModel, name: str) -> None:
     for what in ("preserve", "exactly"):
         with pytest.raises(ValueError, match=f"{what} lists '.*', which is to be erased"):
-            gather_statistics(model, name, **{what: ["a cat"]})
+            gather_statistics(model, Concept(name), **{what: ["a cat"]})
         with pytest.raises(ValueError, match=f"{what} lists '.*', which is to be erased"):
             gather_statistics(model, "cat", **{what: name})
     later = extended(gather_statistics(model, "dog", ["", "cat"]), model, [Concept(name)])

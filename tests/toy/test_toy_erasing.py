@@ -16,7 +16,7 @@ from erasure_core import Concept, Erasure, common_concepts, parse_concepts, rece
 from erasure_core.evaluation import Scores, evaluate_erasure
 from erasure_core.methods.rece import PRESETS
 from erasure_core.model import CONTEXT
-from erasure_core.names import spelled, unreadable
+from erasure_core.names import spelled, unreadable, visible
 from erasure_core.sampling import generate
 from erasure_core.toy import load_pipeline
 from erasure_core.toy.tokenizer import clip_tokenizer
@@ -50,7 +50,7 @@ def test_a_concept_goes_and_the_rest_stays(toy, judge, text: str, preset: str) -
     assert was.captions == now.captions
 
 
-@pytest.mark.parametrize("name", ["cat's", "cat_", "a  cat,"])
+@pytest.mark.parametrize("name", ["cat's", "cat_", "a  cat."])
 def test_a_concept_goes_however_its_name_is_written(toy, judge, name: str) -> None:
     """The everyday concepts that are preserved hold no cat in place when "cat's" is erased."""
     with erasing(toy, name).applied_to(toy):
@@ -75,7 +75,8 @@ def test_words_tell_all_that_tokens_tell(before: str, behind: str, name: str) ->
     tokenizer = _tokenizer()
     text = f"{before}{name}{behind}"
     assume(not unreadable(text) and spelled(text))
-    assume(not any(unicodedata.category(one)[0] in "LM" for one in before[-1:] + behind[:1]))  # another word
+    beside = visible(before)[-1:] + visible(behind)[:1]
+    assume(not any(unicodedata.category(one)[0] in "LM" for one in beside))  # another word
     tokens, asked = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in (spelled(text), name))
     assume(any(tokens[start : start + len(asked)] == asked for start in range(len(tokens))))
     assert name not in common_concepts([Concept(text)])
