@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 
+from .names import shown
+
 PREFIXES = {"unet.": "lora_unet_", "text_encoder.": "lora_te_", "text_encoder_2.": "lora_te2_"}
 FIRST_OF_TWO = "lora_te1_"
 LABEL = {"add_embedding.linear_1": "label_emb_0_0", "add_embedding.linear_2": "label_emb_0_2"}
@@ -116,7 +118,7 @@ def _split(name: str) -> tuple[str, str]:
             module, _, kind = name[len(part) :].rpartition(".")
             if module and kind in ("weight", "bias"):
                 return part, module
-    raise ValueError(f"LoRA files have no name for the weight '{name}'")
+    raise ValueError(f"LoRA files have no name for the weight '{shown(name)}'")
 
 
 def _numberless(layers: Iterable[str]) -> set[str]:
