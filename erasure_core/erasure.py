@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from .arguments import checked
 from .closed_form import LowRank
 from .concepts import Concept
 from .model import LazyWeights, TextEntry, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
+from .names import key
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ AT_ONCE = 2**24  # numbers of a product of factors
 MOST_BYTES = 2**30
 """Of changes in float32, counted as if layers were square; more are kept in float16, in which they lose less than the
 model's own weights."""
+MOST_STRENGTH = 100.0  # far more than any model bears
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Erasure:
     @checked
     def scaled(self, strength: float) -> Erasure:
         """The same erasure, ``strength`` times as strong."""
-        if not math.isfinite(strength):
-            raise ValueError(f"strength must be a finite number, got {strength}")
+        if not abs(strength) <= MOST_STRENGTH:
+            raise ValueError(f"strength must be from -{MOST_STRENGTH:g} to {MOST_STRENGTH:g}, got {strength}")
         if strength == 1:
             return self  # of many concepts on SDXL a copy takes 700 MB
         deltas = {name: _scaled(delta, strength) for name, delta in self.deltas.items()}
@@ -122,15 +124,32 @@ class Erasure:
 
         Two erasures computed on the same model are added as they are; to erase the second on top of the first, compute
         it on the model that has the first; their sum keeps no context maps, since the second's is of other weights.
+        Raises ``ValueError`` for erasures of different models, and for a concept that both take from the same weights.
         """
         if not isinstance(other, Erasure):
             return NotImplemented
+        found = counts_twice(self, other)
+        if found:
+            raise ValueError(
+                f"both erasures take '{found}' from the same weights, so it would count twice; leave one of them out, "
+                "or compute the second on the model that has the first"
+            )
         deltas = dict(self.deltas)
         for name, delta in other.deltas.items():
             deltas[name] = _sum(name, deltas[name], delta) if name in deltas else delta
         same = {origin.fingerprint for origin in self.origins} == {origin.fingerprint for origin in other.origins}
         maps = _both_maps(self.maps, other.maps) if same else {}
         return Erasure(deltas, self.origins + other.origins, maps, max(self.error, other.error))
+
+    def __radd__(self, other: object) -> Erasure:
+        """``sum`` begins with 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __mul__(self, strength: float) -> Erasure:
+        """See ``scaled``."""
+        return self.scaled(strength) if isinstance(strength, int | float) else NotImplemented
+
+    __rmul__ = __mul__
 
     @checked
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
@@ -175,9 +194,13 @@ class Erasure:
     @checked
     @contextmanager
     def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
-        """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it."""
+        """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it.
+
+        Raises ``ValueError`` for an erasure of another model, and for a concept that the model has lost already.
+        """
         self._check_shapes(model)
         before = erasures_of(model)
+        check_applied_once(self, before)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
             try:
                 model.erasures = (*before, self.carried())
@@ -189,8 +212,9 @@ class Erasure:
     def over(self, model: TextToImageModel) -> TextToImageModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
 
-        Raises what ``model.with_weights`` raises, among others for weights in float16.
+        Raises what ``applied_to`` and ``model.with_weights`` raise, among others for weights in float16.
         """
+        check_applied_once(self, erasures_of(model))
         changed = {}
         for scope in SCOPES:
             own = model.weights_of(scope)
@@ -250,6 +274,36 @@ class Erasure:
 def erasures_of(model: TextToImageModel) -> tuple[Erasure, ...]:
     """Those that a model is known to carry, one on top of the other, as ``carried`` gives them."""
     return getattr(model, "erasures", ())
+
+
+def counts_twice(one: Erasure, other: Erasure) -> Concept | None:
+    """The first concept of ``one`` that both take from the same weights, each as if there were no other erasure.
+
+    Of erasures that are only ``carried`` the layers are known by their maps; those of one origin are the same.
+    """
+    layers = bool(_layers(one) & _layers(other))
+    for own in one.origins:
+        for theirs in other.origins:
+            names = {key(concept.name) for concept in theirs.concepts}
+            alike = [concept for concept in own.concepts if key(concept.name) in names]
+            if own == theirs or (alike and layers and own.fingerprint == theirs.fingerprint):
+                return alike[0]
+    return None
+
+
+def check_applied_once(erasure: Erasure, known: Iterable[Erasure]) -> None:
+    """Raise ``ValueError`` when a model that carries ``known`` has lost one of the concepts in the same way already."""
+    for other in known:
+        found = counts_twice(erasure, other)
+        if found:
+            raise ValueError(
+                f"the model has an erasure of '{found}' already that was computed on the same weights, so it would "
+                "count twice; leave this one out, or compute it on the model that has the other"
+            )
+
+
+def _layers(erasure: Erasure) -> set[str]:
+    return {*erasure.deltas, *(name for one in erasure.maps.values() for name in one.names)}
 
 
 def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:

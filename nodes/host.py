@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..erasure_core import EncodedPrompts, Erasure, UnsupportedModelError
-from ..erasure_core.erasure import Delta
+from ..erasure_core.erasure import Delta, counts_twice
 from ..erasure_core.kohya import stem
 from ..erasure_core.model import CONTEXT, POOLED, Callback, LazyWeights, TextEntry, TextRows
 from .host_carried import erasures_of, patch
@@ -160,11 +160,22 @@ def apply_erasure(model, clip, erasure: Erasure, strength_model: float = 1.0, st
     if text and clip is None:
         raise ValueError("CLIP is missing, and this erasure changes the text encoder")
     carried = erasure.carried()
+    for what, patcher, strength in (("MODEL", model, strength_model), ("CLIP", clip and clip.patcher, strength_clip)):
+        if patcher and strength:
+            _tell_of_doubles(what, patcher, erasure)
     new_model = _with_patches(model, model, weight_keys(model), unet, strength_model, carried, "MODEL")
     if not text:
         return new_model, clip and clip.clone()
     keys = _text_keys(clip, text)
     return new_model, _with_patches(clip, clip.patcher, keys, text, strength_clip, carried, "CLIP")
+
+
+def _tell_of_doubles(what: str, patcher, erasure: Erasure) -> None:
+    for other in erasures_of(patcher):
+        found = counts_twice(erasure, other)
+        if found:
+            log.warning("%s has an erasure of '%s' already that was computed on the same weights: both count.", what,
+                        found)  # fmt: skip
 
 
 def progress() -> Callback:

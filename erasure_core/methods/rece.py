@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_fields, checked
-from ..closed_form import LowRank, SeenWeights, free_directions, plus_gram
+from ..closed_form import LowRank, SeenWeights, SingularSystemError, free_directions, plus_gram
 from ..concepts import Concept, as_concepts, as_prompts
 from ..erasure import ContextMap, Erasure, Origin, deltas_of
 from ..gathering import check_preserve, gather_statistics, probes, updated
@@ -24,6 +24,8 @@ from ..vocabulary import common_concepts
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
+UPWARD, DOWNWARD = ("loops", "erase_scale", "preserve_scale", "amplification"), ("ridge", "regularization")
+"""The settings that let an edit go further, or be less determined, the higher or the lower they are."""
 
 
 def check_settings(settings: RecePreset | UcePreset) -> None:
@@ -201,7 +203,7 @@ def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset
         _check_width(name, gram, known)
         report(1, total, "erasing")
         change = solve(known, gram.to(known.kept.device), settings, loop_done)
-        _check_moved(known.edited.summed().concepts, change)
+        _check_moved(known.edited.summed().concepts, change, settings)
         report(total - 1, total, "forming the changes")
         formed, lost = deltas_of(change, entry)
         deltas, error = deltas | formed, max(error, lost)
@@ -228,17 +230,22 @@ def solve(
         "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
     }  # fmt: skip
     free = _free(known.exempt, settings.exactness)
-    change = step = known.edited.step(known.kept, free, **scales)
-    seen = SeenWeights.of(gram)
-    for loop in range(settings.loops):
-        loop_done(loop)
-        seen = seen.after(step)
-        step = known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
-        change = change.followed_by(step)
+    try:
+        change = step = known.edited.step(known.kept, free, **scales)
+        seen = SeenWeights.of(gram)
+        for loop in range(settings.loops):
+            loop_done(loop)
+            seen = seen.after(step)
+            step = known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
+            change = change.followed_by(step)
+    except SingularSystemError as error:
+        raise SingularSystemError(
+            f"the closed-form system is singular, so the edit is not determined; {gentler(settings)}"
+        ) from error
     change = change.recompressed(1e-9)
     found = LowRank((settings.amplification * change.up).float().cpu(), change.down.float().cpu())
     if not (torch.isfinite(found.up).all() and torch.isfinite(found.down).all()):
-        raise UnsupportedModelError("the edit is not finite; raise ridge or regularization")
+        raise UnsupportedModelError(f"the edit is not finite; {gentler(settings)}")
     return found
 
 
@@ -255,7 +262,17 @@ def _free(exempt: Tensor, exactness: float) -> Tensor | None:
     return free
 
 
-def _check_moved(rows: Tensor, change: LowRank) -> None:
+def gentler(settings: RecePreset) -> str:
+    """What to do about an edit that goes too far: the settings that are beyond those of all presets, or the ridge."""
+    presets = PRESETS.values()
+    high = [name for name in UPWARD if getattr(settings, name) > max(getattr(one, name) for one in presets)]
+    low = [name for name in DOWNWARD if getattr(settings, name) < min(getattr(one, name) for one in presets)]
+    found = [f"lower {name} from {getattr(settings, name):g}" for name in high]
+    found += [f"raise {name} from {getattr(settings, name):g}" for name in low]
+    return ", ".join(found) or f"raise ridge above {settings.ridge:g}, or lower amplification"
+
+
+def _check_moved(rows: Tensor, change: LowRank, settings: RecePreset) -> None:
     """Raise ``ValueError`` for an edit that erases nothing, or ruins the model.
 
     ``rows`` is the ``row_gram`` of the concepts.
@@ -273,7 +290,7 @@ def _check_moved(rows: Tensor, change: LowRank) -> None:
     if not share <= MOST_MOVED:
         raise ValueError(
             f"with these settings what is read for the concepts changes {share:.1g} times, which would ruin the model; "
-            "lower amplification, or raise ridge"
+            f"{gentler(settings)}"
         )
 
 

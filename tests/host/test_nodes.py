@@ -141,13 +141,20 @@ def test_nothing_is_overwritten(server: ComfyServer, prompt: dict[str, Any]) -> 
 
 
 def test_strength_zero_changes_nothing_and_combining_adds(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    prompt["49"] = deepcopy(prompt[RECE])
+    prompt["49"]["inputs"]["concepts"] = "lion"
     prompt["50"] = {
         "class_type": "ErasureCombine",
-        "inputs": {"a": [RECE, 2], "b": [RECE, 2], "strength_a": 0.75, "strength_b": 0.25},
+        "inputs": {"a": [RECE, 2], "b": ["49", 2], "strength_a": 0.75, "strength_b": 0.25},
     }
-    strengths = {"erasure": ["50", 0], "model": ["2", 0], "clip": ["2", 1], "strength_clip": 1.0}
-    prompt["51"] = {"class_type": "ErasureApply", "inputs": strengths | {"strength_model": 0.0}}
+    given = {"clip": ["2", 1], "strength_clip": 1.0}
+    for node, erasure, model, strength in (
+        ("51", ["50", 0], "2", 0.0), ("52", [RECE, 2], "2", 0.75), ("53", ["49", 2], "52", 0.25)
+    ):  # fmt: skip
+        own = {"erasure": erasure, "model": [model, 0], "strength_model": strength}
+        prompt[node] = {"class_type": "ErasureApply", "inputs": given | own}
     server.free()
+    with_sampler(prompt, ["53", 0])
     entry = server.queue(prompt)
     before, direct = (pixels(server, entry, node) for node in (BEFORE, AFTER))
     with_sampler(prompt, ["51", 0])

@@ -9,7 +9,7 @@ import graphs
 import pytest
 from comfy_server import ComfyServer, PromptError
 
-TOY, RECE, EMPTY, PICTURES, ANCHORS, WRITTEN = "2", "6", "5", "8", "9", "90"
+TOY, RECE, OTHER, EMPTY, PICTURES, ANCHORS, WRITTEN = "2", "6", "7", "5", "8", "9", "90"
 HALF, NUL, BELL = "cat \ud83d", "cat\x00", "cat\x07"
 NO_NUMBERS = [None, "many", {"a": 1}, {"__value__": [1]}, float("nan")]
 NO_SOCKETS = ["cat", 5, {"a": 1}, {"__value__": [1]}]
@@ -34,7 +34,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "scope": "cross-attention",
     },
     "ErasureApply": {**MODEL, "erasure": [RECE, 2], "strength_model": 1.0, "strength_clip": 1.0},
-    "ErasureCombine": {"a": [RECE, 2], "b": [RECE, 2], "strength_a": 1.0, "strength_b": 1.0},
+    "ErasureCombine": {"a": [RECE, 2], "b": [OTHER, 2], "strength_a": 1.0, "strength_b": 1.0},
     "ErasureSave": {"erasure": [RECE, 2], "filename_prefix": "wrong"},
     "ErasureLoad": {"file": ABSENT[0]},
     "ErasurePurify": {
@@ -70,7 +70,8 @@ def prompt() -> dict[str, Any]:
     found[RECE]["inputs"] |= {"preset": "custom", "loops": 0, "preserve_common": False, "ridge": 1.0}
     found[PICTURES] = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
     found[ANCHORS] = {"class_type": "EmptySD3LatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 2}}
-    return {node: found[node] for node in (TOY, RECE, EMPTY, PICTURES, ANCHORS)}
+    found[OTHER] = {**found[RECE], "inputs": {**found[RECE]["inputs"], "concepts": "lion"}}
+    return {node: found[node] for node in (TOY, RECE, OTHER, EMPTY, PICTURES, ANCHORS)}
 
 
 def with_node(prompt: dict[str, Any], name: str, inputs: dict[str, Any]) -> dict[str, Any]:

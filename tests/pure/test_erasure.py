@@ -64,10 +64,68 @@ def test_an_erasure_in_full_strength_is_not_copied(erasure: Erasure) -> None:
     assert erasure.scaled(1.0) is erasure
 
 
-@pytest.mark.parametrize("strength", [float("nan"), float("inf")])
-def test_a_strength_that_is_not_finite(erasure: Erasure, strength: float) -> None:
-    with pytest.raises(ValueError, match=f"strength must be a finite number, got {strength}"):
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e30, -100.5])
+def test_a_strength_that_ruins_every_model(erasure: Erasure, strength: float) -> None:
+    with pytest.raises(ValueError, match=r"^strength must be from -100 to 100, got "):
         erasure.scaled(strength)
+
+
+def test_erasures_multiply_and_sum(erasure: Erasure) -> None:
+    other = uce(FakeModel(), "red fish")
+    same(dense(0.5 * erasure), dense(erasure.scaled(0.5)))
+    same(dense(erasure * 2), dense(erasure.scaled(2)))
+    same(dense(sum([erasure, other])), dense(erasure + other))
+    assert sum([erasure]) is erasure
+    for senseless in (lambda: erasure + 1, lambda: 1 + erasure, lambda: erasure * erasure, lambda: "2" * erasure):
+        with pytest.raises(TypeError):
+            senseless()
+
+
+def copies(erasure: Erasure, tmp_path) -> list[Erasure]:
+    """What takes the same concept from the same weights as ``erasure``, which is RECE's of 'cat -> dog'."""
+    return [
+        erasure,
+        erasure.scaled(0.5),
+        erasure.compressed(max_rank=1),
+        Erasure.load(erasure.save(tmp_path / "a.safetensors")),
+        uce(FakeModel(), "Cats"),
+        rece(FakeModel(), ["bird", "cat -> fox"]),
+        erasure + uce(FakeModel(), "red fish"),
+    ]
+
+
+def test_what_would_count_twice_is_no_sum(erasure: Erasure, tmp_path) -> None:
+    for other in copies(erasure, tmp_path):
+        for one, two in ((erasure, other), (other, erasure)):
+            with pytest.raises(ValueError, match="^both erasures take '(cat -> dog|Cats|cat -> fox)' from the same we"):
+                one + two
+
+
+def test_what_would_count_twice_is_not_applied(erasure: Erasure, tmp_path) -> None:
+    model = FakeModel()
+    before = digest(model.weights)
+    for other in copies(erasure, tmp_path):
+        with erasure.applied_to(model):
+            inside = digest(model.weights)
+            with pytest.raises(ValueError, match="^the model has an erasure of '.*' already that was computed on "):
+                other.over(model)
+            with pytest.raises(ValueError, match="^the model has an erasure of '.*' already"), other.applied_to(model):
+                pass
+            assert digest(model.weights) == inside
+        with pytest.raises(ValueError, match="^the model has an erasure of"), other.applied_to(erasure.over(model)):
+            pass
+    assert digest(model.weights) == before
+    with erasure.applied_to(model), uce(FakeModel(), "red fish").applied_to(model):
+        pass
+
+
+def test_two_ways_to_erase_a_concept_from_different_weights_add_up(erasure: Erasure) -> None:
+    """As RECE's of the UNet and few-shot's of the text encoder; or the second of what the first has left."""
+    made = replace(erasure.origins[0], method="few_shot")
+    text = Erasure({"text_encoder.layer.weight": mixed().deltas["text_encoder.layer.weight"]}, (made,))
+    assert (erasure + text).concepts == (Concept("cat", "dog"),) * 2
+    left = replace(erasure, origins=(replace(made, method="rece", fingerprint="of what is left"),))
+    assert (erasure + left).concepts == (Concept("cat", "dog"),) * 2
 
 
 def test_adding(erasure: Erasure) -> None:
@@ -88,7 +146,7 @@ def test_adding_where_only_one_changes_a_weight(erasure: Erasure) -> None:
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_sum_is_as_inexact_as_the_less_exact_of_both(erasure: Erasure, swapped: bool) -> None:
-    pair = replace(erasure, error=0.25), replace(erasure, error=0.5)
+    pair = replace(erasure, error=0.25), replace(uce(FakeModel(), "red fish"), error=0.5)
     one, other = pair[::-1] if swapped else pair
     assert (one + other).error == 0.5
 
@@ -101,9 +159,9 @@ def test_what_was_computed_on_different_weights_adds_up_without_maps(erasure: Er
         assert not both.maps
         with pytest.raises(ValueError, match="made by .*, .* keeps no context map"):
             both.rebased_on(FakeModel())
-    twice = erasure + erasure
-    assert twice.maps and not (twice + elsewhere).maps
-    both = replace(erasure, origins=erasure.origins + elsewhere.origins)
+    sum_of_two = erasure + uce(FakeModel(), "bird")
+    assert sum_of_two.maps and not (sum_of_two + elsewhere).maps
+    both = replace(uce(FakeModel(), "bird"), origins=uce(FakeModel(), "bird").origins + elsewhere.origins)
     assert not (erasure + both).maps and not (both + erasure).maps
     model = FakeModel()
     with erasure.applied_to(model):
@@ -111,10 +169,10 @@ def test_what_was_computed_on_different_weights_adds_up_without_maps(erasure: Er
 
 
 def test_maps_of_different_layers_do_not_add_up(erasure: Erasure) -> None:
-    (entry,) = erasure.maps
-    fewer = replace(erasure, maps={entry: replace(erasure.maps[entry], names=erasure.maps[entry].names[1:])})
-    other = replace(erasure, maps={"other": erasure.maps[entry]})
-    shifted = replace(erasure, maps={entry: replace(erasure.maps[entry], columns=(0, 24))})
+    (entry,), bird = erasure.maps, uce(FakeModel(), "bird")
+    fewer = replace(bird, maps={entry: replace(bird.maps[entry], names=bird.maps[entry].names[1:])})
+    other = replace(bird, maps={"other": bird.maps[entry]})
+    shifted = replace(bird, maps={entry: replace(bird.maps[entry], columns=(0, 24))})
     for one in (fewer, other, shifted):
         assert not (erasure + one).maps and not (one + erasure).maps
 
@@ -130,7 +188,7 @@ def test_a_map_of_some_columns_is_zero_in_the_others() -> None:
 
 def test_adding_low_rank_to_dense() -> None:
     one = Erasure({FIRST: LowRank(torch.ones(3, 1), torch.ones(1, 2))}, (ORIGIN,))
-    other = Erasure({FIRST: Dense(torch.ones(3, 2))}, (ORIGIN,))
+    other = Erasure({FIRST: Dense(torch.ones(3, 2))}, (replace(ORIGIN, concepts=(Concept("dog"),)),))
     assert torch.equal((one + other).deltas[FIRST].dense(), torch.full((3, 2), 2.0))
 
 
@@ -270,7 +328,8 @@ def test_large_changes_are_kept_in_half_precision(erasure: Erasure, halved: Eras
 
 
 def test_half_precision_goes_through_what_is_made_of_it(erasure: Erasure, halved: Erasure, tmp_path) -> None:
-    same(dense(halved + halved), dense(erasure.scaled(2)), 5e-3)
+    bird = uce(FakeModel(), "bird")
+    same(dense(halved + bird), dense(erasure + bird), 5e-3)
     same(dense(halved.compressed(tolerance=1e-6)), dense(erasure), 5e-3)
     back = Erasure.load(halved.save(tmp_path / "half.safetensors"))
     same(dense(back), dense(halved), 0)

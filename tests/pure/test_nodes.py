@@ -108,11 +108,11 @@ def a_clip(pack: Pack, **settings):
     return pack.comfy("sd").CLIP(stage, **settings)
 
 
-def erasure_of(pack: Pack, **deltas):
+def erasure_of(pack: Pack, concept: str = "cat", **deltas):
     """Of changes of the model's keys, its values or the text encoder, by ``key``, ``value`` and ``text``."""
     names = {"key": KEY, "value": VALUE, "text": f"{FC1}.weight", "bias": f"{FC1}.bias"}
     core = pack.core("erasure")
-    origin = core.Origin("test", (pack.core("concepts").Concept("cat"),), {}, "0" * 16)
+    origin = core.Origin("test", (pack.core("concepts").Concept(concept),), {}, "0" * 16)
     return core.Erasure({names.get(name, name): delta for name, delta in deltas.items()}, (origin,))
 
 
@@ -454,9 +454,25 @@ def test_sockets(pack: Pack) -> None:
     assert (sockets.Erasure.name, sockets.Statistics.name) == ("ERASURE", "ERASURE_STATISTICS")
 
 
+def test_an_erasure_that_counts_twice_is_told(pack: Pack, caplog) -> None:
+    """Not refused: a chain may add up strengths."""
+    host, model, clip = pack.nodes("host"), a_model(pack), a_clip(pack)
+    erasure = erasure_of(pack, key=dense(pack, 6, 4), text=dense(pack, 4, 4))
+    once = host.apply_erasure(model, clip, erasure, 0.5, 0.0)
+    host.apply_erasure(*once, erasure, 0.0, 0.5)
+    host.apply_erasure(*once, erasure_of(pack, "dog", key=dense(pack, 6, 4)))
+    assert not caplog.messages
+    host.apply_erasure(*once, erasure, 0.5, 0.0)
+    assert "MODEL has an erasure of 'cat' already that was computed on the same weights: both count." in caplog.text
+    host.apply_erasure(a_model(pack), host.apply_erasure(*once, erasure, 0.0, 0.5)[1], erasure)
+    assert "CLIP has an erasure of 'cat' already" in caplog.text
+
+
 def test_the_nodes_of_erasures(pack: Pack) -> None:
     nodes, model = pack.nodes("erasures"), a_model(pack)
-    one, other = erasure_of(pack, key=low_rank(pack, 6, 4)), erasure_of(pack, key=dense(pack, 6, 4))
+    one, other = erasure_of(pack, key=low_rank(pack, 6, 4)), erasure_of(pack, "dog", key=dense(pack, 6, 4))
+    with pytest.raises(ValueError, match="both erasures take 'cat' from the same weights"):
+        nodes.ErasureCombine.execute(one, one, 1.0, 1.0)
     (both,) = nodes.ErasureCombine.execute(one, other, 2.0, -0.5).result
     torch.testing.assert_close(both.deltas[KEY].dense(), 2 * one.deltas[KEY].dense() - other.deltas[KEY].dense() / 2)
     saved = nodes.ErasureSave.execute(both, "erasure/cat")

@@ -146,8 +146,24 @@ def test_settings_that_cannot_be_used(model: FakeModel, settings: dict, message:
         rece(model, "cat", **settings)
 
 
-def test_a_singular_system_names_the_remedy(model: FakeModel) -> None:
-    with pytest.raises(SingularSystemError, match="raise ridge"):
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"ridge": 1e-300}, "raise ridge from 1e-300"),
+        ({"erase_scale": 1e30}, r"lower erase_scale from 1e\+30"),
+        ({"preserve_scale": 1e300, "loops": 2}, r"lower preserve_scale from 1e\+300"),
+        ({"loops": 1000}, "lower loops from 1000"),
+        ({"amplification": 1e6}, r"lower amplification from 1e\+06"),
+        ({"amplification": 1e6, "regularization": 1e-6}, r"lower amplification from 1e\+06, raise regularization"),
+    ],
+)
+def test_an_edit_that_goes_too_far_names_what_was_set(model: FakeModel, settings: dict, remedy: str) -> None:
+    with pytest.raises(ValueError, match=f"; {remedy}"):
+        rece(model, "cat -> dog", **settings)
+
+
+def test_a_singular_system_is_told_as_such(model: FakeModel) -> None:
+    with pytest.raises(SingularSystemError, match="singular, so the edit is not determined; raise ridge from 1e-300$"):
         rece(model, "cat", ridge=1e-300)
 
 

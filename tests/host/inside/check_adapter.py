@@ -55,8 +55,8 @@ def merged(model, clip):
     return dict(host.ComfyModel(model, clip).text_entries()[CONTEXT].weights)
 
 
-def made(deltas):
-    return Erasure(deltas, (Origin("test", (Concept("cat"),), {}, "0" * 16),))
+def made(deltas, concept="cat"):
+    return Erasure(deltas, (Origin("test", (Concept(concept),), {}, "0" * 16),))
 
 
 def altered(change):
@@ -138,7 +138,7 @@ def test_common_concepts_are_preserved_on_request(toy):
 
 
 def test_combine(toy):
-    one, other = made({KEY: Dense(torch.ones(96, 192))}), made({KEY: Dense(torch.ones(96, 192))})
+    one, other = made({KEY: Dense(torch.ones(96, 192))}), made({KEY: Dense(torch.ones(96, 192))}, "dog")
     (both,) = ErasureCombine.execute(one, other, 1.0, 2.0).result
     assert torch.equal(both.deltas[KEY].dense(), torch.full((96, 192), 3.0))
 
