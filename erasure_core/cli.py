@@ -30,7 +30,7 @@ from .statistics import Statistics
 from .statistics_files import load_statistics, save_statistics
 from .table import percent, table
 from .training import TrainingError
-from .vocabulary import known_concepts
+from .vocabulary import known_concepts, not_among
 
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
@@ -250,7 +250,11 @@ def _prompts(args: argparse.Namespace) -> list[str]:
 def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
     """The concept to look for: the one that was asked for, or the only one of the erasure."""
     if args.concept:
-        return name_of(args.concept, "--concept")
+        asked = name_of(args.concept, "--concept")
+        problem = not_among(asked, erasure.concepts)
+        if problem:
+            raise ValueError(f"--concept: {problem}, and list what else asks for it in a file of --prompts")
+        return asked
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
         raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {shortened(names)}")
@@ -311,11 +315,12 @@ def _model_report(args: argparse.Namespace) -> str:
 
 
 def _erasure_report(args: argparse.Namespace) -> str:
-    from .evaluation import evaluate_erasure, subject_of
+    from .evaluation import check_erased, evaluate_erasure, subject_of
     from .toy import Judge
 
     erasure = Erasure.load(args.erasure)
     subject = subject_of(args.concept)
+    check_erased(args.concept, erasure.concepts)
     model, judge = _model(args.model), Judge.load()
     erased = max(1, args.images // 4)
     rows = []
@@ -323,7 +328,7 @@ def _erasure_report(args: argparse.Namespace) -> str:
         with Progress(state) as bar:
             scores, _ = evaluate_erasure(
                 model, judge, subject.name, change, erased=erased, others=max(1, args.images - erased),
-                seed=args.seed, callback=bar,
+                apart=erasure.concepts, seed=args.seed, callback=bar,
             )  # fmt: skip
         shares = (scores.ua, scores.ira, scores.cra, scores.colour)
         rows.append([f"{subject.name}, {state}", *map(percent, shares), f"{scores.erased} + {scores.others}"])

@@ -20,12 +20,12 @@ from .arguments import Seed, checked
 from .concepts import Concept
 from .erasure import Erasure
 from .model import Callback, TextToImageModel
-from .names import key
+from .names import key, shown
 from .sampling import generate
 from .toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
 from .toy.judge import Judge, Verdict
 from .toy.renders import load_renders, psnr
-from .vocabulary import without_style
+from .vocabulary import not_among, without_style
 
 NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
 BACKGROUND = 0.15  # how far a channel may be from the background's colour and still count as it
@@ -74,7 +74,20 @@ class Accuracy:
 
 def subject_of(concept: Concept | str) -> Subject:
     """The kind and name of a concept. Raises ``ValueError`` for one that the embedded model does not draw."""
-    asked = str(concept.name if isinstance(concept, Concept) else concept).strip()
+    found = _known(concept)
+    if found:
+        return found
+    asked = shown(_name(concept))
+    known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
+    raise ValueError(f"the embedded model does not draw '{asked}', so its erasure cannot be judged. It draws {known}")
+
+
+def _name(concept: Concept | str) -> str:
+    return str(concept.name if isinstance(concept, Concept) else concept).strip()
+
+
+def _known(concept: Concept | str) -> Subject | None:
+    asked = _name(concept)
     words = key(without_style(asked))
     words = words[:-1] if len(words) > 1 and words[-1] in ("style", "background") else words
     synonyms = {key(other): known for known, other in SYNONYMS.items()}
@@ -82,18 +95,31 @@ def subject_of(concept: Concept | str) -> Subject:
         for name in names:
             if name == synonyms.get(words) or key(name) == words:
                 return Subject(kind, name)
-    known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
-    raise ValueError(f"the embedded model does not draw '{asked}', so its erasure cannot be judged. It draws {known}")
+    return None
 
 
-def captions_for(subject: Subject, erased: int, others: int, seed: int) -> list[Caption]:
-    """``erased`` captions that name the subject, then ``others`` that name the others of its kind, evenly."""
-    rest = tuple(name for name in NAMES[subject.kind] if name != subject.name)
+def check_erased(concept: Concept | str, concepts: Sequence[Concept]) -> None:
+    """Raise ``ValueError`` for a concept that is none of those erased, by its name or another that the toy knows."""
+    problem = not_among(_name(concept), concepts)
+    if problem and subject_of(concept) not in map(_known, concepts):
+        raise ValueError(problem)
+
+
+def captions_for(
+    subject: Subject, erased: int, others: int, seed: int, apart: Sequence[Concept] = ()
+) -> list[Caption]:
+    """``erased`` captions that name the subject, then ``others`` that name the others of its kind, evenly.
+
+    What is to be kept ``apart``, since it is erased too, is named by none of them. Raises ``ValueError`` when nothing
+    else is left.
+    """
+    gone = {subject, *map(_known, apart)}
+    rest = {kind: tuple(name for name in names if Subject(kind, name) not in gone) for kind, names in NAMES.items()}
+    for kind, names in rest.items():
+        if not names:
+            raise ValueError(f"every {kind} that the embedded model draws is erased; none is left to compare with")
     draw = random.Random(seed)
-    return [
-        *deal({**NAMES, subject.kind: (subject.name,)}, erased, draw),
-        *deal({**NAMES, subject.kind: rest}, others, draw),
-    ]
+    return [*deal({**rest, subject.kind: (subject.name,)}, erased, draw), *deal(rest, others, draw)]
 
 
 @checked
@@ -148,12 +174,19 @@ def evaluate_erasure(
     *,
     erased: int = 24,
     others: int = 64,
+    apart: Sequence[Concept] = (),
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> tuple[Scores, Gallery]:
-    """Scores for ``concept`` with ``erasure`` applied, or of the model as it is, and the pictures behind them."""
+    """Scores for ``concept`` with ``erasure`` applied, or of the model as it is, and the pictures behind them.
+
+    The other concepts of ``erasure``, and those ``apart``, are named by no caption: their loss is no damage. Raises
+    ``ValueError`` for a concept that the erasure does not hold.
+    """
     subject = subject_of(concept)
-    captions = captions_for(subject, erased, others, seed)
+    held = erasure.concepts if erasure else ()
+    check_erased(concept, held)
+    captions = captions_for(subject, erased, others, seed, (*held, *apart))
     with erasure.applied_to(model) if erasure else nullcontext():
         gallery = draw(model, judge, captions, seed=seed, callback=callback)
     return score(gallery, subject), gallery

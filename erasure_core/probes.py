@@ -15,6 +15,7 @@ from .vocabulary import COMMON, STYLE, sharing_no_word, without_style
 
 ERASED, NEIGHBOUR, FAR = "erased", "neighbour", "far"
 GROUPS = (ERASED, NEIGHBOUR, FAR)
+MOST = 50  # neighbours
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ def probes(
     """All wordings of ``concept``, then ``count`` neighbours and as many far concepts out of ``among``.
 
     Neighbours are of the same kind and nearest to the concept in the text encoder; far are the least like it among the
-    objects. Collateral damage is looked for where it is likely, and where it should not be. Concepts that share a word
-    with this one are left out. ``more`` are further prompts that ask for the concept.
+    objects; of a short list there are fewer, half of it each. Collateral damage is looked for where it is likely, and
+    where it should not be. Concepts that share a word with this one are left out. ``more`` are further prompts that ask
+    for the concept.
     """
-    if count < 1:
-        raise ValueError(f"there must be at least 1 neighbour, got {count}")
+    if not 1 <= count <= MOST:
+        raise ValueError(f"there must be from 1 to {MOST} neighbours, got {count}")
     if not concept.strip():
         raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
     among, more = as_prompts(among, "among"), as_prompts(more, "more")
@@ -50,7 +52,8 @@ def probes(
     others = sharing_no_word([Concept(name)], among)
     own = [other for other in others if other.startswith(STYLE) == (kind == "style")]
     objects = [other for other in others if not other.startswith(STYLE)]
-    near = _ranked(model, concept_text(name, kind), own)[:count]
+    ranked = _ranked(model, concept_text(name, kind), own)
+    near = ranked[: count if kind == "style" else min(count, (len(ranked) + 1) // 2)]
     far = [other for other in reversed(_ranked(model, name, objects)) if other not in near][:count]
     if not near or not far:
         raise ValueError(f"there is no other concept to compare '{name}' with in the list of {len(among)}")

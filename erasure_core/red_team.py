@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from .attacks.noised import by_noised_pictures, control
 from .attacks.prompts import by_list, by_name
 from .attacks.scene import Attempt, Scene
 from .concepts import as_prompts
+from .erasure import erasures_of
 from .model import Callback, TextToImageModel
 from .prompts import wordings
 from .recognise import Recogniser
@@ -25,6 +27,9 @@ from .sampling import check_steps, generate
 from .sheet import Section, contact_sheet
 from .table import table
 from .training import Budget
+from .vocabulary import not_among
+
+log = logging.getLogger(__name__)
 
 SHOWN = 128  # pixels of a picture on the sheet
 FRESH = 7919  # added to the seed for pictures to learn from, which are not those that attacks begin with
@@ -172,6 +177,9 @@ def attack(
         "steps": steps, "seconds": seconds, "seed": seed,
     }  # fmt: skip
     budget = Budget(steps, seconds)
+    problem = not_among(concept, [one for erasure in erasures_of(edited) for one in erasure.concepts])
+    if problem:
+        log.warning("%s, unless it was erased elsewhere.", problem)
     check_steps(original, sampling_steps, "sampling_steps")
     if images is None:
         images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)

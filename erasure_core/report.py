@@ -18,7 +18,7 @@ from .probes import ERASED, FAR, GROUPS, NEIGHBOUR, Probe, probes
 from .recognise import Recogniser
 from .sampling import sample_latents
 from .table import percent, table
-from .vocabulary import COMMON, sharing_no_word
+from .vocabulary import COMMON, not_among, sharing_no_word
 
 RESAMPLES, CERTAIN = 1000, 0.95
 DRAWN_BEFORE = 0.5  # at least this share of pictures has to show the concept before, for the share after to mean much
@@ -178,10 +178,14 @@ def report(
     """Draw ``probes`` with and without ``erasure`` and measure. The model is only read.
 
     ``among`` are the concepts in which ``count`` neighbours and far ones are looked for, others that are erased passed
-    over; ``more`` are further prompts of the concept. Raises ``ValueError`` for settings that cannot be used.
+    over; ``more`` are further prompts of the concept. Raises ``ValueError`` for settings that cannot be used, and for a
+    concept that ``erasure`` does not hold.
     """
     if not seeds:
         raise ValueError("seeds is empty: give at least one")
+    problem = not_among(concept, erasure.concepts)
+    if problem:
+        raise ValueError(f"{problem}, and list what else asks for it as further prompts")
     others = sharing_no_word(erasure.concepts, as_prompts(among, "among"))
     asked = probes(model, concept, kind, among=others, count=count, more=more)
     given = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .concepts import Concept, as_concepts
-from .names import content, singular, spelled, words
+from .concepts import Concept, as_concepts, shortened
+from .names import content, shown, singular, spelled, words
 
 STYLE = "in the style of "
 COMMON: tuple[str, ...] = (
@@ -59,3 +59,14 @@ def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[s
     """
     erased = {word for concept in concepts for word in content(concept.name)}
     return [name for name in among if not erased & set(map(singular, words(name)))]
+
+
+def not_among(concept: str, concepts: Sequence[Concept]) -> str | None:
+    """A sentence where ``concept`` is none of ``concepts``, which were erased; articles, number, "style" do not count.
+
+    ``None`` where it is one of them, and where there are none: then nothing is known.
+    """
+    if not concepts or any(content(concept) == content(one.name) for one in concepts):
+        return None
+    names = shortened([shown(one.name) for one in concepts])
+    return f"'{shown(concept)}' is not what was erased, that is {names}; name one of these"

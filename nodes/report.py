@@ -1,16 +1,20 @@
 """The node that measures what an erasure did."""
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
 from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.probes import probes
+from ..erasure_core.probes import MOST, probes
 from ..erasure_core.report import Drawn, summarise
 from ..erasure_core.report_sheet import report_sheet
-from ..erasure_core.vocabulary import known_concepts, sharing_no_word
+from ..erasure_core.vocabulary import known_concepts, not_among, sharing_no_word
 from . import host, host_recognise, host_sampling, host_toy, host_training
 from .checks import checked
 from .sockets import CATEGORY, MODELS, judge_inputs, named
+
+log = logging.getLogger(__name__)
 
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
 
@@ -45,7 +49,7 @@ class ErasureReport(io.ComfyNode):
                     tooltip="More prompts that ask for the concept, one a line. Brackets are text and set no weights.",
                 ),
                 io.Int.Input(
-                    "neighbours", default=6, min=1, max=50, tooltip="How many near concepts, and how many far ones."
+                    "neighbours", default=6, min=1, max=MOST, tooltip="How many near concepts, and how many far ones."
                 ),
                 io.Int.Input(
                     "seed",
@@ -80,7 +84,11 @@ class ErasureReport(io.ComfyNode):
         name, seen = named(concept), host.ComfyModel(model, clip)
         toy = host_toy.is_toy(model)
         judge = host_recognise.recogniser(toy, clip_vision, clip_judge)
-        erased = [one for erasure in host.erasures_of(erased_model) for one in erasure.concepts]
+        carriers = [erased_model, *([erased_clip.patcher] if erased_clip else [])]
+        erased = [one for each in carriers for erasure in host.erasures_of(each) for one in erasure.concepts]
+        problem = not_among(name, erased)
+        if problem:
+            log.warning("%s, unless it was erased elsewhere.", problem)
         among = sharing_no_word(erased, known_concepts(toy))
         asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
         sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)

@@ -158,6 +158,19 @@ def test_nothing_recovered_and_nothing_known(model: FakeModel) -> None:
     assert "No attack recovered it" in resisted.verdict()
 
 
+def test_an_attack_on_what_was_not_erased_is_told(model: FakeModel, caplog) -> None:
+    """Not refused: a model may have lost it without that being known."""
+    given = dict(attacks=[], images=PICTURES, pictures=1)
+    edited = rece(model, ["dog", "cow"]).over(model)
+    attack(model, edited, "dogs", **given)
+    attack(model, model, "cat", **given)
+    assert not caplog.messages
+    attack(model, edited, "cat", **given)
+    assert caplog.messages == [
+        "'cat' is not what was erased, that is dog, cow; name one of these, unless it was erased elsewhere."
+    ]
+
+
 def test_the_same_seed_gives_the_same_attack(model: FakeModel) -> None:
     def run(seed: int) -> list[Tensor]:
         found = attack(model, model, "cat", attacks=CHOSEN, images=PICTURES, pictures=2, seed=seed)

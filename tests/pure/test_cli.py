@@ -339,6 +339,14 @@ def test_sampling_steps_are_called_so(fake: FakeModel, tmp_path: Path, capsys) -
     assert fails(capsys, *erase, "--sampling-steps", "100") == "error: --sampling-steps must be from 1 to 99, got 100"
 
 
+@pytest.mark.parametrize("command", ["report", "attack", "evaluate"])
+def test_what_was_not_erased_is_no_concept_to_audit(monkeypatch, tmp_path: Path, capsys, command: str) -> None:
+    monkeypatch.setattr(cli, "load_model", lambda name: pytest.fail("a model was read"))
+    path = rece(FakeModel(), ["cat", "pig"]).save(tmp_path / "a.safetensors")
+    told = fails(capsys, command, "--model", "toy", "--erasure", path, "--concept", "dog")
+    assert "'dog' is not what was erased, that is cat, pig; name one of these" in told
+
+
 def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     fake.encode_images = lambda images: torch.cat([images, images[:, :1]], 1)[..., ::8, ::8]
     path = rece(fake, "cat -> dog").save(tmp_path / "a.safetensors")

@@ -9,13 +9,16 @@ from collections import Counter
 import pytest
 import torch
 from PIL import Image
+from pure.fakes import FakeModel
 
-from erasure_core import Concept
+from erasure_core import Concept, evaluation, rece
 from erasure_core.evaluation import (
     Gallery,
     Subject,
     captions_for,
+    check_erased,
     drift_outside,
+    evaluate_erasure,
     pictures_of,
     score,
     subject_of,
@@ -186,3 +189,37 @@ def test_a_bar_waits_for_a_second_and_stays_out_of_files() -> None:
         bar(1, 4, "encoding")
         other(1, 4, "encoding")
     assert patient.getvalue() == file.getvalue() == ""
+
+
+def test_what_is_erased_as_well_is_no_damage() -> None:
+    """Neither the others of its kind nor styles and colours that are erased too are counted on."""
+    subject, apart = Subject("object", "cat"), [Concept("puppies"), Concept("in the style of noto"), Concept("wolf")]
+    captions = captions_for(subject, 24, 96, 1, apart)
+    assert [one.object == "cat" for one in captions] == [True] * 24 + [False] * 96
+    assert {one.object for one in captions[24:]} == set(OBJECTS) - {"cat", "dog"}
+    assert {one.style for one in captions} == set(STYLES) - {"noto"}
+    assert {one.colour for one in captions} == set(COLOURS)
+    assert captions_for(subject, 24, 96, 1, [Concept("cat"), Concept("wolf")]) == captions_for(subject, 24, 96, 1)
+    with pytest.raises(ValueError, match="every style that the embedded model draws is erased; none is left"):
+        captions_for(subject, 1, 1, 1, [Concept(style) for style in STYLES])
+
+
+def test_captions_keep_apart_what_an_erasure_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = FakeModel(), []
+    erasure = rece(model, ["cat", "dog"])
+    monkeypatch.setattr(evaluation, "draw", lambda model, judge, captions, **given: asked.append(captions))
+    monkeypatch.setattr(evaluation, "score", lambda gallery, subject: None)
+    evaluate_erasure(model, None, "cat", erasure, seed=2)
+    evaluate_erasure(model, None, "cat", apart=erasure.concepts, seed=2)
+    assert asked[0] == asked[1] == captions_for(Subject("object", "cat"), 24, 64, 2, [Concept("dog")])
+    with pytest.raises(ValueError, match="'cow' is not what was erased, that is cat, dog; name one of these"):
+        evaluate_erasure(model, None, "cow", erasure)
+
+
+def test_what_is_judged_was_erased() -> None:
+    for name in ("kitten", "Cat", "the cats"):
+        check_erased(name, [Concept("cat"), Concept("noto style")])
+    check_erased("in the style of noto", [Concept("noto")])
+    check_erased("cat", [Concept("kitten")])
+    with pytest.raises(ValueError, match="'dog' is not what was erased, that is cat; name one of these"):
+        check_erased("dog", [Concept("cat")])

@@ -147,6 +147,26 @@ def test_what_is_erased_as_well_is_no_neighbour(model: FakeModel) -> None:
     assert others and others <= {"fish", "tree"}
 
 
+def test_a_short_list_has_near_and_far_ones(model: FakeModel) -> None:
+    found = probes(model, "cat", among=("dog", "cow", "fish", "tree", "bird"), count=50)
+    groups = {group: [one.concept for one in found if one.group == group] for group in GROUPS}
+    assert len(groups["neighbour"]) == 3 and len(groups["far"]) == 2
+    assert not set(groups["neighbour"]) & set(groups["far"])
+
+
+@pytest.mark.parametrize("concept", ["horse", "dog cat", "red"])
+def test_a_report_on_what_was_not_erased(model: FakeModel, concept: str) -> None:
+    told = f"^'{concept}' is not what was erased, that is cat, red fish; name one of these, and list "
+    with pytest.raises(ValueError, match=told):
+        report(model, rece(model, ["cat", "red fish"]), concept, among=WORDS, count=1)
+
+
+@pytest.mark.parametrize("concept", ["Cats", "the cat", "in the style of cat", "fish, red", "cat style"])
+def test_what_was_erased_goes_by_several_names(model: FakeModel, concept: str) -> None:
+    erasure = rece(model, ["cat", "red fish"])
+    assert report(model, erasure, concept, among=WORDS, count=1, seeds=(0,), steps=2).probes
+
+
 def test_verdicts() -> None:
     def verdict(before, after) -> str:
         return summarise("cat", ASKED, flat(*before), flat(*after), Lookup(), {}).verdict()
@@ -174,7 +194,8 @@ def test_the_picture() -> None:
     ("given", "told"),
     [
         ({"seeds": ()}, "seeds is empty"),
-        ({"count": 0}, "at least 1 neighbour"),
+        ({"count": 0}, "from 1 to 50 neighbours, got 0"),
+        ({"count": 1000}, "from 1 to 50 neighbours, got 1000"),
         ({"kind": "person"}, "kind must be one of"),
         ({"among": ("cat", "cats cat")}, "no other concept to compare 'cat' with"),
     ],

@@ -52,11 +52,11 @@ def given(tmp_path_factory):
     with torch.inference_mode():
         model, clip, vae = host_toy.load_toy()
         erased, _, erasure, statistics = ErasureRECE.execute(model, clip, **UCE).result
-        lion = ErasureRECE.execute(model, clip, **UCE | {"concepts": "lion"}).result[2]
+        owl = ErasureRECE.execute(model, clip, **UCE | {"concepts": "owl"}).result[2]
         erasure.save(loras / "cat.safetensors")
         yield {
             "model": model, "clip": clip, "vae": vae, "erased_model": erased, "model_1": erased, "erasure": erasure,
-            "a": erasure, "b": lion, "statistics": statistics, "latent": {"samples": torch.zeros(1, 4, 8, 8)},
+            "a": erasure, "b": owl, "statistics": statistics, "latent": {"samples": torch.zeros(1, 4, 8, 8)},
             "images": torch.rand(2, 64, 64, 3), "anchors": {"samples": torch.randn(2, 16, 8, 8)},
         }  # fmt: skip
     patch.undo()
