@@ -48,7 +48,8 @@ def checked(function: Callable) -> Callable:
     """A function that first holds what it is called with to its annotations, as far as ``KINDS`` knows these.
 
     Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
-    no ``TextToImageModel``.
+    no ``TextToImageModel``. A decorator, but called after the definition (``abo = checked(abo)``) in modules that
+    mutants are made of: mutmut passes over what is decorated.
     """
     taken = signature(function)
 

@@ -104,7 +104,6 @@ class Erasure:
         """The largest rank of a low-rank change, 0 when all are dense."""
         return max((delta.rank for delta in self.deltas.values() if isinstance(delta, LowRank)), default=0)
 
-    @checked
     def scaled(self, strength: float) -> Erasure:
         """The same erasure, ``strength`` times as strong."""
         if not abs(strength) <= MOST_STRENGTH:
@@ -114,6 +113,8 @@ class Erasure:
         deltas = {name: _scaled(delta, strength) for name, delta in self.deltas.items()}
         maps = {entry: replace(one, change=_scaled(one.change, strength)) for entry, one in self.maps.items()}
         return replace(self, deltas=deltas, maps=maps)
+
+    scaled = checked(scaled)
 
     def carried(self, strength: float = 1.0) -> Erasure:
         """What is known of this erasure in a model that has it: what made it and its maps, without the changes."""
@@ -151,7 +152,6 @@ class Erasure:
 
     __rmul__ = __mul__
 
-    @checked
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
         """The best approximation of rank at most ``max_rank``, or with a relative error of at most ``tolerance``.
 
@@ -174,6 +174,8 @@ class Erasure:
         whole = sum(_squares(delta) for delta in self.deltas.values())
         error = (lost / whole) ** 0.5 if whole else 0.0
         return replace(self, deltas=deltas, maps=maps, error=max(self.error, error))
+
+    compressed = checked(compressed)
 
     def _compressed_together(self, one: ContextMap, tolerance: float, max_rank: int | None):
         """All layers of an entry at once: the best shared ``down`` for the changes stacked on one another."""
@@ -208,7 +210,6 @@ class Erasure:
             finally:
                 model.erasures = before
 
-    @checked
     def over(self, model: TextToImageModel) -> TextToImageModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
 
@@ -225,6 +226,8 @@ class Erasure:
         view.erasures = (*erasures_of(model), self.carried())
         return view
 
+    over = checked(over)
+
     def _check_shapes(self, model: TextToImageModel) -> None:
         """Before a product is formed: that of factors from a file may be larger than any memory."""
         for scope in SCOPES:
@@ -234,7 +237,6 @@ class Erasure:
                 if name in own:
                     _check_shape(name, delta, own)
 
-    @checked
     def rebased_on(self, model: TextToImageModel) -> Erasure:
         """The same erasure for another model with the same text encoder.
 
@@ -256,6 +258,8 @@ class Erasure:
         made_on = fingerprint(entry_weights(model))
         origins = tuple(replace(origin, fingerprint=made_on) for origin in self.origins)
         return Erasure(deltas, origins, maps, error)
+
+    rebased_on = checked(rebased_on)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a safetensors file that stock LoRA loaders read; see ``files.save``."""

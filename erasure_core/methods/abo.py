@@ -80,7 +80,6 @@ class States:
     timesteps: Tensor
 
 
-@checked
 def abo(
     model: TextToImageModel,
     concept: Concept | str,
@@ -151,6 +150,9 @@ def abo(
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
     return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), made_with, made_on, losses=losses),))
+
+
+abo = checked(abo)
 
 
 @dataclass(frozen=True)

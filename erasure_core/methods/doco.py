@@ -85,7 +85,6 @@ TOY_PRESETS: Mapping[str, DoCoPreset] = {
 }
 
 
-@checked
 def doco(
     model: TextToImageModel,
     concept: Concept | str,
@@ -171,6 +170,9 @@ def doco(
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "rank": rank, "seed": seed}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))
+
+
+doco = checked(doco)
 
 
 @dataclass(frozen=True)

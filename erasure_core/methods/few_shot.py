@@ -79,7 +79,6 @@ TOY_PRESETS: Mapping[str, FewShotPreset] = {
 }
 
 
-@checked
 def few_shot(
     model: TextToImageModel,
     concept: Concept | str,
@@ -147,6 +146,9 @@ def few_shot(
     made_with = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
     made_with["images"] = 0 if images is None else len(images)
     return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
+
+
+few_shot = checked(few_shot)
 
 
 class Watch:

@@ -90,7 +90,6 @@ there. ``many`` is for tens of concepts and more at once."""
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
 
-@checked
 def rece(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -133,7 +132,9 @@ def rece(
     )[0]
 
 
-@checked
+rece = checked(rece)
+
+
 def rece_with_statistics(
     model: TextToImageModel,
     concepts: Sequence[Concept],
@@ -171,7 +172,9 @@ def rece_with_statistics(
     return erase_statistics(model, found, settings, callback=told.second), found
 
 
-@checked
+rece_with_statistics = checked(rece_with_statistics)
+
+
 def erase_statistics(
     model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
 ) -> Erasure:
@@ -186,6 +189,9 @@ def erase_statistics(
     statistics.check_encoder(probes(model))
     with torch.no_grad():
         return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
+
+
+erase_statistics = checked(erase_statistics)
 
 
 def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:
@@ -316,7 +322,6 @@ class _TwoStages:
         self.callback(self.passed + done, self.passed + total, what)
 
 
-@checked
 def uce(
     model: TextToImageModel,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -338,6 +343,9 @@ def uce(
         ridge=ridge,
         callback=callback,
     )
+
+
+uce = checked(uce)
 
 
 def check_kind(statistics: Statistics, name_only: bool) -> None:
