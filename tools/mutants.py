@@ -13,10 +13,9 @@ import json
 import math
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOUND, PAGE, REASONS = ROOT / "mutants", ROOT / "docs" / "testing.md", ROOT / "tests" / "mutants.json"
 BEGIN, END = "<!-- mutants: written by tools/mutants.py -->", "<!-- end of mutants -->"
 LIVES = 0  # pytest's exit status, which mutmut keeps
+PLAIN = "checked", "torch.no_grad()"  # decorators that may stand on a function twice
 UNTESTED = 33, 5  # mutmut's own, of code that no test calls, and pytest's when no test is left
 
 
@@ -76,20 +76,37 @@ def _changes(path: Path, names: set[str]) -> dict[str, str]:
     return changes
 
 
-def run(processes: int) -> None:
-    """Try all mutants that are not known to die."""
+def run(processes: int, names: Sequence[str] = ()) -> None:
+    """Try all mutants that are not known to die, or those of the given ``names`` (``*`` in them is anything)."""
     for path in FOUND.rglob("*.py.meta"):
         known, when = json.loads(path.read_text(encoding="utf-8")), path.stat()
         for name, code in known["exit_code_by_key"].items():
             known["exit_code_by_key"][name] = None if code == LIVES else code
         path.write_text(json.dumps(known, indent=4), encoding="utf-8")
         os.utime(path, (when.st_atime, when.st_mtime))
-    command = ["import sys; from mutmut.__main__ import cli; sys.argv[0] = 'mutmut'; cli()", "run"]
     os.nice(15)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-c", *command, "--max-children", str(processes)], cwd=ROOT, env=environment, check=True
-    )
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(ROOT)
+    sys.path[0] = str(ROOT)
+    _mutate_decorated()
+    from mutmut.__main__ import cli
+
+    cli(["run", "--max-children", str(processes), *names])
+
+
+def _mutate_decorated() -> None:
+    """Have mutmut mutate functions with the decorators ``PLAIN`` too; it leaves what has any as it is."""
+    import libcst
+    from mutmut.mutation.file_mutation import MutationVisitor
+
+    skips = MutationVisitor._skip_node_and_children
+
+    def skips_still(self: MutationVisitor, node: libcst.CSTNode) -> bool:
+        decorators = node.decorators if isinstance(node, libcst.FunctionDef) else ()
+        plain = all(libcst.Module([]).code_for_node(one.decorator) in PLAIN for one in decorators)
+        return skips(self, node.with_changes(decorators=()) if decorators and plain else node)
+
+    MutationVisitor._skip_node_and_children = skips_still
 
 
 def told(reasons: Mapping[str, list[dict[str, str]]], one: Mutant) -> str | None:
@@ -168,10 +185,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "survivors", "table"], nargs="?", default="run")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--names", nargs="*", default=(), help="of mutants, as mutmut writes them; else all")
     parser.add_argument("--found", type=Path, default=FOUND, help="where mutmut keeps what it knows")
     given = parser.parse_args()
     if given.what == "run":
-        run(given.processes)
+        run(given.processes, given.names)
     elif given.what == "survivors":
         survivors(given.found)
     else:

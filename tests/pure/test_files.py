@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import struct
 from dataclasses import replace
@@ -147,6 +148,18 @@ def test_factors_whose_product_is_not_finite_are_not_saved(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=f"the change of {FIRST} is out of the range of .*; nothing was saved"):
         erasure.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_header_is_utf_8_and_as_long_as_programs_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    tensor_files.write(file, {}, {"told": "caf\u00e9"})
+    length = int.from_bytes(file.getvalue()[:8], "little")
+    assert "caf\u00e9".encode() in file.getvalue() and length % 8 == 0 and len(file.getvalue()) == 8 + length
+    monkeypatch.setattr(tensor_files, "MOST_HEADER", length)
+    tensor_files.write(io.BytesIO(), {}, {"told": "caf\u00e9"})
+    monkeypatch.setattr(tensor_files, "MOST_HEADER", length - 1)
+    with pytest.raises(ValueError, match=f"is {length} bytes, at most {length - 1} can be read"):
+        tensor_files.write(io.BytesIO(), {}, {"told": "caf\u00e9"})
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

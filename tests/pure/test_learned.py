@@ -93,6 +93,14 @@ def test_a_method_goes_by_its_name(run: Callable, label: str) -> None:
         method(FakeModel(), "cat\nbird", **({"images": IMAGES} if label == "few-shot" else {}))
 
 
+def test_abo_preserves_nothing_that_the_text_encoder_reads_as_the_concept() -> None:
+    assert run_abo(FakeModel(), preserve=["catamaran"]).deltas
+    forgetful = FakeModel()
+    forgetful.reads = lambda prompt: tuple(word[:3] for word in prompt.split())
+    with pytest.raises(ValueError, match="preserve lists 'catamaran', which is to be erased"):
+        run_abo(forgetful, preserve=["catamaran"])
+
+
 def test_settings_at_their_limits() -> None:
     """What is just allowed, and what is just not."""
     assert run_few_shot(FakeModel(), batch_size=1).deltas and run_abo(FakeModel(), batch_size=1).deltas

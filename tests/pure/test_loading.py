@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_what_else_a_header_says_is_passed_over(saved: Path) -> None:
         (UP, torch.full((3, 2), torch.nan), "lora_up.weight holds NaN or infinite values"),
         (DOWN, torch.full((2, 2), -torch.inf), "lora_down.weight holds NaN or infinite values"),
         (UP, torch.full((3, 2), 1e300, dtype=torch.float64), "out of the range of torch.float32"),
-        (DOWN, torch.full((2, 2), 1e300, dtype=torch.float64), "out of the range of torch.float32"),
+        (DOWN, torch.full((2, 2), 1e300, dtype=torch.float64), f"change of {FIRST} is out of the range of torch"),
         (UP, torch.ones(3, 2, dtype=torch.int32), "holds numbers of type torch.int32, expected floats of 16, 32 or 64"),
         (UP, torch.ones(3, 2, dtype=torch.bool), "numbers of type torch.bool"),
         (DOWN, torch.ones(2, 2, dtype=torch.complex64), "numbers of type torch.complex64"),
@@ -225,6 +226,13 @@ def test_tensors_that_do_not_fit(saved: Path, key: str, tensor: torch.Tensor | N
     tensors[UP] = tensors[UP] * 10
     put(tensors, (key,), MISSING if tensor is None else tensor)
     refused(Erasure.load, ErasureFileError, rewrite(saved, tensors, header), message)
+
+
+def test_numbers_end_where_floats_end() -> None:
+    most = sys.float_info.max
+    assert parsed(json.dumps({"a": most}), "it").get("a", float) == most
+    with pytest.raises(ValueError, match="expected a number"):
+        parsed(json.dumps({"a": 2 * int(most)}), "it").get("a", float)
 
 
 def test_layers_of_a_map_share_one_factor(tmp_path: Path) -> None:

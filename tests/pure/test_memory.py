@@ -59,10 +59,21 @@ def test_enough_memory_is_said_and_training_goes_on(run: Callable) -> None:
     assert not any("free" in what for what in told_by(run, FakeModel()))
 
 
-def told_by(run: Callable, model: FakeModel) -> list[str]:
+def told_by(run: Callable, model: FakeModel, **settings) -> list[str]:
     told: list[str] = []
-    run(model, callback=lambda done, total, what: told.append(what))
+    run(model, callback=lambda done, total, what: told.append(what), **settings)
     return told
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_few_shot_needs_room_for_one_latent_whatever_the_batch(monkeypatch, batch_size: int) -> None:
+    monkeypatch.setattr(memory, "GB", 1.0)
+    needed = []
+    for kept in (0.0, 1000.0):
+        monkeypatch.setattr(memory, "kept_at", lambda forward, height, width, kept=kept: kept)
+        (told,) = [what for what in told_by(run_few_shot, FakeModel(), batch_size=batch_size) if "needs about" in what]
+        needed.append(float(told.split()[3]))
+    assert needed[1] - needed[0] == 1000
 
 
 def test_rank_and_gradient_checkpointing_need_less(monkeypatch) -> None:

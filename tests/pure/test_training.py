@@ -46,7 +46,7 @@ def test_training_stops_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatc
     clock = iter(range(1000, 1100))
     monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: float(next(clock)))
     assert len(train(lambda step: torch.tensor(1.0), Budget(50, seconds=3.5))) == 4
-    assert "ended after 4 of 50 steps, when 3.5 seconds had passed" in caplog.text
+    assert "training: ended after 4 of 50 steps, when 3.5 seconds had passed" in caplog.text
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 5e4])
