@@ -41,6 +41,8 @@ def check_settings(settings: RecePreset | UcePreset) -> None:
     for name, value in given.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
+LEAST_ADDED = 1e-3
+"""Of a loop's change relative to the one before: more than 0.1 with every regularization that is of use."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ def solve(
         for loop in range(settings.loops):
             loop_done(loop)
             seen = seen.after(step)
-            step = known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
+            before, step = step, known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
+            _check_adds(step, before, settings.regularization)
             change = change.followed_by(step)
     except SingularSystemError as error:
         raise SingularSystemError(
@@ -276,6 +279,15 @@ def gentler(settings: RecePreset) -> str:
     found = [f"lower {name} from {getattr(settings, name):g}" for name in high]
     found += [f"raise {name} from {getattr(settings, name):g}" for name in low]
     return ", ".join(found) or f"raise ridge above {settings.ridge:g}, or lower amplification"
+
+
+def _check_adds(step: LowRank, before: LowRank, regularization: float) -> None:
+    """Raise ``ValueError`` where nothing is left of the derived contexts, so that erasing them changes nothing."""
+    if step.dense().norm() < LEAST_ADDED * before.dense().norm():
+        raise ValueError(
+            f"regularization: {regularization:g} leaves nothing of what the loops derive, so that they change nothing; "
+            "lower regularization, or set loops to 0"
+        )
 
 
 def _check_moved(rows: Tensor, change: LowRank, settings: RecePreset) -> None:

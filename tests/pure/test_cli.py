@@ -313,6 +313,15 @@ def test_options_of_another_method(method: str, options: str, monkeypatch, tmp_p
     assert foreign
 
 
+def test_loops_that_change_nothing(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    erase = ("erase", "--model", "toy", "--concept", "cat", "--no-common", "--out", tmp_path / "a.safetensors")
+    for wrong in ("1e12", "1e30", "1e300"):
+        told = fails(capsys, *erase, "--regularization", wrong)
+        assert told.startswith(f"error: --regularization: {float(wrong):g} leaves nothing of what the loops derive")
+        assert told.endswith("lower --regularization, or set --loops to 0")
+    assert cli.main([*map(str, erase), "--regularization", "1e30", "--loops", "0"]) == 0
+
+
 NUMBERS = {
     "demo": ["seed"],
     "purify": ["steps", "guidance"],
