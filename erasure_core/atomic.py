@@ -36,7 +36,8 @@ def check_target(path: Path, overwrite: bool) -> None:
     folder, told = path.parent, _told(path)
     try:
         if not folder.is_dir():
-            raise NotADirectoryError(f"cannot write into {_told(folder)}: there is no such folder")
+            there = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+            raise NotADirectoryError(f"cannot write into {_told(folder)}: {there}")
         found = path.stat() if path.exists() else path.lstat()
     except FileNotFoundError:
         found = None

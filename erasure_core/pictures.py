@@ -21,6 +21,8 @@ PAPER = "white"  # behind what is transparent
 
 def picture_files(folder: Path) -> list[Path]:
     """Every picture file of ``folder``, by name. Raises ``ValueError`` when there is none."""
+    if folder.is_file():
+        raise ValueError(f"images: {shown(str(folder))} is a file; name the folder that it is in")
     if not folder.is_dir():
         raise ValueError(f"images: there is no folder {shown(str(folder))}")
     paths = pictures_in(folder)

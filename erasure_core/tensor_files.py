@@ -24,6 +24,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
     Raises ``FileNotFoundError``, and ``ValueError`` for what is damaged or no such file.
     """
+    if path.is_dir():
+        raise ValueError(f"is a folder; name a {SUFFIX} file")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {shown(path, 300)}")
     try:

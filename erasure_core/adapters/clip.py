@@ -15,6 +15,8 @@ def load_clip(folder: str | Path) -> ClipRecogniser:
     """Read a CLIP with its processor, as ``save_pretrained`` writes them. Raises ``ValueError`` if there is none."""
     from transformers import CLIPModel, CLIPProcessor
 
+    if Path(folder).is_file():
+        raise ValueError(f"clip: {folder} is a file; name a folder as save_pretrained writes it")
     if not Path(folder).is_dir():
         raise ValueError(f"clip: there is no folder {folder}")
     try:

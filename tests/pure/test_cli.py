@@ -491,3 +491,45 @@ def test_options_reach_the_method(fake, monkeypatch, tmp_path: Path, method: str
     erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--method", method]
     assert cli.main([*erase, *images, *out, option, *value]) == 0
     assert given.items() <= seen.items()
+
+def test_files_and_folders_are_told_apart(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    """Whatever path an option is given, one sentence says what is there."""
+    erasure = rece(fake, "cat").save(tmp_path / "e.safetensors")
+    folder, file, out = tmp_path / "folder.safetensors", tmp_path / "a.png", tmp_path / "o.safetensors"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(file)
+    audited = ("--model", "toy", "--erasure", erasure)
+    erase = ("erase", "--model", "toy", "--out", out)
+    for command in (
+        ("report", "--model", "toy", "--erasure", folder),
+        ("compare", "--model", "toy", "--prompt", "a", "--out", tmp_path / "g.png", "--erasure", folder),
+        ("evaluate", "--concept", "cat", "--erasure", folder),
+        (*erase, "--statistics", folder),
+    ):
+        assert "folder.safetensors is a folder; name a .safetensors file" in fails(capsys, *command)
+    for command in (
+        (*erase, "--concept", "cat", "--method", "few_shot", "--images", file),
+        ("purify", *audited, "--images", file, "--out", tmp_path / "p"),
+        ("attack", *audited, "--images", file),
+    ):
+        assert f"--images: {file} is a file; name the folder that it is in" in fails(capsys, *command)
+    assert f"--clip: {file} is a file; name a folder" in fails(capsys, "report", *audited, "--clip", file)
+    into = fails(capsys, "erase", "--model", "toy", "--concept", "cat", "--out", file / "a.safetensors")
+    assert into == f"error: cannot write into {file}: it is a file, not a folder"
+    (tmp_path / "f.png").mkdir()
+    grid = fails(capsys, "compare", *audited, "--prompt", "a", "--out", tmp_path / "f.png")
+    assert grid == f"error: cannot write {tmp_path / 'f.png'}: it is a folder"
+    other = fails(capsys, *erase[:3], "--concept", "cat", "--out", tmp_path / "x")
+    assert other == "error: --out: an erasure is saved as .safetensors, got 'x'"
+    for option, command in {
+        "--out": ("erase", "--model", "toy", "--concept", "cat", "--out="),
+        "--model": ("erase", "--model=", "--concept", "cat", "--out", out),
+        "--concepts": (*erase, "--concepts="),
+        "--statistics": (*erase, "--statistics="),
+        "--images": (*erase, "--concept", "cat", "--method", "few_shot", "--images="),
+        "--erasure": ("report", "--model", "toy", "--erasure="),
+        "--prompts": ("compare", *audited, "--out", tmp_path / "g.png", "--prompts="),
+        "--clip": ("report", *audited, "--clip="),
+    }.items():
+        assert f"error: {option} must not be empty; see" in fails(capsys, *command)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "e.safetensors", "f.png", "folder.safetensors"]
