@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,13 @@ def test_what_nodes_say_of_models_stands_once() -> None:
 
 def is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_what_commands_of_the_pages_leave_is_ignored_by_git() -> None:
+    words = shlex.split(" ".join(commands()))
+    options = {"--out", "--save-statistics", "--images", "--concepts", "--prompts"}
+    named = {word.split(":")[0] for option, word in zip(words, words[1:], strict=False) if option in options}
+    named |= {"results", *re.findall(r"run --config (\S+)", page("README.md"))}
+    ignored = [one.strip("/") for one in (ROOT / ".gitignore").read_text().splitlines()]
+    left = {name for name in named if not name.isdigit() and not any(fnmatch(name, one) for one in ignored)}
+    assert len(named) > 12 and left == set()
