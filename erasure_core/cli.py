@@ -155,7 +155,7 @@ def purify(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for picture, target in zip(pure, targets, strict=True):
         print(save_whole(to_image(picture), target, args.overwrite))
-    print(f"their middle squares, at the {size} x {size} pixels that the model draws")
+    print(f"each is the square around the centre of your picture, in the {size} x {size} pixels that the model draws")
 
 
 def _targets(folder: Path, files: Sequence[Path], overwrite: bool) -> list[Path]:
