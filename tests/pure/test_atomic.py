@@ -112,7 +112,7 @@ def test_what_cannot_be_written_to_the_disk_is_no_file(tmp_path: Path, monkeypat
         ("folder", IsADirectoryError, "cannot write .*folder: it is a folder; name a file in it"),
         ("to_folder", IsADirectoryError, "it is a folder"),
         ("missing/a", NotADirectoryError, "cannot write into .*missing: there is no such folder"),
-        ("file/a", NotADirectoryError, "cannot write into .*file: there is no such folder"),
+        ("file/a", NotADirectoryError, "cannot write into .*file: it is a file, not a folder"),
         ("a" * 300, OSError, "cannot write .*a+.*: File name too long"),
         ("a\0b", ValueError, r"cannot write .*a\\x00b: no file can have this name"),
         ("a\ud83d", ValueError, r"cannot write .*a\\ud83d: no file can have this name"),
