@@ -22,10 +22,10 @@ KINDS = {torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The texts of a file's header, and its tensors.
 
-    Raises ``FileNotFoundError``, and ``ValueError`` for what is damaged or no such file.
+    Raises ``OSError`` where there is no file, and ``ValueError`` for what is damaged or no such file.
     """
     if path.is_dir():
-        raise ValueError(f"is a folder; name a {SUFFIX} file")
+        raise IsADirectoryError(f"{shown(path, 300)} is a folder; name a {SUFFIX} file")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {shown(path, 300)}")
     try:

@@ -165,7 +165,7 @@ def test_a_header_is_utf_8_and_as_long_as_programs_read(monkeypatch: pytest.Monk
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no file"):
         Erasure.load(tmp_path / "a.safetensors")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(IsADirectoryError, match="is a folder; name a .safetensors file"):
         Erasure.load(tmp_path)
 
 
