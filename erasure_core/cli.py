@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .arguments import MOST_SEED
-from .concepts import Concept, as_concepts, name_of, parse_prompts, shortened, split
+from .concepts import Concept, as_concepts, name_of, parse_prompts, quoted, split
 from .ending import FAILED, INTERRUPTED, code_for_text, tell
 from .erasure import Erasure, __version__
 from .files import check_target
@@ -98,7 +98,7 @@ def erase(args: argparse.Namespace) -> None:
     learned = f"; {len(losses)} steps, loss {losses[0]:.3g} to {losses[-1]:.3g}" if losses else ""
     names = [str(concept) for concept in erasure.concepts]
     form = f"rank {erasure.rank}" if erasure.rank else "whole weights"
-    print(f"{path}: erases {shortened(names)}; {form}, {size:.1f} MB{learned}")
+    print(f"{path}: erases {quoted(names)}; {form}, {size:.1f} MB{learned}")
     print(f"as a LoRA {readers_of(erasure)}")
     for entry, error in erasure.origins[0].settings.get("exact_error", {}).items():
         print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
@@ -140,7 +140,7 @@ def purify(args: argparse.Namespace) -> None:
 
     erasure, files = Erasure.load(args.erasure), picture_files(args.images)
     if not names_a_concept(args.prompt, erasure):
-        names = shortened([concept.name for concept in erasure.concepts])
+        names = quoted([concept.name for concept in erasure.concepts])
         tell(f"note: --prompt does not name what is erased ({names}), so little may change")
     if same_place(args.out, args.images):
         raise ValueError("--out and --images are the same folder; give what is drawn one of its own")
@@ -257,7 +257,7 @@ def _audited(args: argparse.Namespace, erasure: Erasure) -> str:
         return asked
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
-        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {shortened(names)}")
+        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {quoted(names)}")
     return names[0]
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .names import folded, key, shown, spelled, unreadable, visible
+from .names import Named, Reads, folded, key, shown, spelled, unreadable, visible
 from .syntax import arrow_in, beside, doubts, points_back, wrong
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
                 raise ConceptError(f"{where or what} lists '{shown(concept.name)}' a second time")
     if not concepts:
         raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
+    check_targets(concepts.values(), concepts)
+    told.of_targets(concepts.values())
     told.log()
     return list(concepts.values())
 
@@ -96,6 +98,18 @@ def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]
     return found
 
 
+def kept_prompts(prompts: Iterable[str] | str, what: str) -> list[str]:
+    """``as_prompts`` that are to be left alone. Raises ``ConceptError`` for what no text encoder is meant to read."""
+    found = as_prompts(prompts, what)
+    for prompt in found:
+        problem = wrong(prompt)
+        if PARTED.search(prompt.strip()) or _has_an_arrow(prompt):
+            problem = "says what to draw instead; write only what to leave alone"
+        if problem:
+            raise ConceptError(f"{what} lists '{shown(prompt)}', which {problem}")
+    return found
+
+
 def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Concept]:
     """Concepts from what a caller passes: text to parse, one concept, or several of either."""
     if isinstance(concepts, str):
@@ -120,8 +134,22 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
             raise ConceptError(f"'{shown(concept.name)}' is listed twice")
         _check_target(concept, f"the concept '{shown(str(concept))}'")
         seen.add(concept.name)
+    check_targets(parsed, seen)
+    if any(isinstance(one, str) for one in concepts):
+        told.of_targets(parsed)
     told.log()
     return parsed
+
+
+def check_targets(concepts: Iterable[Concept], erased: Iterable[str], reads: Reads = folded) -> None:
+    """Raise ``ConceptError`` for a concept whose prompts would draw what is to be erased too."""
+    names = Named(erased, reads)
+    for concept in concepts:
+        if concept.instead and names.alone_in(concept.instead):
+            raise ConceptError(
+                f"'{shown(str(concept))}' draws '{shown(concept.instead)}', which is to be erased too; name something "
+                f"else after '{ARROW}', or leave '{shown(concept.instead)}' out of what is erased"
+            )
 
 
 def name_of(concept: str, what: str = "concept") -> str:
@@ -231,6 +259,12 @@ def _check_arrows(text: str, where: str) -> None:
         raise ConceptError(f"{where} has the unknown separator '{sign}'; write {right}")
 
 
+def _has_an_arrow(prompt: str) -> bool:
+    """Of more than one sign: a prompt may compare and part."""
+    found = arrow_in(prompt)
+    return bool(found) and (len(found[1]) > 1 or not found[1].isascii())
+
+
 class _Doubts:
     """What to warn of in a list: each kind once, with the first line that has it."""
 
@@ -241,6 +275,16 @@ class _Doubts:
         for text in texts:
             for kind, doubt in doubts(text):
                 self.found.setdefault(kind, []).append(f"{where.rstrip(',')} {doubt}")
+
+    def of_targets(self, concepts: Iterable[Concept]) -> None:
+        """What is drawn instead of one concept and names another among other things."""
+        concepts = list(concepts)
+        erased = Named([concept.name for concept in concepts])
+        for concept in concepts:
+            name = erased.within(concept.instead) if concept.instead else None
+            if name and name != concept.name:
+                doubt = f"'{shown(str(concept))}' draws what names '{shown(name)}', which is to be erased too"
+                self.found.setdefault("target", []).append(doubt)
 
     def log(self) -> None:
         for first, *others in self.found.values():

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .arguments import checked
 from .closed_form import LowRank
-from .concepts import Concept
+from .concepts import Concept, quoted
 from .model import LazyWeights, TextEntry, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
 from .names import key
 
@@ -91,7 +91,7 @@ class Erasure:
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
 
     def __repr__(self) -> str:
-        made = "; ".join(f"{one.method} of {', '.join(map(str, one.concepts))}" for one in self.origins)
+        made = "; ".join(f"{one.method} of {quoted(list(map(str, one.concepts)))}" for one in self.origins)
         form = f"rank {self.rank}" if self.rank else "whole weights"
         return f"<Erasure: {made}; changes {len(self.deltas)} weights, {form}>"
 

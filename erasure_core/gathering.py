@@ -12,13 +12,12 @@ from torch import Tensor
 
 from .arguments import checked
 from .closed_form import PairSums, RowPairs, aligned_rows, facing_rows, row_gram
-from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, quoted, shortened
+from .concepts import EMPTY_TARGET, Concept, as_concepts, as_prompts, check_targets, kept_prompts, quoted
 from .erasure import erasures_of
 from .model import Callback, TextRows, TextToImageModel
 from .names import Named, Reads, distinct, finder, folded, reader, shown, spelled
 from .reading import Read, check_read
 from .statistics import EntryStatistics, Statistics
-from .syntax import wrong
 from .upstream import check_pair
 from .vocabulary import COMMON, common_concepts
 
@@ -77,6 +76,8 @@ def extended(
     preserve = distinct([*statistics.preserve, *_prompts(preserve, "preserve", reads)], reads)
     exactly = distinct([*statistics.exactly, *_prompts(exactly, "exactly", reads)], reads)
     _check((*statistics.concepts, *new), preserve, exactly, reads)
+    check_targets(statistics.concepts, [concept.name for concept in new], reads)
+    check_targets(new, [concept.name for concept in statistics.concepts], reads)
     kept, exempt = (set(map(reads, prompts)) for prompts in (statistics.preserve, statistics.exactly))
     return statistics.plus(
         _gather(
@@ -119,7 +120,7 @@ def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Co
     found = {name: list(dict.fromkeys(held[one] for one in find(name))) for name in names}
     missing = [name for name, concepts in found.items() if not concepts]
     if missing:
-        known = shortened([str(concept) for concept in statistics.concepts]) or "none"
+        known = quoted([str(concept) for concept in statistics.concepts]) or "none"
         raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {known}")
     for name, concepts in found.items():
         if len(concepts) > 1:
@@ -201,12 +202,7 @@ def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly:
 
 def _prompts(prompts: Iterable[str] | str, what: str, reads: Reads) -> list[str]:
     """In one spelling, each once. Raises ``ValueError`` for what no text encoder is meant to read."""
-    found = as_prompts(prompts, what)
-    for prompt in found:
-        problem = wrong(prompt)
-        if problem:
-            raise ValueError(f"{what} lists '{shown(prompt)}', which {problem}")
-    return distinct(found, reads)
+    return distinct(kept_prompts(prompts, what), reads)
 
 
 def _check(concepts: Sequence[Concept], preserve: Sequence[str], exactly: Sequence[str], reads: Reads) -> None:

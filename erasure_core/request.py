@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import check_argument
-from .concepts import Concept, as_prompts
+from .concepts import Concept, kept_prompts
 from .erasure import Erasure
 from .methods.registry import METHODS
 from .model import Callback
@@ -103,10 +103,10 @@ class Request:
         if "preserve" not in METHODS[self.method].needs:
             self._refuse("preserve", "no_common", "exactly")
             return {}
-        preserve = as_prompts(self.preserve, self.option("preserve"))
+        preserve = kept_prompts(self.preserve, self.option("preserve"))
         found = {"preserve": preserve + ([] if self.no_common else common_concepts(self.concepts))}
         if "exactly" in METHODS[self.method].needs:
-            return {**found, "exactly": as_prompts(self.exactly, self.option("exactly"))}
+            return {**found, "exactly": kept_prompts(self.exactly, self.option("exactly"))}
         self._refuse("exactly")
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .closed_form import LowRank, aligned_rows
-from .concepts import EMPTY_TARGET, Concept, shortened
+from .concepts import EMPTY_TARGET, Concept, quoted
 from .erasure import Erasure, erasures_of
 from .model import TextRows, TextToImageModel
 from .names import key
@@ -32,7 +32,7 @@ def check_pair(known: Sequence[Erasure], concept: Concept, read: Read, target: R
     is that it was erased by.
     """
     if left_to_go(known, read, target) < 0:
-        names = shortened([f"'{one}'" for erasure in known if erasure.maps for one in erasure.concepts])
+        names = quoted([str(one) for erasure in known if erasure.maps for one in erasure.concepts])
         raise ErasedAlreadyError(
             f"'{concept}' is erased from this model already, by an earlier erasure of {names}; erasing it again would "
             "bring part of it back. Leave it out, or take the model without that erasure"

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import torch
 from PIL import Image
 
-from ..concepts import parse_concepts
+from ..concepts import parse_concepts, quoted
 from ..erasure import Erasure
 from ..evaluation import captions_for, subject_of
 from ..methods.registry import METHODS
@@ -213,7 +213,7 @@ def _loaded(path: str, concept: str) -> Erasure:
     erasure = Erasure.load(path)
     erased = finder(name for one in erasure.concepts for name in (one.name, str(one)))
     if concept and not erased(concept):
-        raise ValueError(f"{path} erases {', '.join(map(str, erasure.concepts))}, not '{concept}'")
+        raise ValueError(f"{path} erases {quoted([str(one) for one in erasure.concepts])}, not '{concept}'")
     return erasure
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Seed, check_fields, checked
-from ..concepts import Concept, as_prompts, single_concept
+from ..concepts import Concept, kept_prompts, single_concept
 from ..erasure import Erasure, Origin
 from ..gathering import check_preserve, warn_of_names
 from ..memory import check_room
@@ -110,7 +110,7 @@ def abo(
     time. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes or
     ends higher than it began; the model is only read.
     """
-    budget, preserve = Budget(steps, seconds), as_prompts(preserve, "preserve")
+    budget, preserve = Budget(steps, seconds), kept_prompts(preserve, "preserve")
     settings = AbOPreset(
         kind, steps, learning_rate, batch_size, unconditional_weight, preserve_weight,
         trajectories, sampling_steps, guidance,

@@ -75,7 +75,8 @@ def test_erase_writes_a_file(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert origin.settings["preserve"] == ["bird"] and origin.settings["ridge"] == 0.5
     assert origin.settings["loops"] == 2 and origin.settings["regularization"] == 1e-3
     told = capsys.readouterr().out
-    assert str(out) in told and "as a LoRA ComfyUI's Load LoRA, A1111, Forge and diffusers read it" in told
+    assert f"{out}: erases 'cat -> dog', 'red fish'; rank" in told
+    assert "as a LoRA ComfyUI's Load LoRA, A1111, Forge and diffusers read it" in told
 
 
 def test_everyday_concepts_are_preserved_by_default(fake: FakeModel, tmp_path: Path) -> None:
@@ -101,6 +102,10 @@ def test_what_users_get_wrong(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert "loops must be" in fails(capsys, *erase, "--concept", "cat", "--loops", "-1")
     assert "ridge must be" in fails(capsys, *erase, "--concept", "cat", "--ridge", "0")
     assert "preserve lists 'cat'" in fails(capsys, *erase, "--concept", "cat", "--preserve", "cat")
+    assert "which is to be erased too" in fails(capsys, *erase, "--concept", "cat -> dog", "--concept", "dog")
+    for option in ("--preserve", "--exactly"):
+        told = fails(capsys, *erase, "--concept", "cat", option, "dog -> fox")
+        assert f"error: {option} lists 'dog -> fox', which says what to draw instead; write only what to" in told
     assert "a b c d e f g" in fails(capsys, *erase, "--concept", "a b c d e f g")
     assert "list.txt: No such file" in fails(capsys, *erase, "--concepts", tmp_path / "list.txt")
     assert "zero is longer than 16 MiB" in fails(capsys, *erase, "--concepts", "/dev/zero")
@@ -369,7 +374,7 @@ def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     assert Image.open(out / "one.png").size == (4, 4) and str(out / "two.png") in capsys.readouterr().out
     assert "one.png is already there" in fails(capsys, *purify)
     assert cli.main([*purify, "--steps", "3", "--overwrite", "--prompt", "a wolf"]) == 0
-    assert "--prompt does not name what is erased (cat)" in capsys.readouterr().err
+    assert "--prompt does not name what is erased ('cat')" in capsys.readouterr().err
     assert cli.main([*purify, "--steps", "3", "--overwrite"]) == 0 and capsys.readouterr().out
     (pictures / "one.jpg").write_bytes((pictures / "two.jpg").read_bytes())
     assert "two pictures would be written as one.png" in fails(capsys, *purify)
@@ -467,7 +472,7 @@ def test_many_concepts_are_counted(fake: FakeModel, tmp_path: Path, capsys) -> N
     (tmp_path / "concepts.txt").write_text("\n".join(f"thing{number}" for number in range(25)))
     command = ["erase", "--model", "toy", "--concepts", str(tmp_path / "concepts.txt"), "--no-common"]
     assert cli.main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
-    assert "thing19, 5 more; rank" in capsys.readouterr().out
+    assert "'thing19', 5 more; rank" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

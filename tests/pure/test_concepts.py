@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasure_core import Concept, ConceptError, common_concepts, parse_concepts
-from erasure_core.concepts import as_concepts, name_of, parse_prompts
+from erasure_core.concepts import as_concepts, kept_prompts, name_of, parse_prompts
 
 
 def test_lines_blank_lines_and_comments() -> None:
@@ -42,6 +42,10 @@ def test_bytes_are_read_as_utf8() -> None:
         ("cat -> a cat", "maps a concept to itself"),
         ("cats -> the cat's", "maps a concept to itself"),
         ("cat\ndog\ncat  -> bird", "line 3 of concepts, 'cat  -> bird', lists 'cat' a second time"),
+        ("cat -> dog\ndog", "^'cat -> dog' draws 'dog', which is to be erased too; name something else after '->', or"),
+        ("dog\ncat -> a Dog", "'cat -> a Dog' draws 'a Dog', which is to be erased too"),
+        ("cat -> dog\ndogs -> bird", "'cat -> dog' draws 'dog', which is to be erased too"),
+        ("cat -> dog\ndog -> cat", "which is to be erased too"),
         ("cat => dog", "the concept 'cat => dog' has the unknown separator '=>'; write 'cat -> dog'"),
         ("cat->dog", "the concept 'cat->dog' needs a space on both sides of '->'; write 'cat -> dog'"),
         ("cat ->dog", "needs a space on both sides of '->'; write 'cat -> dog'"),
@@ -174,6 +178,7 @@ def test_names_that_are_no_arrows(name: str) -> None:
         ("dog))", "has brackets"),
         ("1. cat", r"begins with '1\.', as in a list, and is read so; write 'cat' if it is one"),
         ("cat:1.3", "ends in ':1.3', which is text in a name; write 'cat' if it is a weight"),
+        ("dog\ncat -> a dog in a hat", "^'cat -> a dog in a hat' draws what names 'dog', which is to be erased too"),
         ("cat\na, b\nc\nd, e", r"line 2 of concepts, 'a, b' looks like a list .* \(so do 1 more\)"),
     ],
 )
@@ -315,6 +320,36 @@ def test_what_is_erased_is_not_preserved_by_default() -> None:
     assert kept[0] == "" and "cat" in kept
     assert not {"painting", "oil painting", "in the style of van gogh"} & set(kept)
     assert "in the style of monet" in kept
+
+
+def test_what_is_drawn_instead_is_not_erased_itself() -> None:
+    for concepts in (["cat -> dog", "dog"], [Concept("dog"), Concept("cat", "the dogs")]):
+        with pytest.raises(ConceptError, match="^'cat -> .*' draws '.*dogs?', which is to be erased too"):
+            as_concepts(concepts)
+    assert parse_concepts("cat -> dog\nbird -> dog\nhot dog") and as_concepts(["van gogh painting -> painting"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "problem"),
+    [
+        ("dog -> fox", "says what to draw instead; write only what to leave alone$"),
+        ("dog->fox", "says what to draw instead"),
+        ("dog => fox", "says what to draw instead"),
+        ("dog → fox", "says what to draw instead"),
+        ("(dog:1.3)", "sets a weight"),
+        ("dog AND fox", "joins prompts"),
+        ("- dog", "begins with '-', as in a list; write 'dog'"),
+        ('"dog"', "has quotes around it"),
+    ],
+)
+def test_prompts_that_cannot_be_kept(prompt: str, problem: str) -> None:
+    with pytest.raises(ConceptError, match=f"^--preserve lists '.*', which {problem}"):
+        kept_prompts(["bird", prompt], "--preserve")
+
+
+def test_prompts_that_are_kept() -> None:
+    prompts = ["", "a dog, a cat,", "a | b", "2 > 1", "i <3 dogs", "a dog - a cat", "x = y"]
+    assert kept_prompts(prompts, "preserve") == prompts and kept_prompts("dog", "preserve") == ["dog"]
 
 
 @pytest.mark.parametrize("concepts", [{"cat": "dog"}, ["cat\ndog"], ["bird", "cat\r\ndog"]])

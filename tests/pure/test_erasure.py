@@ -347,12 +347,12 @@ def test_changes_out_of_the_range_of_half_precision(halved: Erasure) -> None:
 
 
 def test_an_erasure_says_what_it_is(erasure: Erasure) -> None:
-    assert repr(erasure) == f"<Erasure: rece of cat -> dog; changes 4 weights, rank {erasure.rank}>"
-    assert "test of cat; changes 4 weights" in repr(mixed())
+    assert repr(erasure) == f"<Erasure: rece of 'cat -> dog'; changes 4 weights, rank {erasure.rank}>"
+    assert "test of 'cat'; changes 4 weights" in repr(mixed())
     both = erasure + replace(mixed(), deltas={FIRST: Dense(torch.ones(12, 24))})
-    assert repr(both).startswith("<Erasure: rece of cat -> dog; test of cat; changes 4 weights")
+    assert repr(both).startswith("<Erasure: rece of 'cat -> dog'; test of 'cat'; changes 4 weights")
     whole = Erasure({FIRST: Dense(torch.ones(3, 2))}, (replace(ORIGIN, concepts=(Concept("a"), Concept("b"))),))
-    assert repr(whole) == "<Erasure: test of a, b; changes 1 weights, whole weights>"
+    assert repr(whole) == "<Erasure: test of 'a', 'b'; changes 1 weights, whole weights>"
 
 
 def test_what_is_carried_is_known_without_the_changes(erasure: Erasure) -> None:

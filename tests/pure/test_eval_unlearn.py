@@ -74,7 +74,7 @@ def test_an_erasure_file(tmp_path: Path) -> None:
     for concept in ({}, {"erase_concept": "a  Cat"}, {"erase_concept": "cat -> dog"}):
         with pytest.raises(AssertionError, match="toy was loaded"):
             ErasureTechnique(model="toy", erasure=path, **concept)
-    assert "erases cat -> dog, not 'dog'" in refused(model="toy", erasure=path, erase_concept="dog")
+    assert "erases 'cat -> dog', not 'dog'" in refused(model="toy", erasure=path, erase_concept="dog")
     with pytest.raises(FileNotFoundError, match="nowhere.safetensors"):
         ErasureTechnique(model="toy", erasure=str(tmp_path / "nowhere.safetensors"))
 

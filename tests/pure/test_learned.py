@@ -518,6 +518,12 @@ def test_abo_states_come_from_both_prompts(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum("cat" in prompt for prompt in seen["prompts"]) == 3 and seen["count"] == 30
 
 
+@pytest.mark.parametrize(("prompt", "problem"), [("dog -> fox", "says what to draw"), ("(dog:1.3)", "sets a weight")])
+def test_abo_preserves_prompts_that_are_text(prompt: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"preserve lists '.*', which {problem}"):
+        run_abo(FakeModel(), preserve=["", prompt])
+
+
 @pytest.mark.parametrize("prompt", ["Cat", "the cat's", "cats", "a  cat_"])
 def test_abo_does_not_preserve_what_it_erases(prompt: str) -> None:
     with pytest.raises(ValueError, match="preserve lists '.*', which is to be erased"):

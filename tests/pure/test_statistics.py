@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from erasure_core import Concept, Erasure, common_concepts, gathering, rece
+from erasure_core import Concept, ConceptError, Erasure, common_concepts, gathering, parse_concepts, rece
 from erasure_core.closed_form import PairSums, RowPairs, gram_matrix
 from erasure_core.gathering import extended, gather_statistics, restored, updated
 from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, solve
@@ -169,7 +169,7 @@ def test_what_does_not_add_up(model: FakeModel) -> None:
         extended(cat, model, [Concept("cat", "dog")])
     with pytest.raises(ValueError, match="preserve lists 'cat'"):
         extended(cat, model, preserve=["cat"])
-    with pytest.raises(ValueError, match="no concept 'dog', 'cat -> owl'; they hold cat$"):
+    with pytest.raises(ValueError, match="no concept 'dog', 'cat -> owl'; they hold 'cat'$"):
         restored(cat, model, ["dog", "cat -> owl"])
     with pytest.raises(ValueError, match="'cat' is both to be erased and to be restored"):
         updated(cat, model, [Concept("cat")], restore=["Cat"])
@@ -202,6 +202,15 @@ def test_punctuation_and_number_make_no_other_concept(model: FakeModel, name: st
             gather_statistics(model, "cat", **{what: name})
     later = extended(gather_statistics(model, "dog", ["", "cat"]), model, [Concept(name)])
     assert later.preserve == ("",)
+
+
+def test_what_is_drawn_instead_is_not_erased_sooner_or_later(model: FakeModel) -> None:
+    for first, later in (("cat -> dog", "dog"), ("dog", "cat -> a dog"), ("dog -> owl", "cat -> dogs")):
+        held = gather_statistics(model, first)
+        with pytest.raises(ConceptError, match="^'cat -> .*' draws '.*dogs?', which is to be erased too"):
+            extended(held, model, later)
+        without = updated(held, model, later, restore=held.concepts[0].name, common=False)
+        assert without.concepts == tuple(parse_concepts(later))
 
 
 def test_what_is_read_alike_counts_once(model: FakeModel) -> None:
@@ -246,6 +255,7 @@ def test_a_prompt_that_names_a_concept_among_other_things_is_told_of(model: Fake
         (["half \ud83d"], r"preserve lists 'half \\ud83d', which has '\\ud83d', which is not text"),
         ([3], "preserve lists 3, which is not text"),
         (3, "preserve is text or a list of texts, not 3"),
+        ("dog -> fox", "preserve lists 'dog -> fox', which says what to draw instead; write only what to leave alone"),
         ("a (dog:1.3)", r"preserve lists 'a \(dog:1.3\)', which sets a weight"),
     ],
 )
