@@ -11,7 +11,7 @@ from pure.fakes import LAYERS, FakeModel, digest
 from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
 from erasure_core.closed_form import LowRank, SingularSystemError, aligned_rows, stacked
 from erasure_core.gathering import gather_statistics
-from erasure_core.methods.rece import RecePreset, erase_statistics, relative_change
+from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, relative_change
 from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
 from erasure_core.upstream import ErasedAlreadyError, left_to_go
@@ -203,6 +203,16 @@ def test_a_model_without_text_cross_attention(model: FakeModel) -> None:
     model.weights = {}
     with pytest.raises(UnsupportedModelError, match="no linear layer of the model reads text"):
         rece(model, "cat")
+
+
+def test_going_on_from_statistics_tells_of_its_prompts_and_takes_more(model: FakeModel) -> None:
+    seen = []
+    more = {"statistics": gather_statistics(model, "cat", "bird"), "exactly": ["owl"]}
+    erasure, found = rece_with_statistics(
+        model, [Concept("dog")], RecePreset(1, 0.1), **more, callback=lambda *told: seen.append(told)
+    )
+    assert found.exactly == ("owl",) and erasure.origins[0].settings["exactly"] == ["owl"]
+    assert seen[0][2] == "encoding prompts" and seen[-1][2] == "done" and seen[-1][0] == seen[-1][1]
 
 
 def test_progress_counts_up_and_can_cancel(model: FakeModel) -> None:
