@@ -16,6 +16,10 @@ ARROW = "->"
 EMPTY_TARGET = " "  # the prompt of a concept that nothing in particular takes the place of
 SHOWN = 20  # names that a sentence lists
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
+OTHER_FORMATS = {
+    b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "a spreadsheet or a document",
+    b"%PDF": "a PDF", b"{\\rtf": "a document",
+}  # fmt: skip
 PARTED = re.compile(rf"(?<!\S){ARROW}(?!\S)")
 
 
@@ -194,6 +198,9 @@ def decoded(text: str | bytes, what: str) -> str:
     if not isinstance(text, str | bytes):
         raise ConceptError(f"{what} is text, not {shown(repr(text))}")
     if isinstance(text, bytes):
+        kind = next((kind for start, kind in OTHER_FORMATS.items() if text.startswith(start)), None)
+        if kind:
+            raise ConceptError(f"{what} is {kind}, not text; save it as CSV in UTF-8, or as text with one name a line")
         try:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from pathlib import Path
 
 from .concepts import Concept, ConceptError, decoded, parse_concepts, quoted
 from .inputs import read_list
-from .names import shown
+from .names import shown, singular, words
+
+log = logging.getLogger(__name__)
 
 TABLES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 HEADERS = {"concept", "concepts", "name", "names", "prompt", "prompts", "artist", "artists", "style", "title", "label"}
+
+
+HEADINGS = {
+    *HEADERS, "subject", "object", "item", "keyword", "tag", "term", "entity", "class", "category", "text", "word",
+    "target", "character", "celebrity", "description", "caption", "list", "id",
+}  # fmt: skip
+"""Words that a first line may end in that names what follows; a concept may be called so too."""
 
 
 def load_concepts(source: str | Path, *, separator: str | None = None) -> list[Concept]:
@@ -39,6 +49,7 @@ def list_text(data: bytes, what: str, column: str = "") -> str:
     if not what.lower().endswith(TABLES):
         if column:
             raise ConceptError(f"{what} is no table (.csv or .tsv), so it has no column '{shown(column)}'")
+        _tell_of_a_heading(text.splitlines(), what)
         return text
     return "\n".join(" ".join(cell.split()) for cell in _cells(text, what, column.strip()))
 
@@ -54,7 +65,9 @@ def _cells(text: str, what: str, column: str) -> list[str]:
                 f"{what} begins with '{names[0]}', which looks like the name of its column; say so ({what}:{names[0]}, "
                 "or 'column' in the node), or take it out"
             )
-        return [row[0] if row else "" for row in rows]
+        cells = [row[0] if row else "" for row in rows]
+        _tell_of_a_heading(cells, what)
+        return cells
     if not column:
         raise ConceptError(
             f"{what} has the columns {quoted(names)}; say which one holds the concepts ({what}:{shown(names[0])}, or "
@@ -65,6 +78,18 @@ def _cells(text: str, what: str, column: str) -> list[str]:
         raise ConceptError(f"{what} has {how} column '{shown(column)}'; it has {quoted(names) or 'none'}")
     place = names.index(column)
     return ["", *(row[place] if len(row) > place else "" for row in rows[1:])]
+
+
+def _tell_of_a_heading(cells: list[str], what: str) -> None:
+    """Warn of a first line that may name what follows: by its words, a colon, or as the only one with a capital."""
+    first, *others = [cell.strip() for cell in cells if cell.strip() and not cell.strip().startswith("#")] or [""]
+    last = (words(first) or ("",))[-1]
+    alone = first[:1].isupper() and all(one == one.lower() for one in others)
+    if others and (last in HEADINGS or singular(last) in HEADINGS or first.endswith(":") or alone):
+        log.warning(
+            "%s begins with '%s', which may be the name of its column and is read as a concept; take it out if it is.",
+            what, shown(first),
+        )  # fmt: skip
 
 
 def _rows(text: str, what: str, delimiter: str) -> list[list[str]]:

@@ -75,6 +75,32 @@ def test_a_table_of_one_column_is_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["Subject\ncat\ndog", "subject\ncat\ndog", "artist_name\ncat", "Things I dislike\ncat\ndog -> fox", "mine:\ncat"],
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.txt"])
+def test_a_first_line_that_may_name_its_column_is_told_of(text: str, name: str, tmp_path: Path, caplog) -> None:
+    (tmp_path / name).write_text(f"\n# all\n{text}\n")
+    assert load_concepts(tmp_path / name)
+    assert f"begins with '{text.splitlines()[0]}', which may be the name of its column" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("text", ["cat\ndog", "Van Gogh\nMonet\ncat", "Subject", "class\n"])
+def test_a_list_without_a_name_is_not_told_of(text: str, tmp_path: Path, caplog) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    assert load_concepts(tmp_path / "a.csv") and not caplog.messages
+
+
+@pytest.mark.parametrize("data", [b"PK\x03\x04\x14", b"\xd0\xcf\x11\xe0\xa1", b"%PDF-1.7", b"{\\rtf1 cat}"])
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv", "a.txt"])
+def test_what_is_no_text_is_to_be_saved_as_csv(data: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    for source in (tmp_path / name, f"{tmp_path / name}:name"):
+        with pytest.raises(ConceptError, match=f"{name} is a.*, not text; save it as CSV in UTF-8, or"):
+            load_concepts(source)
+
+
+@pytest.mark.parametrize(
     ("source", "path", "column"),
     [
         (r"C:\x.csv", r"C:\x.csv", ""),
