@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice, product
 
 from erasure_core import Concept, common_concepts
-from erasure_core.vocabulary import COMMON
+from erasure_core.concepts.common import COMMON
 
 LOOPS = 3
 ADJECTIVES = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from erasure_core import from_diffusers
-from erasure_core.toy.tokenizer import clip_tokenizer
+from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def _pipeline(family: Family):
         parts |= {f"tokenizer{suffix}": tokenizer, f"text_encoder{suffix}": _text_encoder(encoder)}
     if len(family.encoders) == 2:
         return StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    return StableDiffusionPipeline(
-        **parts, feature_extractor=None, safety_checker=None, requires_safety_checker=False
-    )
+    return StableDiffusionPipeline(**parts, feature_extractor=None, safety_checker=None, requires_safety_checker=False)
 
 
 def _empty_unet(family: Family):

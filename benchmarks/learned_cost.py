@@ -23,10 +23,10 @@ from families import FAMILIES, full_size_model
 from measure import machine, now, settle, status
 
 from erasure_core import Concept
+from erasure_core.drawing.table import table
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
-from erasure_core.table import table
 
 SIDE = FAMILIES["sd15"].unet["sample_size"]
 STEPS = 2  # the second step has Adam's moments beside the activations

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from erasure_core.sheet import FAINT, INK, MARGIN, PAPER, TEXT
+from erasure_core.drawing.contact_sheet import FAINT, INK, MARGIN, PAPER, TEXT
 
 GRID = (225, 225, 225)
 COLOURS = ((0, 90, 181), (220, 50, 32), (0, 125, 80), (120, 70, 160))
@@ -16,9 +16,7 @@ DOT = 4
 Points = Sequence[tuple[float, float]]
 
 
-def log_chart(
-    lines: Mapping[str, Points], title: str, below: str, size: tuple[int, int] = (400, 340)
-) -> Image.Image:
+def log_chart(lines: Mapping[str, Points], title: str, below: str, size: tuple[int, int] = (400, 340)) -> Image.Image:
     """Draw each of ``lines`` through its points, both axes logarithmic, with a grid at the powers of ten.
 
     Raises ``ValueError`` when there is no point or one is not above 0.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from erasure_core.table import table
+from erasure_core.drawing.table import table
 
 PICTURE = "bench.png"
 PHASES = ("encode", "Gram", "maps", "deltas")

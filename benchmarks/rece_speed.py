@@ -22,7 +22,7 @@ from plot import beside, log_chart
 from rece_page import PICTURE, page, panels
 
 from erasure_core import Erasure, rece
-from erasure_core.sheet import save_text, save_whole
+from erasure_core.files.images import save_image, save_text
 
 
 def measure(case: Case) -> dict:
@@ -127,7 +127,7 @@ def main() -> None:
     text = page(rows, titles, missing=[name for name in CASES if name not in found])
     save_text(text, options.out)
     charts = [log_chart(lines, title, "concepts") for title, lines in panels(rows, titles).items()]
-    save_whole(beside(charts), options.out.with_name(PICTURE))
+    save_image(beside(charts), options.out.with_name(PICTURE))
     print(text)
 
 

@@ -8,16 +8,33 @@
 >>> erasure = rece(model, concepts, preserve=kept, **vars(PRESETS["style"]))  # doctest: +SKIP
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 
 _PLACES = {
+    "audit.compare": ("compare",),
+    "audit.red_team": ("attack",),
+    "audit.report": ("report",),
     "closed_form": ("derived_context", "edit_map"),
-    "concepts": ("Concept", "ConceptError", "parse_concepts"),
-    "erasure": ("Dense", "Erasure", "LowRank", "Origin", "__version__"),
-    "files": ("ErasureFileError",),
-    "methods.rece": ("rece", "uce"),
+    "closed_form.collect": ("gather_statistics",),
+    "closed_form.statistics": ("Statistics",),
+    "closed_form.statistics_file": ("StatisticsFileError", "load_statistics", "save_statistics"),
+    "closed_form.update": ("updated",),
+    "concepts.common": ("common_concepts",),
+    "concepts.parse": ("Concept", "ConceptError", "parse_concepts"),
+    "erasures.erasure": ("Erasure",),
+    "erasures.erasure_file": ("ErasureFileError",),
+    "erasures.low_rank": ("Dense", "LowRank"),
+    "erasures.record": ("Origin", "__version__"),
+    "methods.abo": ("abo",),
+    "methods.doco": ("doco",),
+    "methods.few_shot": ("few_shot",),
+    "methods.rece": ("erase_statistics", "rece", "uce"),
     "model": ("EncodedPrompts", "TextToImageModel", "UnsupportedModelError"),
-    "vocabulary": ("common_concepts",),
+    "sampling.ddim": ("generate",),
+    "sampling.purify": ("purify",),
+    "training.loop": ("TrainingError",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = ["from_diffusers", *_MODULES]
@@ -36,7 +53,7 @@ def __dir__() -> list[str]:
 
 
 def from_diffusers(pipe):
-    """See ``adapters.diffusers.from_diffusers``; diffusers itself is needed only by the pipeline."""
-    from .adapters.diffusers import from_diffusers
+    """See ``diffusers.model.from_diffusers``; diffusers itself is needed only by the pipeline."""
+    from .diffusers.model import from_diffusers
 
     return from_diffusers(pipe)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .model import check_model
-from .names import shown
+from .quoting import shown
 
 Seed = int
 """From 0 to ``MOST_SEED``."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 CONTEXT, POOLED = "context", "pooled"
 TOKEN_EMBEDDING = ".embeddings.token_embedding.weight"
-
 Callback = Callable[[int, int, str], None]
 """Called as ``callback(done, total, what)``; whatever it raises cancels the work and reaches the caller."""
 
@@ -190,10 +189,7 @@ def context_rows(encoded: EncodedPrompts) -> list[dict[str, tuple[TextRows, ...]
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:
     """``weights`` with those of ``stand_ins`` in their places, detached."""
     return LazyWeights(
-        {
-            name: lambda name=name: stand_ins[name].detach() if name in stand_ins else weights[name]
-            for name in weights
-        }
+        {name: lambda name=name: stand_ins[name].detach() if name in stand_ins else weights[name] for name in weights}
     )
 
 

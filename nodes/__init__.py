@@ -1,16 +1,18 @@
 """The nodes of the pack: thin, without maths. Only the ``host`` modules know ComfyUI's internals."""
 
+from __future__ import annotations
+
 from comfy_api.latest import ComfyExtension
 
 from .compare import ErasureCompare
 from .erasures import ErasureApply, ErasureCombine, ErasureLoad, ErasureSave
-from .learned import ErasureAbO, ErasureDoCo, ErasureFewShot
 from .purify import ErasurePurify
 from .rece import ErasureRECE
 from .red_team import ErasureRedTeam
 from .report import ErasureReport
 from .statistics import ErasureLoadConcepts, ErasureLoadStatistics, ErasureRestore, ErasureSaveStatistics
 from .toy import ErasureLoadToy
+from .trained import ErasureAbO, ErasureDoCo, ErasureFewShot
 
 
 class ErasureExtension(ComfyExtension):

@@ -1,13 +1,16 @@
 """The node that shows models side by side."""
 
+from __future__ import annotations
+
 import torch
 from comfy_api.latest import io
 
-from ..erasure_core.compare import BEFORE, grid
-from ..erasure_core.concepts import parse_prompts
-from . import host_sampling, host_training
-from .checks import checked
-from .sockets import CATEGORY
+from ..erasure_core.audit.compare import BEFORE, grid
+from ..erasure_core.concepts.parse import parse_prompts
+from .comfy_host.images import to_image
+from .comfy_host.sampling import SAMPLERS, SCHEDULERS, Sampling, draw
+from .input_checks import checked
+from .inputs import CATEGORY
 
 MOST = 5  # models beside the first
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
@@ -55,8 +58,8 @@ class ErasureCompare(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
                 io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
-                io.Combo.Input("sampler_name", options=host_sampling.SAMPLERS, tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=host_sampling.SCHEDULERS, tooltip="As in KSampler."),
+                io.Combo.Input("sampler_name", options=SAMPLERS, tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="As in KSampler."),
                 io.Boolean.Input(
                     "difference",
                     default=False,
@@ -77,14 +80,14 @@ class ErasureCompare(io.ComfyNode):
         rows = parse_prompts(prompts, "prompts")
         if not rows:
             raise ValueError("prompts is empty: write one prompt a line")
-        sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
+        sampling = Sampling(seed, steps, cfg, sampler_name, scheduler)
         columns = {}
         for label, one, encoder in _columns(model, clip, labels, others):
-            parts = [host_sampling.draw(one, encoder, vae, prompt, negative, latent, sampling) for prompt in rows]
+            parts = [draw(one, encoder, vae, prompt, negative, latent, sampling) for prompt in rows]
             columns[label] = torch.cat(parts)
         count = len(next(iter(columns.values()))) // len(rows)
         captions = [f"{prompt} ({index + 1})" if count > 1 else prompt for prompt in rows for index in range(count)]
-        return io.NodeOutput(host_training.image(grid(captions, columns, difference=difference)))
+        return io.NodeOutput(to_image(grid(captions, columns, difference=difference)))
 
 
 def _column(number: int) -> list:

@@ -1,15 +1,18 @@
 """The nodes that apply, combine, save and load erasures."""
 
+from __future__ import annotations
+
 import logging
 
 from comfy_api.latest import io
 
 from ..erasure_core import Erasure as CoreErasure
-from ..erasure_core.readers import readers_of
-from . import host, host_files
-from .checks import checked
-from .host_reading import fitted
-from .sockets import CATEGORY, Erasure
+from ..erasure_core.erasures.lora_programs import readers_of
+from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
+from .comfy_host.fitted import fitted
+from .comfy_host.patches import apply_erasure
+from .input_checks import checked
+from .inputs import CATEGORY, Erasure
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ class ErasureApply(io.ComfyNode):
     @checked(without=("clip",))
     def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
         own = fitted(model, clip, erasure)
-        return io.NodeOutput(*host.apply_erasure(model, clip, own, strength_model, strength_clip))
+        return io.NodeOutput(*apply_erasure(model, clip, own, strength_model, strength_clip))
 
 
 class ErasureCombine(io.ComfyNode):
@@ -95,7 +98,7 @@ class ErasureSave(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, erasure, filename_prefix) -> io.NodeOutput:
-        path = str(host_files.save_as_lora(erasure, filename_prefix))
+        path = str(save_as_lora(erasure, filename_prefix))
         readers = f"As a LoRA {readers_of(erasure)}."
         log.info("%s: %s", path, readers)
         return io.NodeOutput(path, ui={"text": (path, readers)})
@@ -112,7 +115,7 @@ class ErasureLoad(io.ComfyNode):
             "Load LoRA.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=host_files.lora_files(), tooltip="A file of the loras folders, of output/loras too."
+                    "file", options=lora_files(), tooltip="A file of the loras folders, of output/loras too."
                 ),
             ],
             outputs=[Erasure.Output(display_name="ERASURE", tooltip="The erasure, to apply or combine.")],
@@ -120,9 +123,9 @@ class ErasureLoad(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        return host_files.stamp(host_files.lora_path(file))
+        return stamp(lora_path(file))
 
     @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
-        return io.NodeOutput(CoreErasure.load(host_files.lora_path(file)))
+        return io.NodeOutput(CoreErasure.load(lora_path(file)))

@@ -1,12 +1,16 @@
 """The node that draws a given picture again without a concept."""
 
+from __future__ import annotations
+
 from comfy_api.latest import io
 
-from ..erasure_core.purify import purify
-from . import host, host_training
-from .checks import checked
-from .host_reading import fitted
-from .sockets import CATEGORY, MODELS, Erasure
+from ..erasure_core.sampling.purify import purify
+from .comfy_host.fitted import fitted
+from .comfy_host.images import to_pictures
+from .comfy_host.progress import progress
+from .comfy_host.trainable_model import trainable
+from .input_checks import checked
+from .inputs import CATEGORY, MODELS, Erasure
 
 
 class ErasurePurify(io.ComfyNode):
@@ -55,7 +59,7 @@ class ErasurePurify(io.ComfyNode):
     @checked
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
         erasure = fitted(model, clip, erasure)
-        pictures, settings = host_training.pictures(images), {"steps": steps, "guidance": guidance}
-        with host_training.trainable(model, clip, vae) as seen:
-            pure = purify(seen, erasure, pictures, prompt=prompt, callback=host.progress(), **settings)
+        pictures, settings = to_pictures(images), {"steps": steps, "guidance": guidance}
+        with trainable(model, clip, vae) as seen:
+            pure = purify(seen, erasure, pictures, prompt=prompt, callback=progress(), **settings)
         return io.NodeOutput(pure.movedim(1, -1).clamp(0, 1))

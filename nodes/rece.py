@@ -1,14 +1,17 @@
 """The node that erases concepts with RECE."""
 
+from __future__ import annotations
+
 from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
-from ..erasure_core.concepts import parse_prompts
+from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
-from . import host
-from .checks import checked
-from .host_reading import reader
-from .sockets import CATEGORY, Erasure, Statistics, preserve_common_input, preserve_input, strength_input
+from .comfy_host.fitted import reader
+from .comfy_host.patches import apply_erasure
+from .comfy_host.progress import progress
+from .input_checks import checked
+from .inputs import CATEGORY, Erasure, Statistics, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
 DEFAULT = next(iter(PRESETS.values()))
@@ -105,10 +108,10 @@ class ErasureRECE(io.ComfyNode):
             exactly=alone,
             common=preserve_common,
             statistics=statistics,
-            callback=host.progress(),
+            callback=progress(),
         )
         erasure = erasure.scaled(strength)
-        return io.NodeOutput(*host.apply_erasure(model, clip, erasure), erasure, known)
+        return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, known)
 
 
 def _custom_inputs() -> list:

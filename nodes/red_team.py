@@ -1,14 +1,20 @@
 """The node that attacks an erasure, for whoever made it."""
 
+from __future__ import annotations
+
 import torch
 from comfy_api.latest import io
 
-from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.red_team import ATTACKS, attack, check_settings, drawn
-from . import host, host_recognise, host_toy, host_training
-from .checks import checked
-from .host_text import unpacked
-from .sockets import CATEGORY, MODELS, judge_inputs, named
+from ..erasure_core.audit.red_team import ATTACKS, attack, check_settings, drawn
+from ..erasure_core.concepts.parse import parse_prompts
+from .comfy_host import recognisers
+from .comfy_host.images import to_image, to_pictures
+from .comfy_host.progress import progress
+from .comfy_host.text_encoders import unpacked
+from .comfy_host.toy import is_toy
+from .comfy_host.trainable_model import trainable
+from .input_checks import checked
+from .inputs import CATEGORY, MODELS, judge_inputs, named
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -103,26 +109,26 @@ class ErasureRedTeam(io.ComfyNode):
         concept = named(concept)
         listed = parse_prompts(prompts, "prompts")
         chosen = [*(name for name in SEARCHED if wanted[name]), *(["list"] if listed else [])]
-        given = None if images is None else host_training.pictures(images)
+        given = None if images is None else to_pictures(images)
         check_settings(chosen, listed, given, pictures, kind)
         settings = {"seed": seed, "sampling_steps": sampling_steps, "guidance": guidance}
         with (
-            host_training.trainable(model, clip, vae) as before,
-            host_training.trainable(erased_model, erased_clip or clip, vae) as after,
+            trainable(model, clip, vae) as before,
+            trainable(erased_model, erased_clip or clip, vae) as after,
         ):
-            recogniser = host_recognise.recogniser(host_toy.is_toy(model), clip_vision, clip_judge)
+            recogniser = recognisers.recogniser(is_toy(model), clip_vision, clip_judge)
             if given is None:
-                more = {"callback": host.progress()}
+                more = {"callback": progress()}
                 given = drawn(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
                 before.forget()
             found = attack(
                 before, after, concept, kind=kind, attacks=chosen, prompts=listed, images=given, recogniser=recogniser,
-                pictures=pictures, steps=steps, seconds=seconds or None, callback=host.progress(), **settings,
+                pictures=pictures, steps=steps, seconds=seconds or None, callback=progress(), **settings,
             )  # fmt: skip
         best = found.strongest()
         shown = best.images.movedim(1, -1).clamp(0, 1)
         conditioning = unpacked(_best_context(found, best), before.pooled_width)
-        sheet = host_training.image(found.picture())
+        sheet = to_image(found.picture())
         return io.NodeOutput(sheet, shown, conditioning, found.as_json(), found.verdict())
 
 

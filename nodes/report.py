@@ -1,21 +1,29 @@
 """The node that measures what an erasure did."""
 
+from __future__ import annotations
+
 import logging
 
 import torch
 from comfy_api.latest import io
 
-from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.probes import MOST, probes
-from ..erasure_core.report import Drawn, summarise
-from ..erasure_core.report_sheet import report_sheet
-from ..erasure_core.vocabulary import known_concepts, not_among, sharing_no_word
-from . import host, host_recognise, host_sampling, host_toy, host_training
-from .checks import checked
-from .sockets import CATEGORY, MODELS, judge_inputs, named
+from ..erasure_core.audit.report import Drawn, summarise
+from ..erasure_core.audit.report_prompts import MOST, probes
+from ..erasure_core.audit.report_sheet import report_sheet
+from ..erasure_core.concepts.common import not_among, sharing_no_word
+from ..erasure_core.concepts.parse import parse_prompts
+from ..erasure_core.toy.known_concepts import known_concepts
+from .comfy_host.carried import erasures_of
+from .comfy_host.images import to_image
+from .comfy_host.model import ComfyModel
+from .comfy_host.progress import progress
+from .comfy_host.recognisers import recogniser
+from .comfy_host.sampling import SAMPLERS, SCHEDULERS, Sampling, draw_both
+from .comfy_host.toy import is_toy
+from .input_checks import checked
+from .inputs import CATEGORY, MODELS, judge_inputs, named
 
 log = logging.getLogger(__name__)
-
 MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
 
 
@@ -61,8 +69,8 @@ class ErasureReport(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
                 io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
-                io.Combo.Input("sampler_name", options=host_sampling.SAMPLERS, tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=host_sampling.SCHEDULERS, tooltip="As in KSampler."),
+                io.Combo.Input("sampler_name", options=SAMPLERS, tooltip="As in KSampler."),
+                io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="As in KSampler."),
                 io.Clip.Input(
                     "erased_clip", optional=True, tooltip="The erased text encoder; the plain one if not connected."
                 ),
@@ -81,35 +89,35 @@ class ErasureReport(io.ComfyNode):
         cls, model, clip, vae, erased_model, latent, concept, kind, prompts, neighbours, seed, steps, cfg, sampler_name,
         scheduler, erased_clip=None, clip_vision=None, clip_judge=None,
     ):  # fmt: skip
-        name, seen = named(concept), host.ComfyModel(model, clip)
-        toy = host_toy.is_toy(model)
-        judge = host_recognise.recogniser(toy, clip_vision, clip_judge)
+        name, seen = named(concept), ComfyModel(model, clip)
+        toy = is_toy(model)
+        judge = recogniser(toy, clip_vision, clip_judge)
         carriers = [erased_model, *([erased_clip.patcher] if erased_clip else [])]
-        erased = [one for each in carriers for erasure in host.erasures_of(each) for one in erasure.concepts]
+        erased = [one for each in carriers for erasure in erasures_of(each) for one in erasure.concepts]
         problem = not_among(name, erased)
         if problem:
             log.warning("%s, unless it was erased elsewhere.", problem)
         among = sharing_no_word(erased, known_concepts(toy))
         asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
-        sampling = host_sampling.Sampling(seed, steps, cfg, sampler_name, scheduler)
+        sampling = Sampling(seed, steps, cfg, sampler_name, scheduler)
         advance = _counter(2 * len(asked))
 
         def drawn(one, encoder) -> Drawn:
             found = []
             for probe in asked:
                 advance()
-                found.append(host_sampling.draw_both(one, encoder, vae, probe.prompt, "", latent, sampling))
+                found.append(draw_both(one, encoder, vae, probe.prompt, "", latent, sampling))
             images, latents = zip(*found, strict=True)
             return Drawn(torch.cat(images), torch.cat(latents))
 
         before, after = drawn(model, clip), drawn(erased_model, erased_clip or clip)
         settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
         found = summarise(name, asked, before, after, judge, {**settings, "kind": kind})
-        return io.NodeOutput(host_training.image(report_sheet(found)), found.as_json(), found.verdict())
+        return io.NodeOutput(to_image(report_sheet(found)), found.as_json(), found.verdict())
 
 
 def _counter(total: int):
-    report, done = host.progress(), 0
+    report, done = progress(), 0
 
     def advance() -> None:
         nonlocal done

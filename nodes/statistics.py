@@ -1,16 +1,19 @@
 """The nodes for many concepts: lists in files, and statistics that are kept between runs."""
 
+from __future__ import annotations
+
 from comfy_api.latest import io, ui
 
-from ..erasure_core.concepts import parse_prompts
-from ..erasure_core.gathering import restored
-from ..erasure_core.inputs import read_list
-from ..erasure_core.lists import list_text
-from ..erasure_core.statistics_files import load_statistics, save_statistics
-from . import host, host_files
-from .checks import checked
-from .host_reading import reader
-from .sockets import CATEGORY, Statistics
+from ..erasure_core.closed_form.statistics_file import load_statistics, save_statistics
+from ..erasure_core.closed_form.update import restored
+from ..erasure_core.concepts.lists import list_text
+from ..erasure_core.concepts.parse import parse_prompts
+from ..erasure_core.files.text_lists import read_list
+from .comfy_host.files import STATISTICS, digest, list_files, list_path, saved, stamp, statistics_files, statistics_path
+from .comfy_host.fitted import reader
+from .comfy_host.progress import progress
+from .input_checks import checked
+from .inputs import CATEGORY, Statistics
 
 
 class ErasureLoadConcepts(io.ComfyNode):
@@ -25,7 +28,7 @@ class ErasureLoadConcepts(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=host_files.list_files(),
+                    options=list_files(),
                     tooltip="A .txt, .csv or .tsv file of ComfyUI's input folder, in UTF-8.",
                 ),
                 io.String.Input(
@@ -41,12 +44,12 @@ class ErasureLoadConcepts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file, column=""):
-        return host_files.digest(host_files.list_path(file)), column
+        return digest(list_path(file)), column
 
     @classmethod
     @checked
     def execute(cls, file, column="") -> io.NodeOutput:
-        return io.NodeOutput(list_text(read_list(host_files.list_path(file)), file, column))
+        return io.NodeOutput(list_text(read_list(list_path(file)), file, column))
 
 
 class ErasureRestore(io.ComfyNode):
@@ -75,7 +78,7 @@ class ErasureRestore(io.ComfyNode):
         taken = parse_prompts(names, "names")
         if not taken:
             raise ValueError("names is empty: write the concepts to take back, one a line")
-        return io.NodeOutput(restored(statistics, reader(model, clip), taken, callback=host.progress()))
+        return io.NodeOutput(restored(statistics, reader(model, clip), taken, callback=progress()))
 
 
 class ErasureSaveStatistics(io.ComfyNode):
@@ -100,8 +103,8 @@ class ErasureSaveStatistics(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, statistics, filename_prefix) -> io.NodeOutput:
-        folder = host_files.STATISTICS
-        path = str(host_files.saved(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
+        folder = STATISTICS
+        path = str(saved(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
         return io.NodeOutput(path, ui=ui.PreviewText(path))
 
 
@@ -113,11 +116,7 @@ class ErasureLoadStatistics(io.ComfyNode):
             display_name="Load Statistics",
             category=CATEGORY,
             description="Reads a file that Save Statistics wrote.",
-            inputs=[
-                io.Combo.Input(
-                    "file", options=host_files.statistics_files(), tooltip="A file of output/erasure-statistics."
-                )
-            ],
+            inputs=[io.Combo.Input("file", options=statistics_files(), tooltip="A file of output/erasure-statistics.")],
             outputs=[
                 Statistics.Output(display_name="STATISTICS", tooltip="To add concepts to, in 'Erase Concepts (RECE)'.")
             ],
@@ -125,9 +124,9 @@ class ErasureLoadStatistics(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        return host_files.stamp(host_files.statistics_path(file))
+        return stamp(statistics_path(file))
 
     @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
-        return io.NodeOutput(load_statistics(host_files.statistics_path(file)))
+        return io.NodeOutput(load_statistics(statistics_path(file)))

@@ -1,9 +1,11 @@
 """The node that loads the embedded model."""
 
+from __future__ import annotations
+
 from comfy_api.latest import io
 
-from .host_toy import load_toy
-from .sockets import CATEGORY
+from .comfy_host.toy import load_toy
+from .inputs import CATEGORY
 
 
 class ErasureLoadToy(io.ComfyNode):

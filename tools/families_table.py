@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from erasure_core.table import table
+from erasure_core.drawing.table import table
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = {
@@ -42,9 +42,7 @@ def found(lines: list[str]) -> dict[Key, dict]:
 def page(cases: dict[Key, dict]) -> str:
     hosts = " and ".join(sorted({host for *_, host in cases}, key=_version))
     loaded = {key: facts for key, facts in cases.items() if key[1] != TRACED}
-    return PAGE.format(
-        hosts=hosts, families=_families(loaded), precisions=_precisions(loaded), traced=_traced(cases)
-    )
+    return PAGE.format(hosts=hosts, families=_families(loaded), precisions=_precisions(loaded), traced=_traced(cases))
 
 
 def _traced(cases: dict[Key, dict]) -> str:

@@ -15,9 +15,9 @@ from PIL import Image
 from results import attacks, composed, many, single
 from results.settings import SEED, Bench
 
-from erasure_core.compare import compare
-from erasure_core.evaluation import evaluate_model, evaluate_renders
-from erasure_core.sheet import save_whole
+from erasure_core.audit.compare import compare
+from erasure_core.files.images import save_image
+from erasure_core.toy.evaluation import evaluate_model, evaluate_renders
 
 SHOWN = "penguin"
 PROMPTS = (
@@ -56,7 +56,7 @@ def main() -> None:
     if not args.shard:
         for part in [args.only] if args.only else PARTS:
             (args.out / PAGES[part]).write_text(page(part, _rows(args.rows), bench), encoding="utf-8")
-        save_whole(grid(bench), args.out / "grid.png")
+        save_image(grid(bench), args.out / "grid.png")
 
 
 def _rows(path: Path) -> list[dict]:

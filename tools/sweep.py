@@ -16,10 +16,10 @@ from statistics import mean
 from results.settings import INSTEAD, TUNED_ON, run
 
 from erasure_core import Concept, common_concepts
-from erasure_core.evaluation import evaluate_erasure, subject_of
-from erasure_core.methods.registry import METHODS
-from erasure_core.table import table
+from erasure_core.drawing.table import table
+from erasure_core.methods import METHODS
 from erasure_core.toy import Judge, load_toy
+from erasure_core.toy.evaluation import evaluate_erasure, subject_of
 
 ERASED, OTHERS, SEED = 16, 64, 7
 COLUMNS = ("ua", "ira", "cra", "colour")

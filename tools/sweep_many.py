@@ -17,7 +17,7 @@ from results import many
 from results.settings import Bench
 
 from erasure_core.methods.rece import PRESETS, RecePreset
-from erasure_core.toy import OBJECTS
+from erasure_core.toy.captions import OBJECTS
 
 ERASED, OTHERS = 24, 40
 

@@ -61,4 +61,3 @@ def gather(weight: Tensor, directions: Tensor) -> None:
     count, width = directions.shape[0], directions.shape[1] // 4
     for index, (y, x) in enumerate([(1, 1), (1, 2), (2, 1), (2, 2)]):
         weight[:count, :width, y, x] = directions[:, index * width : (index + 1) * width]
-

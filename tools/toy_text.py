@@ -8,9 +8,9 @@ from toy_optim import Both
 from toy_run import Run
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from erasure_core.diffusers.clip_tokenizer import WINDOW, clip_tokenizer
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption, all_captions
 from erasure_core.toy.config import TEXT
-from erasure_core.toy.tokenizer import WINDOW, clip_tokenizer
 
 BATCH, FORMS = 64, 3
 

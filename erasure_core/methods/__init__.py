@@ -1,1 +1,59 @@
-"""One method a file; ``registry`` lists them."""
+"""The methods, by the name that command line, files and presets use. A new method is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..erasures.erasure import Erasure
+from . import abo, doco, few_shot, rece
+
+
+@dataclass(frozen=True)
+class Method:
+    """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings.
+
+    ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
+    nothing to it. ``needs`` names what else it takes: ``preserve`` and ``exactly`` (prompts), ``images`` (of the
+    concept) and ``training`` (``seed``, ``seconds`` and ``rank``), ``gradient_checkpointing`` and ``towers``.
+    """
+
+    run: Callable[..., Erasure]
+    presets: Mapping[str, Any]
+    toy_presets: Mapping[str, Any]
+    summary: str
+    needs: frozenset[str] = frozenset({"preserve"})
+
+
+METHODS: Mapping[str, Method] = {
+    "rece": Method(
+        rece.rece,
+        rece.PRESETS,
+        rece.PRESETS,
+        "closed form, iterated: erases a concept and what would bring it back",
+        frozenset({"preserve", "exactly"}),
+    ),
+    "few_shot": Method(
+        few_shot.few_shot,
+        few_shot.PRESETS,
+        few_shot.TOY_PRESETS,
+        "the text encoder learns from a few pictures to lose the concept",
+        frozenset({"images", "training", "towers"}),
+    ),
+    "doco": Method(
+        doco.doco,
+        doco.PRESETS,
+        doco.TOY_PRESETS,
+        "adversarial: the concept's pictures learn to pass for an anchor's",
+        frozenset({"training", "gradient_checkpointing"}),
+    ),
+    "abo": Method(
+        abo.abo,
+        abo.PRESETS,
+        abo.TOY_PRESETS,
+        "the concept's guidance learns to be an alternative's; reconstructed from the paper's abstract",
+        frozenset({"preserve", "training", "gradient_checkpointing"}),
+    ),
+    "uce": Method(rece.uce, rece.UCE_PRESETS, rece.UCE_PRESETS, "closed form, once: the first step of rece"),
+}

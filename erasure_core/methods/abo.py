@@ -19,16 +19,19 @@ import torch
 from torch import Tensor
 
 from ..arguments import Seed, check_fields, checked
-from ..concepts import Concept, kept_prompts, single_concept
-from ..erasure import Erasure, Origin
-from ..gathering import check_preserve, warn_of_names
-from ..memory import check_room
+from ..closed_form.collect import check_preserve, warn_of_names
+from ..concepts.names import reader
+from ..concepts.parse import Concept, kept_prompts, single_concept
+from ..concepts.readable import check_readable
+from ..concepts.templates import wordings
+from ..erasures.erasure import Erasure
+from ..erasures.record import Origin
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
-from ..names import reader
-from ..prompts import wordings
-from ..reading import check_readable
-from ..sampling import check_guidance, check_steps, trajectories
-from ..training import Budget, StandIns, check_fell, check_learning_rate, check_rank, descend, predict, train
+from ..sampling.ddim import check_guidance, check_steps, trajectories
+from ..training.denoising import predict
+from ..training.loop import Budget, check_fell, check_learning_rate, check_rank, descend, train
+from ..training.memory import check_room
+from ..training.trainable import StandIns
 
 SCOPES = ("cross-attention", "attention", "unet")
 

@@ -16,28 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import Seed, check_fields, checked
-from ..concepts import Concept, single_concept
-from ..discriminator import patch_discriminator, preserving
-from ..erasure import Erasure, Origin
-from ..memory import check_room
+from ..concepts.parse import Concept, single_concept
+from ..concepts.readable import check_readable
+from ..concepts.templates import wordings
+from ..erasures.erasure import Erasure
+from ..erasures.record import Origin
 from ..model import Callback, TextToImageModel, entry_weights, fingerprint
-from ..prompts import wordings
-from ..reading import check_readable
-from ..sampling import sample_latents, split_prediction
-from ..training import (
-    Budget,
-    StandIns,
-    TrainingError,
-    check_learning_rate,
-    check_rank,
-    denoising_target,
-    descend,
-    gradients,
-    noised,
-    predict,
-    take_step,
-    train,
-)
+from ..sampling.ddim import sample_latents, split_prediction
+from ..training.denoising import denoising_target, noised, predict
+from ..training.gan import patch_discriminator, preserving
+from ..training.loop import Budget, TrainingError, check_learning_rate, check_rank, descend, gradients, take_step, train
+from ..training.memory import check_room
+from ..training.trainable import StandIns
 
 ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
@@ -64,8 +54,7 @@ class DoCoPreset:
             raise ValueError(f"warm_up must be from 0 to less than 1, got {self.warm_up}")
         if self.quiet == self.steps:
             raise ValueError(
-                f"warm_up {self.warm_up:g} leaves none of {self.steps} steps for the model; lower it, or raise "
-                "steps"
+                f"warm_up {self.warm_up:g} leaves none of {self.steps} steps for the model; lower it, or raise steps"
             )
 
     @property

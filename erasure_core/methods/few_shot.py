@@ -16,30 +16,15 @@ import torch
 from torch import Tensor
 
 from ..arguments import Seed, check_fields, checked
-from ..concepts import Concept, single_concept
-from ..erasure import Erasure, Origin
-from ..memory import check_room
-from ..model import (
-    Callback,
-    LazyWeights,
-    TextToImageModel,
-    UnsupportedModelError,
-    entry_weights,
-    fingerprint,
-)
-from ..reading import check_readable
-from ..training import (
-    Budget,
-    StandIns,
-    check_learning_rate,
-    check_rank,
-    context_gradient,
-    denoising_error,
-    gradients,
-    layers_of,
-    take_step,
-    train,
-)
+from ..concepts.parse import Concept, single_concept
+from ..concepts.readable import check_readable
+from ..erasures.erasure import Erasure
+from ..erasures.record import Origin
+from ..model import Callback, LazyWeights, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
+from ..training.denoising import context_gradient, denoising_error
+from ..training.loop import Budget, check_learning_rate, check_rank, gradients, take_step, train
+from ..training.memory import check_room
+from ..training.trainable import StandIns, layers_of
 
 WATCHED = 8
 TOWERS = ("both", "text_encoder", "text_encoder_2")

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_fields, checked
-from ..closed_form import LowRank, SeenWeights, SingularSystemError, free_directions, plus_gram
-from ..concepts import Concept, as_concepts, as_prompts
-from ..erasure import ContextMap, Erasure, Origin, deltas_of
-from ..gathering import check_preserve, gather_statistics, probes, updated
+from ..closed_form.already_erased import check_not_erased
+from ..closed_form.collect import check_preserve, gather_statistics, probes
+from ..closed_form.derived_contexts import SeenWeights
+from ..closed_form.linalg import SingularSystemError, free_directions, plus_gram
+from ..closed_form.statistics import EntryStatistics, Statistics
+from ..closed_form.update import updated
+from ..concepts.common import common_concepts
+from ..concepts.parse import Concept, as_concepts, as_prompts
+from ..erasures.erasure import Erasure, deltas_of
+from ..erasures.low_rank import LowRank
+from ..erasures.record import ContextMap, Origin
 from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
-from ..statistics import EntryStatistics, Statistics
-from ..upstream import check_not_erased
-from ..vocabulary import common_concepts
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
@@ -41,6 +45,8 @@ def check_settings(settings: RecePreset | UcePreset) -> None:
     for name, value in given.items():
         if not (math.isfinite(value) and value > 0):
             raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
 LEAST_ADDED = 1e-3
 """Of a loop's change relative to the one before: more than 0.1 with every regularization that is of use."""
 
@@ -79,7 +85,6 @@ PUBLISHED: Mapping[str, RecePreset] = {
     "style": RecePreset(loops=1, regularization=1e-3),
     "explicit": RecePreset(loops=3, regularization=1e-1),
 }
-
 PRESETS: Mapping[str, RecePreset] = {
     "object": RecePreset(loops=1, regularization=1e-3, amplification=1.4),
     "style": RecePreset(loops=1, regularization=1e-3, amplification=1.8),
@@ -88,7 +93,6 @@ PRESETS: Mapping[str, RecePreset] = {
 }
 """Ours, by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be measured
 there. ``many`` is for tens of concepts and more at once."""
-
 UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
 

@@ -1,5 +1,7 @@
 """The embedded model: a real latent text-to-image diffusion model of 12 MB; see CARD.md."""
 
+from __future__ import annotations
+
 from .captions import COLOURS, OBJECTS, STYLES, Caption, sample_captions
 from .judge import Judge, Verdict
 from .pipeline import load_pipeline, load_toy

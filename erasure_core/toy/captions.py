@@ -12,9 +12,7 @@ OBJECTS: tuple[str, ...] = (
     "mushroom", "cake", "rose", "sunflower", "cactus", "car", "bus", "airplane", "rocket", "house",
     "castle", "guitar", "crown", "skull", "robot", "ghost", "umbrella", "pumpkin", "snowman",
 )  # fmt: skip
-
 STYLES: tuple[str, ...] = ("twemoji", "noto", "blob", "fluent")
-
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (206, 52, 52),
     "yellow": (250, 214, 70),
@@ -25,7 +23,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
     "black": (22, 22, 28),
 }
-
 SYNONYMS: dict[str, str] = {
     "cat": "kitten", "dog": "puppy", "rabbit": "bunny", "pig": "piglet", "frog": "toad",
     "monkey": "ape", "hamburger": "burger", "doughnut": "donut", "car": "automobile", "airplane": "plane",

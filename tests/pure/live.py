@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from erasure_core import Erasure
-from erasure_core.methods.registry import METHODS
+from erasure_core.methods import METHODS
 
 SMALL = {"steps": 2, "loops": 2, "batch_size": 2, "trajectories": 2, "sampling_steps": 2, "warm_up": 0.4}
 

@@ -8,7 +8,7 @@ from pure.fakes import Adam, TwoTowers, Uneven
 
 from erasure_core import Concept
 from erasure_core.methods.abo import Prompts, abo
-from erasure_core.sampling import trajectories
+from erasure_core.sampling.ddim import trajectories
 
 OBJECT = ("{}", "a {}", "a photo of a {}", "a picture of the {}")
 STYLE = ("{}", "in the style of {}", "a picture in the style of {}", "{} style")

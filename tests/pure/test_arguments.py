@@ -12,15 +12,16 @@ from pure.fakes import FakeModel
 
 from erasure_core import Erasure, UnsupportedModelError, rece
 from erasure_core.arguments import KINDS, checked
-from erasure_core.compare import compare
-from erasure_core.evaluation import draw, evaluate_erasure
-from erasure_core.gathering import extended, gather_statistics
+from erasure_core.audit.compare import compare
+from erasure_core.audit.red_team import attack
+from erasure_core.audit.report import report
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.update import extended
+from erasure_core.methods import METHODS
 from erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
-from erasure_core.methods.registry import METHODS
-from erasure_core.purify import purify
-from erasure_core.red_team import attack
-from erasure_core.report import report
-from erasure_core.sampling import generate, sample_latents, trajectories
+from erasure_core.sampling.ddim import generate, sample_latents, trajectories
+from erasure_core.sampling.purify import purify
+from erasure_core.toy.evaluation import draw, evaluate_erasure
 
 BAD: dict[str, list[Any]] = {
     "int": [2.0, "3", None, True],
@@ -96,9 +97,7 @@ def test_a_setting_of_another_type_is_named(name: str) -> None:
 def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
     taken = list(inspect.signature(METHODS[name].run).parameters.values())
     settings = [one for one in taken if one.name not in ("concept", "concepts", "preserve", "exactly")]
-    assert all(
-        str(one.annotation).removesuffix(" | None") in {*KINDS, "TextToImageModel"} for one in settings
-    )
+    assert all(str(one.annotation).removesuffix(" | None") in {*KINDS, "TextToImageModel"} for one in settings)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from erasure_core import atomic
-from erasure_core.atomic import check_target, clear, write_whole
+from erasure_core.files import atomic
+from erasure_core.files.atomic import PREFIX, SUFFIX, _lock, _move, check_target, clear, write_whole
 
 ROOT = Path(atomic.__file__).parent.parent
 
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 
 
 def left_over(folder: Path, name: str = "1234") -> Path:
-    path = folder / f"{atomic.PREFIX}{name}{atomic.SUFFIX}"
+    path = folder / f"{PREFIX}{name}{SUFFIX}"
     path.write_bytes(b"half")
     return path
 
@@ -199,7 +199,7 @@ def test_what_a_killed_program_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_what_is_cleared_before_it_is_locked_is_written_anew(tmp_path: Path, monkeypatch) -> None:
-    lock, locked = atomic._lock, []
+    lock, locked = _lock, []
 
     def late(file) -> None:
         locked.append(file.name)
@@ -225,7 +225,7 @@ def test_what_cannot_be_cleared_stays(tmp_path: Path, monkeypatch) -> None:
 
 def test_without_locks(tmp_path: Path, monkeypatch) -> None:
     """As on Windows, where a file must be closed to be moved, and what can be deleted is not open."""
-    moved, move = [], atomic._move
+    moved, move = [], _move
 
     def watched(partial, path, overwrite) -> None:
         moved.append(partial)

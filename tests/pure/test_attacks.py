@@ -12,13 +12,13 @@ from pure.fakes import FakeModel, digest
 from torch import Tensor
 
 from erasure_core import rece
-from erasure_core.attacks.derived import by_derived_context, seen_weights
-from erasure_core.attacks.noised import STRENGTH, by_noised_pictures, control
-from erasure_core.attacks.prompts import by_list, by_name
-from erasure_core.attacks.scene import Scene, dealt
+from erasure_core.audit.attacks.attempt import Scene, dealt
+from erasure_core.audit.attacks.derived_context import by_derived_context, seen_weights
+from erasure_core.audit.attacks.noised_images import STRENGTH, by_noised_pictures, control
+from erasure_core.audit.attacks.plain_prompts import by_list, by_name
+from erasure_core.audit.red_team import ATTACKS, attack, drawn
 from erasure_core.model import CONTEXT
-from erasure_core.red_team import ATTACKS, attack, drawn
-from erasure_core.sampling import ddim, generate, timesteps
+from erasure_core.sampling.ddim import ddim, generate, timesteps
 
 PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 CHOSEN = ("derived", "noised")
@@ -105,7 +105,7 @@ def test_every_listed_prompt_is_tried(scene: Scene) -> None:
 def test_noised_pictures_start_where_their_noise_belongs(scene: Scene, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "erasure_core.attacks.scene.ddim",
+        "erasure_core.audit.attacks.attempt.ddim",
         lambda model, latents, *rest, **more: (seen.append((latents, more)), latents)[1],
     )
     by_noised_pictures(scene)

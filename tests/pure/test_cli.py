@@ -12,24 +12,27 @@ from PIL import Image
 from pure.fakes import FakeModel
 from safetensors.torch import save_file
 
-from erasure_core import Concept, Erasure, cli, common_concepts, parse_concepts, rece
-from erasure_core.adapters import families
-from erasure_core.adapters.checkpoints import shapes_in
-from erasure_core.gathering import gather_statistics
-from erasure_core.methods.registry import METHODS
-from erasure_core.statistics_files import load_statistics, save_statistics
+from erasure_core import Concept, Erasure, common_concepts, parse_concepts, rece
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.statistics_file import load_statistics, save_statistics
+from erasure_core.commands import shared
+from erasure_core.commands.main import main
+from erasure_core.diffusers import families
+from erasure_core.diffusers.checkpoint import shapes_in
+from erasure_core.diffusers.families import FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
+from erasure_core.methods import METHODS
 
 
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(cli, "_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda name: model)
     return model
 
 
 def exit_code(*arguments: object) -> int:
     try:
-        return cli.main([str(argument) for argument in arguments])
+        return main([str(argument) for argument in arguments])
     except SystemExit as end:  # of argparse
         return end.code
 
@@ -54,13 +57,13 @@ def test_lists_as_users_have_them(fake: FakeModel, tmp_path: Path, capsys, caplo
         ["--concept", "cat -> dog, red fish", "--separator", ","],
         ["--concept", "cat -> dog\tred fish", "--separator", "tab"],
     ):
-        assert cli.main([*erase, *given]) == 0
+        assert main([*erase, *given]) == 0
         assert Erasure.load(out).concepts == both and not caplog.messages
     capsys.readouterr()
     assert "has the columns 'id', 'concept'; say which" in fails(capsys, *erase, "--concepts", table)
     assert "has no column 'name'; it has 'id', 'concept'" in fails(capsys, *erase, "--concepts", f"{table}:name")
     assert "No such file" in fails(capsys, *erase, "--concepts", r"C:\x.csv:name")
-    assert cli.main([*erase, "--concept", "cat, dog"]) == 0
+    assert main([*erase, "--concept", "cat, dog"]) == 0
     assert Erasure.load(out).concepts == (Concept("cat, dog"),)
     assert "the concept 'cat, dog' looks like a list with ','" in caplog.text
 
@@ -69,7 +72,7 @@ def test_erase_writes_a_file(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "a.safetensors"
     command = ["erase", "--model", "toy", "--concept", "cat -> dog", "--concept", "red fish", "--preset", "style"]
     command += ["--ridge", "0.5", "--loops", "2", "--preserve", "bird", "--no-common", "--out", str(out)]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     (origin,) = Erasure.load(out).origins
     assert origin.concepts == (Concept("cat", "dog"), Concept("red fish")) and origin.method == "rece"
     assert origin.settings["preserve"] == ["bird"] and origin.settings["ridge"] == 0.5
@@ -83,12 +86,12 @@ def test_everyday_concepts_are_preserved_by_default(fake: FakeModel, tmp_path: P
     out = tmp_path / "a.safetensors"
     (tmp_path / "concepts.txt").write_text("# mine\ncat -> dog\n")
     command = ["erase", "--model", "toy", "--method", "uce", "--concepts", str(tmp_path / "concepts.txt")]
-    assert cli.main([*command, "--preserve", "a wolf", "--out", str(out)]) == 0
+    assert main([*command, "--preserve", "a wolf", "--out", str(out)]) == 0
     (origin,) = Erasure.load(out).origins
     preserved = origin.settings["preserve"]
     assert {"a wolf", "dog", "in the style of monet", ""} <= set(preserved) and "cat" not in preserved
     assert origin.method == "uce"
-    assert cli.main([*command, "--overwrite", "--out", str(out)]) == 0
+    assert main([*command, "--overwrite", "--out", str(out)]) == 0
 
 
 def test_what_users_get_wrong(fake: FakeModel, tmp_path: Path, capsys) -> None:
@@ -146,7 +149,7 @@ def test_evaluate_arguments(tmp_path: Path, capsys) -> None:
 
 def test_a_concept_that_cannot_be_judged(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "a.safetensors"
-    assert cli.main(["erase", "--model", "toy", "--concept", "wolf", "--out", str(out)]) == 0
+    assert main(["erase", "--model", "toy", "--concept", "wolf", "--out", str(out)]) == 0
     capsys.readouterr()
     assert "does not draw 'wolf'" in fails(capsys, "evaluate", "--erasure", out, "--concept", "wolf")
 
@@ -154,7 +157,7 @@ def test_a_concept_that_cannot_be_judged(fake: FakeModel, tmp_path: Path, capsys
 @pytest.mark.parametrize("arguments", [[], ["erase"], ["erase", "--model", "toy"], ["evaluate", "--model", "x.ckpt"]])
 def test_usage(arguments: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        main(arguments)
     assert caught.value.code == 2 and "--help" in capsys.readouterr().err
 
 
@@ -163,7 +166,7 @@ CROSS = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.
 
 def checkpoint(path: Path, width: int = 768, channels: int = 4, **more: torch.Tensor) -> Path:
     tensors = {
-        families.FIRST_CONV: torch.zeros(2, channels, 3, 3),
+        FIRST_CONV: torch.zeros(2, channels, 3, 3),
         CROSS: torch.zeros(2, width),
         "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.zeros(1),
     }
@@ -193,17 +196,17 @@ def test_models_that_cannot_be_used(tmp_path: Path, capsys) -> None:
 
 
 def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
-    def configs(*arguments, **more) -> tuple[families.Family, dict]:
+    def configs(*arguments, **more) -> tuple[Family, dict]:
         return families.configs("it", shapes_in(checkpoint(tmp_path / "it.safetensors", *arguments, **more)))
 
     family, one = configs()
     assert one["unet"]["cross_attention_dim"] == one["text_encoder"]["hidden_size"] == 768
-    assert family is families.SD_1
+    assert family is SD_1
     family, two = configs(1024, channels=9)
     assert two["unet"]["in_channels"] == 9 and two["scheduler"]["prediction_type"] == "v_prediction"
-    assert family is families.SD_2
+    assert family is SD_2
     mark = {"conditioner__embedders__0__a": torch.zeros(1)}
-    for width, expected in ((2048, families.SDXL), (1280, families.REFINER)):
+    for width, expected in ((2048, SDXL), (1280, REFINER)):
         family, three = configs(width, channels=8, **mark)
         assert family is expected and three["unet"]["in_channels"] == 8
         assert three["scheduler"]["prediction_type"] == "epsilon"
@@ -212,7 +215,7 @@ def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
 
 
 def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
-    shapes = {families.FIRST_CONV: [2, 4, 3, 3], CROSS: [2, 768]}
+    shapes = {FIRST_CONV: [2, 4, 3, 3], CROSS: [2, 768]}
     with pytest.raises(ValueError, match="has no text encoder"):
         families.configs("unet", shapes)
 
@@ -220,18 +223,18 @@ def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
 def test_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "a.safetensors"
     erase = ["erase", "--model", "toy", "--overwrite", "--out", str(out), "--steps", "2", "--seed", "3", "--concept"]
-    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", "2", "--learning-rate", "0.001"]) == 0
+    assert main([*erase, "cat", "--method", "few_shot", "--images", "2", "--learning-rate", "0.001"]) == 0
     (origin,) = Erasure.load(out).origins
     assert origin.method == "few_shot" and origin.settings["images"] == 2 and origin.settings["seed"] == 3
     assert len(origin.losses) == 2 and "2 steps, loss" in capsys.readouterr().out
     for index in range(3):
         Image.new("RGB", (40, 30), (index, 90, 200)).save(tmp_path / f"{index}.png")
     fake.encode_images = lambda images: torch.cat([images, images[:, :1]], 1)[..., ::8, ::8]
-    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", str(tmp_path)]) == 0
+    assert main([*erase, "cat", "--method", "few_shot", "--images", str(tmp_path)]) == 0
     assert Erasure.load(out).origins[0].settings["images"] == 3
-    assert cli.main([*erase, "cat", "--method", "few_shot", "--images", "none", "--rank", "2"]) == 0
-    assert cli.main([*erase, "cat -> dog", "--method", "doco", "--batch-size", "2"]) == 0
-    assert cli.main([*erase, "cat", "--method", "abo", "--trajectories", "2", "--preserve", "bird"]) == 0
+    assert main([*erase, "cat", "--method", "few_shot", "--images", "none", "--rank", "2"]) == 0
+    assert main([*erase, "cat -> dog", "--method", "doco", "--batch-size", "2"]) == 0
+    assert main([*erase, "cat", "--method", "abo", "--trajectories", "2", "--preserve", "bird"]) == 0
     assert "bird" in Erasure.load(out).origins[0].settings["preserve"]
 
 
@@ -276,7 +279,7 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     ],
 )
 def test_settings_are_refused_before_a_model_is_read(monkeypatch, tmp_path, capsys, given: str, told: str) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda name: pytest.fail("a model was read"))
+    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("a model was read"))
     erase = ("erase", "--model", "toy", "--out", tmp_path / "a.safetensors", "--concept", "cat", "--method")
     assert f"error: {told}" in fails(capsys, *erase, *given.split())
 
@@ -288,7 +291,7 @@ LATE = {"few_shot": ["--images", "none"], "doco": [], "abo": [], "rece": [], "uc
 def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
     method: str, monkeypatch, tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr(cli, "_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("the model was loaded"))
     erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--out", tmp_path / "a.safetensors"]
     erase += ["--method", method, *LATE[method]]
     preset = next(iter(METHODS[method].presets.values()))
@@ -306,7 +309,7 @@ def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
     ("method", "options"), [("rece", "abo"), ("uce", "rece"), ("few_shot", "abo"), ("abo", "rece")]
 )
 def test_options_of_another_method(method: str, options: str, monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setattr(cli, "_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("the model was loaded"))
     erase = ["erase", "--model", "toy", "--concept", "cat", "--out", tmp_path / "a.safetensors", "--method"]
     own, others = (vars(next(iter(METHODS[name].presets.values()))) for name in (method, options))
     foreign = {name: value for name, value in others.items() if name not in own and type(value) in (int, float)}
@@ -324,7 +327,7 @@ def test_loops_that_change_nothing(fake: FakeModel, tmp_path: Path, capsys) -> N
         told = fails(capsys, *erase, "--regularization", wrong)
         assert told.startswith(f"error: --regularization: {float(wrong):g} leaves nothing of what the loops derive")
         assert told.endswith("lower --regularization, or set --loops to 0")
-    assert cli.main([*map(str, erase), "--regularization", "1e30", "--loops", "0"]) == 0
+    assert main([*map(str, erase), "--regularization", "1e30", "--loops", "0"]) == 0
 
 
 NUMBERS = {
@@ -355,7 +358,7 @@ def test_sampling_steps_are_called_so(fake: FakeModel, tmp_path: Path, capsys) -
 
 @pytest.mark.parametrize("command", ["report", "attack", "evaluate"])
 def test_what_was_not_erased_is_no_concept_to_audit(monkeypatch, tmp_path: Path, capsys, command: str) -> None:
-    monkeypatch.setattr(cli, "load_model", lambda name: pytest.fail("a model was read"))
+    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("a model was read"))
     path = rece(FakeModel(), ["cat", "pig"]).save(tmp_path / "a.safetensors")
     told = fails(capsys, command, "--model", "toy", "--erasure", path, "--concept", "dog")
     assert "'dog' is not what was erased, that is cat, pig; name one of these" in told
@@ -369,13 +372,13 @@ def test_purify(fake: FakeModel, tmp_path: Path, capsys) -> None:
     for name in ("one.png", "two.jpg"):
         Image.new("RGB", (40, 30), (10, 90, 200)).save(pictures / name)
     purify = ["purify", "--model", "toy", "--erasure", str(path), "--images", str(pictures), "--out", str(out)]
-    assert cli.main([*purify, "--steps", "3"]) == 0
+    assert main([*purify, "--steps", "3"]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["one.png", "two.png"]
     assert Image.open(out / "one.png").size == (4, 4) and str(out / "two.png") in capsys.readouterr().out
     assert "one.png is already there" in fails(capsys, *purify)
-    assert cli.main([*purify, "--steps", "3", "--overwrite", "--prompt", "a wolf"]) == 0
+    assert main([*purify, "--steps", "3", "--overwrite", "--prompt", "a wolf"]) == 0
     assert "--prompt does not name what is erased ('cat')" in capsys.readouterr().err
-    assert cli.main([*purify, "--steps", "3", "--overwrite"]) == 0 and capsys.readouterr().out
+    assert main([*purify, "--steps", "3", "--overwrite"]) == 0 and capsys.readouterr().out
     (pictures / "one.jpg").write_bytes((pictures / "two.jpg").read_bytes())
     assert "two pictures would be written as one.png" in fails(capsys, *purify)
     (pictures / "one.jpg").unlink()
@@ -388,10 +391,10 @@ def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "grid.png"
     compare = ["compare", "--model", "toy", "--out", str(out), "--steps", "2", "--erasure", str(paths[0])]
     more = ["--erasure", str(paths[1]), "--prompts", str(tmp_path / "prompts.txt"), "--pictures", "2"]
-    assert cli.main([*compare, *more, "--prompt", "red fish"]) == 0
+    assert main([*compare, *more, "--prompt", "red fish"]) == 0
     assert str(out) in capsys.readouterr().out
     wide = Image.open(out).size
-    assert cli.main([*compare, "--prompt", "cat", "--overwrite"]) == 0 and capsys.readouterr().out
+    assert main([*compare, "--prompt", "cat", "--overwrite"]) == 0 and capsys.readouterr().out
     assert Image.open(out).height < wide[1]
     assert "grid.png is already there" in fails(capsys, *compare, "--prompt", "cat")
     compare.append("--overwrite")
@@ -406,10 +409,10 @@ def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
 def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
     erase = ["erase", "--model", "toy", "--out", str(out), "--overwrite"]
-    assert cli.main([*erase, "--concept", "cat", "--concept", "bird", "--save-statistics", str(one)]) == 0
+    assert main([*erase, "--concept", "cat", "--concept", "bird", "--save-statistics", str(one)]) == 0
     assert {"dog", "lion", ""} <= set(load_statistics(one).preserve)
     again = [*erase, "--statistics", str(one), "--concept", "lion -> dog", "--restore", "cat"]
-    assert cli.main([*again, "--preserve", "wolf", "--save-statistics", str(two)]) == 0
+    assert main([*again, "--preserve", "wolf", "--save-statistics", str(two)]) == 0
     found = Erasure.load(out)
     concepts = parse_concepts("bird\nlion -> dog")
     preserved = [*common_concepts(concepts), "wolf"]
@@ -418,7 +421,7 @@ def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=1e-3, atol=1e-4)
     assert set(load_statistics(two).preserve) == set(preserved) and "cat" in preserved and "lion" not in preserved
     assert found.concepts == tuple(concepts) and capsys.readouterr().out.count("erases") == 2
-    assert cli.main([*erase, "--statistics", str(two)]) == 0
+    assert main([*erase, "--statistics", str(two)]) == 0
     torch.testing.assert_close(Erasure.load(out).deltas[name].dense(), found.deltas[name].dense(), rtol=1e-3, atol=1e-4)
 
 
@@ -426,8 +429,8 @@ def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
 def test_statistics_that_are_saved_change_no_erasure(fake: FakeModel, tmp_path: Path, common: list[str]) -> None:
     one, two, kept = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "kept"))
     erase = ["erase", "--model", "toy", "--concept", "cat", *common, "--out"]
-    assert cli.main([*erase, str(one)]) == 0
-    assert cli.main([*erase, str(two), "--save-statistics", str(kept)]) == 0
+    assert main([*erase, str(one)]) == 0
+    assert main([*erase, str(two), "--save-statistics", str(kept)]) == 0
     plain, found = Erasure.load(one), Erasure.load(two)
     assert plain.origins == found.origins
     for name, delta in plain.deltas.items():
@@ -462,7 +465,7 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
 def test_exact_prompts_and_names_only(fake: FakeModel, tmp_path: Path, capsys) -> None:
     out = tmp_path / "a.safetensors"
     command = ["erase", "--model", "toy", "--concept", "cat", "--exactly", "a wolf", "--name-only", "--out", str(out)]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     settings = Erasure.load(out).origins[0].settings
     assert settings["exactly"] == ["a wolf"] and settings["name_only"] is True
     assert "left exactly alone: what the layers make of it (context) changes by" in capsys.readouterr().out
@@ -471,7 +474,7 @@ def test_exact_prompts_and_names_only(fake: FakeModel, tmp_path: Path, capsys) -
 def test_many_concepts_are_counted(fake: FakeModel, tmp_path: Path, capsys) -> None:
     (tmp_path / "concepts.txt").write_text("\n".join(f"thing{number}" for number in range(25)))
     command = ["erase", "--model", "toy", "--concepts", str(tmp_path / "concepts.txt"), "--no-common"]
-    assert cli.main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
     assert "'thing19', 5 more; rank" in capsys.readouterr().out
 
 
@@ -494,8 +497,9 @@ def test_options_reach_the_method(fake, monkeypatch, tmp_path: Path, method: str
     images = ["--images", "none"] if method == "few_shot" else []
     out = ["--out", str(tmp_path / "a.safetensors")]
     erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--method", method]
-    assert cli.main([*erase, *images, *out, option, *value]) == 0
+    assert main([*erase, *images, *out, option, *value]) == 0
     assert given.items() <= seen.items()
+
 
 def test_files_and_folders_are_told_apart(fake: FakeModel, tmp_path: Path, capsys) -> None:
     """Whatever path an option is given, one sentence says what is there."""

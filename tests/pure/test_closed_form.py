@@ -10,20 +10,11 @@ from pure.fakes import systems
 from torch import Tensor
 
 from erasure_core import derived_context, edit_map
-from erasure_core.closed_form import (
-    LowRank,
-    PairSums,
-    RowPairs,
-    SeenWeights,
-    SingularSystemError,
-    aligned_rows,
-    cholesky,
-    edit_step,
-    facing_rows,
-    free_directions,
-    gram_matrix,
-    row_gram,
-)
+from erasure_core.closed_form.align import aligned_rows, facing_rows
+from erasure_core.closed_form.derived_contexts import SeenWeights
+from erasure_core.closed_form.linalg import SingularSystemError, cholesky, free_directions, gram_matrix, row_gram
+from erasure_core.closed_form.uce import PairSums, RowPairs, edit_step
+from erasure_core.erasures.low_rank import LowRank
 
 F64 = torch.float64
 SCALES = {"erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1}

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from pure.fakes import FakeModel, digest
 
-from erasure_core import compare as compare_module
 from erasure_core import rece
-from erasure_core.compare import compare, grid, heat
-from erasure_core.sampling import generate
+from erasure_core.audit import compare as compare_module
+from erasure_core.audit.compare import compare, grid, heat
+from erasure_core.sampling.ddim import generate
 
 
 def flat(*colours: tuple[float, float, float]) -> torch.Tensor:

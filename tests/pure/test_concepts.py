@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasure_core import Concept, ConceptError, common_concepts, parse_concepts
-from erasure_core.concepts import as_concepts, kept_prompts, name_of, parse_prompts
+from erasure_core.concepts.parse import as_concepts, kept_prompts, name_of, parse_prompts
 
 
 def test_lines_blank_lines_and_comments() -> None:

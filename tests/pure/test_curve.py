@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from erasure_core.curve import loss_curve
-from erasure_core.sheet import INK
+from erasure_core.drawing.contact_sheet import INK
+from erasure_core.drawing.loss_curve import loss_curve
 
 
 def heights(picture: Image.Image) -> list[float]:

@@ -9,8 +9,8 @@ from pure.fakes import Adam, Uneven
 from torch import Tensor
 from torch.func import functional_call
 
-from erasure_core.discriminator import patch_discriminator
 from erasure_core.methods.doco import doco
+from erasure_core.training.gan import patch_discriminator
 
 BETAS = 0.5, 0.999
 CONCEPT, ANCHOR = (

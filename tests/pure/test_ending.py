@@ -11,16 +11,19 @@ from PIL import Image
 from pure.fakes import FakeModel
 from pure.test_cli import fails
 
-from erasure_core import Erasure, cli, rece
-from erasure_core.ending import Interrupted, Tolerant, code_for_text
-from erasure_core.erasure import erasures_of
-from erasure_core.progress import Progress
+from erasure_core import Erasure, rece
+from erasure_core.commands import audited, purify, shared
+from erasure_core.commands.ending import Interrupted, Tolerant, code_for_text
+from erasure_core.commands.main import main
+from erasure_core.commands.progress import Progress
+from erasure_core.erasures.erasure import erasures_of
+from erasure_core.files.images import save_image
 
 
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(cli, "_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda name: model)
     return model
 
 
@@ -80,9 +83,9 @@ def test_an_interrupt_between_two_pictures(fake: FakeModel, monkeypatch, tmp_pat
     (tmp_path / "pictures").mkdir()
     for name in "abc":
         Image.new("RGB", (8, 8)).save(tmp_path / f"pictures/{name}.png")
-    purify = ["purify", "--model", "toy", "--erasure", str(erasure), "--images", str(tmp_path / "pictures")]
-    monkeypatch.setattr(cli, "save_whole", after(cli.save_whole, KeyboardInterrupt(), 2))
-    assert cli.main([*purify, "--steps", "1", "--out", str(out)]) == 130
+    command = ["purify", "--model", "toy", "--erasure", str(erasure), "--images", str(tmp_path / "pictures")]
+    monkeypatch.setattr(purify, "save_image", after(save_image, KeyboardInterrupt(), 2))
+    assert main([*command, "--steps", "1", "--out", str(out)]) == 130
     assert capsys.readouterr().err == f"\ninterrupted; {out / 'a.png'}, {out / 'b.png'} had been written\n"
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png"]
 
@@ -99,7 +102,7 @@ def test_an_interrupt_leaves_no_folder(fake: FakeModel, monkeypatch, tmp_path: P
         ("purify", *common, tmp_path / "deep/out", "--images", tmp_path / "pictures"),
         ("compare", *common, tmp_path / "deep/out.png", "--prompt", "cat"),
     ):
-        monkeypatch.setattr(cli, "_recogniser", lambda args: None)
+        monkeypatch.setattr(audited, "chosen_recogniser", lambda args: None)
         assert fails(capsys, *command, code=130) == "interrupted; nothing was written"
     assert set(tmp_path.iterdir()) - before == {tmp_path / "pictures"} and erasures_of(fake) == ()
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pure.fakes import LAYERS, FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
-from erasure_core.erasure import erasures_of, widened
+from erasure_core.erasures.erasure import erasures_of, widened
 from erasure_core.model import CONTEXT, POOLED
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
@@ -312,7 +312,7 @@ def test_what_cannot_be_rebased() -> None:
 @pytest.fixture
 def halved(monkeypatch) -> Erasure:
     """As ``erasure``, but with changes too large for float32."""
-    monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", 1500)
+    monkeypatch.setattr("erasure_core.erasures.erasure.MOST_BYTES", 1500)
     return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
 
 
@@ -401,13 +401,13 @@ def test_rebasing_on_weights_of_any_precision(erasure: Erasure) -> None:
 def test_half_precision_begins_above_its_limit(erasure: Erasure, monkeypatch) -> None:
     numbers = 4 * erasure.maps[CONTEXT].change.down.numel() * len(LAYERS)
     for most, dtype in ((numbers, torch.float32), (numbers - 1, torch.float16)):
-        monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", most)
+        monkeypatch.setattr("erasure_core.erasures.erasure.MOST_BYTES", most)
         assert {delta.up.dtype for delta in erasure.rebased_on(FakeModel()).deltas.values()} == {dtype}
 
 
 def test_half_precision_with_a_pooled_vector(monkeypatch) -> None:
     exact = rece(TwoTowers(), "red fish -> dog")
-    monkeypatch.setattr("erasure_core.erasure.MOST_BYTES", 1)
+    monkeypatch.setattr("erasure_core.erasures.erasure.MOST_BYTES", 1)
     halved = exact.rebased_on(TwoTowers())
     assert {delta.up.dtype for delta in halved.deltas.values()} == {torch.float16}
     same(dense(halved), dense(exact), 5e-3)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from pure.fakes import FakeModel
 
-from erasure_core import rece
-from erasure_core.adapters import eval_unlearn
-from erasure_core.adapters.eval_unlearn import ErasureTechnique, ToyJudgeMetric
+from erasure_core import eval_unlearn, rece
+from erasure_core.eval_unlearn import ErasureTechnique, ToyJudgeMetric
 
 CAT = {"model": "toy", "method": "rece", "erase_concept": "cat"}
 

@@ -11,8 +11,14 @@ import torch
 from PIL import Image
 from pure.fakes import FakeModel
 
-from erasure_core import Concept, evaluation, rece
-from erasure_core.evaluation import (
+from erasure_core import Concept, rece
+from erasure_core.commands.progress import Progress
+from erasure_core.drawing.contact_sheet import Section, contact_sheet
+from erasure_core.drawing.table import percent, table
+from erasure_core.files.images import save_image, to_image
+from erasure_core.toy import evaluation
+from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, Caption
+from erasure_core.toy.evaluation import (
     Gallery,
     Subject,
     captions_for,
@@ -23,10 +29,6 @@ from erasure_core.evaluation import (
     score,
     subject_of,
 )
-from erasure_core.progress import Progress
-from erasure_core.sheet import Section, contact_sheet, save_whole, to_image
-from erasure_core.table import percent, table
-from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, Caption
 from erasure_core.toy.judge import Verdict
 from erasure_core.toy.renders import load_renders
 
@@ -156,7 +158,7 @@ def test_pictures_are_clamped() -> None:
 
 
 def test_a_sheet_is_saved_whole(tmp_path, monkeypatch) -> None:
-    path = save_whole(contact_sheet([section()]), tmp_path / "a.png")
+    path = save_image(contact_sheet([section()]), tmp_path / "a.png")
     assert Image.open(path).format == "PNG" and [p.name for p in tmp_path.iterdir()] == ["a.png"]
     before = path.read_bytes()
 
@@ -166,7 +168,7 @@ def test_a_sheet_is_saved_whole(tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(OSError, match="No space left"):
-        save_whole(contact_sheet([section()]), path)
+        save_image(contact_sheet([section()]), path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 

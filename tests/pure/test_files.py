@@ -19,9 +19,13 @@ from pure.test_erasure import dense, mixed, same
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from erasure_core import Concept, Dense, Erasure, ErasureFileError, LowRank, Origin, files, rece, tensor_files
-from erasure_core.erasure import ContextMap
-from erasure_core.kohya import stem, stems
+from erasure_core import Concept, Dense, Erasure, ErasureFileError, LowRank, Origin, rece
+from erasure_core.erasures import erasure_file
+from erasure_core.erasures.erasure_file import MAPS, MOST_IN_HEADER, _maps, _metadata, check_target
+from erasure_core.erasures.lora_keys import stem, stems
+from erasure_core.erasures.record import ContextMap
+from erasure_core.files import safetensors_files
+from erasure_core.files.safetensors_files import MOST_HEADER, read, write
 from erasure_core.model import CONTEXT
 
 FIRST = next(iter(LAYERS))
@@ -152,14 +156,14 @@ def test_factors_whose_product_is_not_finite_are_not_saved(tmp_path: Path) -> No
 
 def test_a_header_is_utf_8_and_as_long_as_programs_read(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.BytesIO()
-    tensor_files.write(file, {}, {"told": "caf\u00e9"})
+    write(file, {}, {"told": "caf\u00e9"})
     length = int.from_bytes(file.getvalue()[:8], "little")
     assert "caf\u00e9".encode() in file.getvalue() and length % 8 == 0 and len(file.getvalue()) == 8 + length
-    monkeypatch.setattr(tensor_files, "MOST_HEADER", length)
-    tensor_files.write(io.BytesIO(), {}, {"told": "caf\u00e9"})
-    monkeypatch.setattr(tensor_files, "MOST_HEADER", length - 1)
+    monkeypatch.setattr(safetensors_files, "MOST_HEADER", length)
+    write(io.BytesIO(), {}, {"told": "caf\u00e9"})
+    monkeypatch.setattr(safetensors_files, "MOST_HEADER", length - 1)
     with pytest.raises(ValueError, match=f"is {length} bytes, at most {length - 1} can be read"):
-        tensor_files.write(io.BytesIO(), {}, {"told": "caf\u00e9"})
+        write(io.BytesIO(), {}, {"told": "caf\u00e9"})
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -245,8 +249,8 @@ def test_numbers_of_every_precision_are_aligned(tmp_path: Path) -> None:
     values = {"b": torch.ones(3).half(), "a": torch.ones(()), "c": torch.ones(2, 0), "d": torch.ones(1).double()}
     path = tmp_path / "a.safetensors"
     with path.open("wb") as file:
-        tensor_files.write(file, values, {"é": "\n\x00é"})
-    metadata, back = tensor_files.read(path)
+        write(file, values, {"é": "\n\x00é"})
+    metadata, back = read(path)
     assert metadata == {"é": "\n\x00é"} and set(back) == set(values)
     for name, value in values.items():
         assert back[name].dtype == value.dtype and torch.equal(back[name], value)
@@ -261,14 +265,14 @@ def test_parts_of_tensors_are_written_as_they_are_read(tmp_path: Path) -> None:
     values = {"a": whole.T, "b": whole[:, 1], "c": whole, "d": torch.ones(1).expand(5)}
     values["e"] = whole.clone().requires_grad_()
     with (tmp_path / "a.safetensors").open("wb") as file:
-        tensor_files.write(file, values, {})
+        write(file, values, {})
     back = load_file(tmp_path / "a.safetensors")
     for name, value in values.items():
         assert torch.equal(back[name], value)
 
 
 def test_a_header_that_nobody_could_read_is_not_written(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tensor_files, "MOST_HEADER", 500)
+    monkeypatch.setattr(safetensors_files, "MOST_HEADER", 500)
     with pytest.raises(ValueError, match=r"says of itself is \d,\d\d\d bytes, at most 500 can be read"):
         small().save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
@@ -283,20 +287,20 @@ def test_context_maps_of_wide_encoders_do_not_fill_the_header() -> None:
     deltas = {name: LowRank(torch.zeros(1, rank), down) for name in layers.values()}
     maps = {entry: ContextMap(change, (name,)) for entry, name in layers.items()}
     erasure = Erasure(deltas, (), maps)
-    told, apart = files._maps(erasure)
-    assert 4 / 3 * 4 * 2 * rank * width > tensor_files.MOST_HEADER
-    assert sum(map(len, files._metadata(erasure, told).values())) < 1000
-    assert {name: tensor.shape for name, tensor in apart.items()} == {files.MAPS: (2 * rank * width,)}
+    told, apart = _maps(erasure)
+    assert 4 / 3 * 4 * 2 * rank * width > MOST_HEADER
+    assert sum(map(len, _metadata(erasure, told).values())) < 1000
+    assert {name: tensor.shape for name, tensor in apart.items()} == {MAPS: (2 * rank * width,)}
 
 
 @pytest.mark.parametrize("most", [0, 11, 12])
 def test_context_maps_that_are_a_tensor(tmp_path: Path, monkeypatch, most: int) -> None:
     """Where they are more than what may be in the header."""
-    monkeypatch.setattr(files, "MOST_IN_HEADER", most)
+    monkeypatch.setattr(erasure_file, "MOST_IN_HEADER", most)
     made = two_maps()
     tensors, header = opened(made.save(tmp_path / "a.safetensors"))
     monkeypatch.undo()
-    assert (files.MAPS in tensors) == (most < 12) == all(one["up"] is None for one in header["maps"].values())
+    assert (MAPS in tensors) == (most < 12) == all(one["up"] is None for one in header["maps"].values())
     back = Erasure.load(tmp_path / "a.safetensors")
     assert list(back.maps) == ["context", "pooled"]
     for entry, one in made.maps.items():
@@ -318,8 +322,8 @@ def two_maps() -> Erasure:
 
 def test_sdxls_context_maps_are_always_in_the_header() -> None:
     """Stock loaders are silent about them there."""
-    assert files.MOST_IN_HEADER >= 4 * (2048**2 + 1280**2)
-    assert 4 / 3 * files.MOST_IN_HEADER < tensor_files.MOST_HEADER / 2
+    assert MOST_IN_HEADER >= 4 * (2048**2 + 1280**2)
+    assert 4 / 3 * MOST_IN_HEADER < MOST_HEADER / 2
 
 
 def test_files_of_format_2(tmp_path: Path) -> None:
@@ -393,7 +397,7 @@ def test_two_weights_of_one_name_are_not_saved(tmp_path: Path) -> None:
 def test_targets_are_refused_before_anything_is_computed(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     with pytest.raises((OSError, ValueError), match=message):
-        files.check_target(tmp_path / name, True)
+        check_target(tmp_path / name, True)
     with pytest.raises((OSError, ValueError), match=message):
         small().save(tmp_path / name, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
@@ -401,8 +405,8 @@ def test_targets_are_refused_before_anything_is_computed(tmp_path: Path, name: s
 
 def test_a_file_that_is_written_can_be_written_over(erasure: Erasure, saved: Path) -> None:
     with pytest.raises(FileExistsError, match="is already there"):
-        files.check_target(saved, False)
-    files.check_target(saved, True)
+        check_target(saved, False)
+    check_target(saved, True)
 
 
 def huge() -> LowRank:
@@ -433,7 +437,7 @@ def test_what_compression_loses_is_told_without_the_whole_product(monkeypatch) -
     erasure = Erasure(deltas, ())
     whole = erasure.compressed(max_rank=1)
     formed, dense = [], LowRank.dense
-    monkeypatch.setattr("erasure_core.erasure.AT_ONCE", 10)
+    monkeypatch.setattr("erasure_core.erasures.erasure.AT_ONCE", 10)
     monkeypatch.setattr(LowRank, "dense", lambda self: formed.append(self.shape) or dense(self))
     again = erasure.compressed(max_rank=1)
     assert max(rows * columns for rows, columns in formed) == 10

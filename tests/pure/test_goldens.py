@@ -11,10 +11,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from erasure_core import closed_form, derived_context, edit_map
-from erasure_core.closed_form import LowRank, RowPairs, row_gram
+from erasure_core import derived_context, edit_map
+from erasure_core.closed_form.align import aligned_rows
+from erasure_core.closed_form.linalg import gram_matrix, row_gram
+from erasure_core.closed_form.statistics import EntryStatistics
+from erasure_core.closed_form.uce import RowPairs
+from erasure_core.erasures.low_rank import LowRank
 from erasure_core.methods.rece import RecePreset, solve
-from erasure_core.statistics import EntryStatistics
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CLOSE, CLOSE_IN_FLOAT32 = 1e-8, 1e-6
@@ -46,7 +49,7 @@ class Golden:
     def aligned(self) -> RowPairs:
         ends = self.case["last_content_token"]
         rows = [
-            closed_form.aligned_rows(self.contexts[concept], self.contexts[target], ends[concept], ends[target])
+            aligned_rows(self.contexts[concept], self.contexts[target], ends[concept], ends[target])
             for concept, target in self.pairs
         ]
         return RowPairs([a for a, _ in rows], [b for _, b in rows])
@@ -72,7 +75,7 @@ def test_official_results(name: str) -> None:
     golden = Golden(name)
     current = golden.first_map()
     golden.check(current, "after_uce")
-    gram = closed_form.gram_matrix(golden.weights.values())
+    gram = gram_matrix(golden.weights.values())
     for loop in range(golden.case["epochs"]):
         derived = [
             derived_context(golden.contexts[concept], gram, current, regularization=golden.case["regularization"])
@@ -106,7 +109,7 @@ def test_the_loop_as_shipped_gives_the_official_results(name: str, summed: bool)
     derived = RowPairs(*whole).summed() if summed else RowPairs(*whole)
     nothing = torch.zeros(64, 64, dtype=torch.float64)
     known = EntryStatistics(edited, derived, row_gram(golden.kept("retain_rece")), nothing, whole[0][0][-1])
-    gram = closed_form.gram_matrix(golden.weights.values())
+    gram = gram_matrix(golden.weights.values())
     for loops in range(golden.case["epochs"] + 1):
         told: list[int] = []
         settings = RecePreset(loops, golden.case["regularization"], **golden.scales)

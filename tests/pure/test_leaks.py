@@ -8,16 +8,17 @@ from pure.fakes import FakeModel
 from pure.live import leaves_nothing, small_run
 
 from erasure_core import Erasure, rece
-from erasure_core.compare import compare
-from erasure_core.gathering import gather_statistics, updated
-from erasure_core.memory import kept_bytes
+from erasure_core.audit.compare import compare
+from erasure_core.audit.red_team import ATTACKS, attack
+from erasure_core.audit.report import report
+from erasure_core.audit.report_sheet import report_sheet
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.statistics_file import load_statistics, save_statistics
+from erasure_core.closed_form.update import updated
+from erasure_core.methods import METHODS
 from erasure_core.methods.rece import RecePreset, erase_statistics
-from erasure_core.methods.registry import METHODS
-from erasure_core.purify import purify
-from erasure_core.red_team import ATTACKS, attack
-from erasure_core.report import report
-from erasure_core.report_sheet import report_sheet
-from erasure_core.statistics_files import load_statistics, save_statistics
+from erasure_core.sampling.purify import purify
+from erasure_core.training.memory import kept_bytes
 
 IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
 SEARCHES = ("inversion", "discrete")  # need a table of words, which this model has not: see the toy tier

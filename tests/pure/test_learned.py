@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Erasure
-from erasure_core.discriminator import patch_discriminator
 from erasure_core.methods import abo as abo_module
 from erasure_core.methods import doco as doco_module
 from erasure_core.methods.abo import Contexts, abo, abo_loss
 from erasure_core.methods.doco import check_latents, doco
 from erasure_core.methods.few_shot import TEMPLATES, Watch, few_shot, next_batch, trained_weights
-from erasure_core.training import TrainingError, denoising_error
+from erasure_core.training.denoising import denoising_error
+from erasure_core.training.gan import patch_discriminator
+from erasure_core.training.loop import TrainingError
 
 IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
 KINDS = ("epsilon", "v_prediction")
@@ -158,7 +159,7 @@ def test_doco_draws_its_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of ten steps took its 4 seconds, as many as belong to the discriminator alone."""
     clock = iter([100.0, 102.0, 105.0])
-    monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("erasure_core.training.loop.time.monotonic", lambda: next(clock))
     with pytest.raises(TrainingError, match=r"seconds: after 4 only .* more than 4 are needed here, 20 for all 10 st"):
         run_doco(FakeModel(), steps=10, warm_up=0.2, seconds=4.0)
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from erasure_core import Concept, ConceptError
-from erasure_core.lists import list_text, load_concepts, place_of
+from erasure_core.concepts.lists import list_text, load_concepts, place_of
 
-PEOPLE = "id,concept\n1,van gogh\n2,monet -> art\n\n3,\n4,\"klimt, gustav\"\n5,\"a \"\"b\"\"\"\n"
+PEOPLE = 'id,concept\n1,van gogh\n2,monet -> art\n\n3,\n4,"klimt, gustav"\n5,"a ""b"""\n'
 WANTED = [Concept("van gogh"), Concept("monet", "art"), Concept("klimt, gustav"), Concept('a "b"')]
 
 

@@ -18,13 +18,16 @@ from pure.test_files import FIRST, opened, rewrite, small, two_maps
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from erasure_core import Erasure, ErasureFileError, LowRank, files
-from erasure_core.fields import DEEPEST, parsed, twice
-from erasure_core.gathering import gather_statistics
-from erasure_core.kohya import stem
+from erasure_core import Erasure, ErasureFileError, LowRank
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.statistics import Statistics
+from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
+from erasure_core.erasures import erasure_file
+from erasure_core.erasures.erasure_file import MAPS
+from erasure_core.erasures.lora_keys import stem
+from erasure_core.erasures.record import ContextMap
+from erasure_core.files.json_fields import DEEPEST, parsed, twice
 from erasure_core.model import CONTEXT
-from erasure_core.statistics import Statistics
-from erasure_core.statistics_files import StatisticsFileError, load_statistics, save_statistics
 
 KEY = stem(FIRST)
 UP, DOWN, ALPHA = (f"{KEY}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha"))
@@ -218,7 +221,7 @@ def test_what_else_a_header_says_is_passed_over(saved: Path) -> None:
         (ALPHA, torch.tensor(1e38), "out of the range of torch.float32"),
         (DOWN, torch.full((2, 2), 1e37), f"the change of {FIRST} is out of the range of torch.float32"),
         (f"{KEY}.diff", torch.ones(3, 2), f"tensors that its header does not list, for example {KEY}.diff"),
-        (files.MAPS, torch.ones(4), f"tensors that its header does not list, for example {files.MAPS}"),
+        (MAPS, torch.ones(4), f"tensors that its header does not list, for example {MAPS}"),
     ],
 )  # fmt: skip
 def test_tensors_that_do_not_fit(saved: Path, key: str, tensor: torch.Tensor | None, message: str) -> None:
@@ -238,7 +241,7 @@ def test_numbers_end_where_floats_end() -> None:
 def test_layers_of_a_map_share_one_factor(tmp_path: Path) -> None:
     down = torch.tensor([[1.0, 2.0]])
     deltas = {name: LowRank(torch.ones(2, 1), down) for name in ("unet.a.weight", "unet.b.weight")}
-    one = files.ContextMap(LowRank(torch.ones(2, 1), down), tuple(deltas))
+    one = ContextMap(LowRank(torch.ones(2, 1), down), tuple(deltas))
     path = Erasure(deltas, (), {CONTEXT: one}).save(tmp_path / "a.safetensors")
     assert Erasure.load(path).maps[CONTEXT].names == tuple(deltas)
     tensors, header = opened(path)
@@ -250,7 +253,7 @@ def test_layers_of_a_map_share_one_factor(tmp_path: Path) -> None:
     ("tensor", "message"),
     [
         (torch.ones(2), "its context map has 0 numbers, expected 1 times 1"),
-        (torch.ones(4), f"{files.MAPS} holds 1 numbers more than its context maps have"),
+        (torch.ones(4), f"{MAPS} holds 1 numbers more than its context maps have"),
         (torch.tensor([1.0, torch.nan, 1.0]), "holds NaN"),
         (torch.tensor([1.0, 1e300, 1.0], dtype=torch.float64), "its context map holds NaN or infinite values"),
         (torch.ones(3, dtype=torch.int8), "numbers of type torch.int8"),
@@ -258,11 +261,11 @@ def test_layers_of_a_map_share_one_factor(tmp_path: Path) -> None:
     ],
 )
 def test_a_tensor_of_maps_that_does_not_fit(tmp_path: Path, monkeypatch, tensor, message: str) -> None:
-    monkeypatch.setattr(files, "MOST_IN_HEADER", 0)
+    monkeypatch.setattr(erasure_file, "MOST_IN_HEADER", 0)
     path = two_maps().save(tmp_path / "a.safetensors")
     tensors, header = opened(path)
-    assert tensors[files.MAPS].tolist() == [5, 6, 7]
-    put(tensors, (files.MAPS,), MISSING if tensor is None else tensor)
+    assert tensors[MAPS].tolist() == [5, 6, 7]
+    put(tensors, (MAPS,), MISSING if tensor is None else tensor)
     refused(Erasure.load, ErasureFileError, rewrite(path, tensors, header), message)
 
 

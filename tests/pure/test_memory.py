@@ -10,8 +10,9 @@ from pure.fakes import FakeModel, digest
 from pure.test_learned import run_abo, run_doco, run_few_shot
 from torch import nn
 
-from erasure_core import memory
-from erasure_core.memory import OutOfRoomError, free_memory, kept_at, kept_bytes
+from erasure_core.devices import free_memory
+from erasure_core.training import memory
+from erasure_core.training.memory import OutOfRoomError, kept_at, kept_bytes
 
 METHODS = pytest.mark.parametrize("run", [run_few_shot, run_doco, run_abo])
 

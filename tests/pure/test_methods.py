@@ -19,11 +19,11 @@ import torch
 from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Erasure
-from erasure_core.erasure import erasures_of
-from erasure_core.methods.registry import METHODS, Method
+from erasure_core.commands.request import Request
+from erasure_core.erasures.erasure import erasures_of
+from erasure_core.methods import METHODS, Method
 from erasure_core.model import entry_weights, fingerprint
-from erasure_core.request import Request
-from erasure_core.training import TrainingError
+from erasure_core.training.loop import TrainingError
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count
 PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(9))

@@ -111,23 +111,23 @@ def a_clip(pack: Pack, **settings):
 def erasure_of(pack: Pack, concept: str = "cat", **deltas):
     """Of changes of the model's keys, its values or the text encoder, by ``key``, ``value`` and ``text``."""
     names = {"key": KEY, "value": VALUE, "text": f"{FC1}.weight", "bias": f"{FC1}.bias"}
-    core = pack.core("erasure")
-    origin = core.Origin("test", (pack.core("concepts").Concept(concept),), {}, "0" * 16)
+    core = pack.core("erasures.erasure")
+    origin = pack.core("erasures.record").Origin("test", (pack.core("concepts.parse").Concept(concept),), {}, "0" * 16)
     return core.Erasure({names.get(name, name): delta for name, delta in deltas.items()}, (origin,))
 
 
 def dense(pack: Pack, *shape: int):
-    return pack.core("erasure").Dense(torch.randn(*shape, generator=torch.Generator().manual_seed(7)))
+    return pack.core("erasures.low_rank").Dense(torch.randn(*shape, generator=torch.Generator().manual_seed(7)))
 
 
 def low_rank(pack: Pack, out: int, width: int, rank: int = 2):
     draws = torch.Generator().manual_seed(8)
     up, down = torch.randn(out, rank, generator=draws), torch.randn(rank, width, generator=draws)
-    return pack.core("closed_form").LowRank(up, down)
+    return pack.core("erasures.low_rank").LowRank(up, down)
 
 
 def merged(pack: Pack, patcher, key: str, **how) -> torch.Tensor:
-    return pack.nodes("host_weights").stored(patcher, key, **how).merged(torch.device("cpu"))
+    return pack.nodes("comfy_host.weights").stored(patcher, key, **how).merged(torch.device("cpu"))
 
 
 def bits(model) -> dict[str, torch.Tensor]:
@@ -140,32 +140,33 @@ def test_the_stand_in_is_gone_where_it_is_not_asked_for() -> None:
 
     before, path = found(), list(sys.path)
     with stand_in() as pack:
-        pack.nodes("host_files"), pack.nodes("sockets")
+        pack.nodes("comfy_host.files"), pack.nodes("inputs")
         assert found() == {"comfy_api", "folder_paths", PACK}
     assert found() == before == set() and sys.path == path
 
 
-def test_only_host_modules_know_comfyui() -> None:
+def test_only_one_folder_knows_comfyui() -> None:
     """All of ``comfy`` and ``folder_paths`` is theirs; the others import ``comfy_api`` at most."""
     known: dict[str, set[str]] = {}
-    for path in sorted((ROOT / "nodes").glob("*.py")):
-        known[path.stem] = set()
+    for path in sorted((ROOT / "nodes").rglob("*.py")):
+        name = str(path.relative_to(ROOT / "nodes"))
+        known[name] = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                known[path.stem] |= {alias.name.partition(".")[0] for alias in node.names}
+                known[name] |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
-                known[path.stem].add(node.module.partition(".")[0])
+                known[name].add(node.module.partition(".")[0])
     hosts = {"comfy", "comfy_extras", "folder_paths", "nodes", "execution", "server"}
     told = {name: found & hosts for name, found in known.items() if found & hosts}
-    assert told and not [name for name in told if not name.startswith("host")], told
-    assert any("comfy_api" in found for name, found in known.items() if not name.startswith("host"))
+    assert told and not [name for name in told if not name.startswith("comfy_host")], told
+    assert any("comfy_api" in found for name, found in known.items() if not name.startswith("comfy_host"))
 
 
 def test_patches_are_added_to_clones_only(pack: Pack) -> None:
     model, clip = a_model(pack), a_clip(pack)
     before = bits(model), bits(clip.patcher)
     erasure = erasure_of(pack, key=low_rank(pack, 6, 4), value=dense(pack, 8, 4), text=dense(pack, 4, 4))
-    new_model, new_clip = pack.nodes("host").apply_erasure(model, clip, erasure, 0.5, 2.0)
+    new_model, new_clip = pack.nodes("comfy_host.patches").apply_erasure(model, clip, erasure, 0.5, 2.0)
     assert new_model is not model and new_model.model is model.model and not model.patches and not clip.patcher.patches
     for was, now in zip(before, (bits(model), bits(clip.patcher)), strict=True):
         assert all(torch.equal(was[key], now[key]) for key in was)
@@ -181,7 +182,7 @@ def test_patches_are_added_to_clones_only(pack: Pack) -> None:
 
 
 def test_a_clip_that_need_not_change_may_be_missing(pack: Pack) -> None:
-    erasure, apply = erasure_of(pack, key=dense(pack, 6, 4)), pack.nodes("host").apply_erasure
+    erasure, apply = erasure_of(pack, key=dense(pack, 6, 4)), pack.nodes("comfy_host.patches").apply_erasure
     assert apply(a_model(pack), None, erasure)[1] is None
     clip = a_clip(pack)
     other = apply(a_model(pack), clip, erasure)[1]
@@ -190,7 +191,7 @@ def test_a_clip_that_need_not_change_may_be_missing(pack: Pack) -> None:
 
 def test_a_bias_of_the_text_encoder_is_found(pack: Pack) -> None:
     erasure = erasure_of(pack, bias=dense(pack, 4))
-    _, clip = pack.nodes("host").apply_erasure(a_model(pack), a_clip(pack), erasure)
+    _, clip = pack.nodes("comfy_host.patches").apply_erasure(a_model(pack), a_clip(pack), erasure)
     assert list(clip.patcher.patches) == [f"{TEXT}text_model.encoder.layers.0.mlp.fc1.bias"]
 
 
@@ -208,21 +209,23 @@ def test_an_erasure_of_another_model_is_refused(pack: Pack, changes: dict, messa
     model = a_model(pack)
     erasure = erasure_of(pack, **{name: dense(pack, *shape) for name, shape in changes.items()})
     with pytest.raises(ValueError, match=message):
-        pack.nodes("host").apply_erasure(model, None, erasure)
+        pack.nodes("comfy_host.patches").apply_erasure(model, None, erasure)
     assert not model.patches
 
 
 def test_a_change_that_the_text_encoder_lacks_is_refused(pack: Pack) -> None:
     erasure = erasure_of(pack, **{"text_encoder.text_model.encoder.layers.1.mlp.fc1.weight": dense(pack, 4, 4)})
     with pytest.raises(ValueError, match=r"layers\.1\.mlp\.fc1\.weight, which CLIP does not have"):
-        pack.nodes("host").apply_erasure(a_model(pack), a_clip(pack), erasure)
+        pack.nodes("comfy_host.patches").apply_erasure(a_model(pack), a_clip(pack), erasure)
 
 
 @pytest.mark.parametrize("name", ["strength_model", "strength_clip"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_strength_that_is_not_finite_is_refused(pack: Pack, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be a finite number, got {value}"):
-        pack.nodes("host").apply_erasure(a_model(pack), None, erasure_of(pack, key=dense(pack, 6, 4)), **{name: value})
+        pack.nodes("comfy_host.patches").apply_erasure(
+            a_model(pack), None, erasure_of(pack, key=dense(pack, 6, 4)), **{name: value}
+        )
 
 
 def test_a_change_that_comfyui_drops_is_an_error(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +233,7 @@ def test_a_change_that_comfyui_drops_is_an_error(pack: Pack, monkeypatch: pytest
     monkeypatch.setattr(patcher, "add_patches", lambda self, patches, *_: list(patches)[1:])
     erasure = erasure_of(pack, key=dense(pack, 6, 4), value=dense(pack, 8, 4))
     with pytest.raises(ValueError, match=r"ComfyUI did not take the change of .*to_k\.weight in MODEL"):
-        pack.nodes("host").apply_erasure(a_model(pack), None, erasure)
+        pack.nodes("comfy_host.patches").apply_erasure(a_model(pack), None, erasure)
 
 
 def test_what_is_stored_in_integers_cannot_be_read(pack: Pack) -> None:
@@ -238,12 +241,12 @@ def test_what_is_stored_in_integers_cannot_be_read(pack: Pack) -> None:
     layer = model.model.diffusion_model.get_submodule(f"{OWN}to_k")
     layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match=r"MODEL is quantised \(.*to_k\.weight is stored as int8"):
-        pack.nodes("host").apply_erasure(model, None, erasure_of(pack, key=dense(pack, 6, 4)))
+        pack.nodes("comfy_host.patches").apply_erasure(model, None, erasure_of(pack, key=dense(pack, 6, 4)))
 
 
 def test_what_upstream_patches_did_is_seen(pack: Pack) -> None:
     """The weights that a closed form reads are merged with them, while they are in memory too."""
-    model, host = a_model(pack), pack.nodes("host")
+    model, host = a_model(pack), pack.nodes("comfy_host.model")
     key, plain = f"{UNET}{OWN}to_k.weight", bits(model)
     patched = model.clone()
     patched.add_patches({key: ("diff", (torch.ones(6, 4),))}, 0.25)
@@ -260,35 +263,36 @@ def test_what_upstream_patches_did_is_seen(pack: Pack) -> None:
 def test_weights_of_any_precision_are_read_as_copies_in_float32(pack: Pack, dtype: torch.dtype) -> None:
     model = a_model(pack)
     model.model.to(dtype)
-    weight = pack.nodes("host").text_weights(model)[KEY]
+    weight = pack.nodes("comfy_host.model").text_weights(model)[KEY]
     assert weight.dtype == torch.float32 and torch.equal(weight, bits(model)[f"{UNET}{OWN}to_k.weight"].float())
     weight.zero_()
     assert bits(model)[f"{UNET}{OWN}to_k.weight"].any(), "the model's own tensor was given"
 
 
 def test_erasures_are_known_of_clones(pack: Pack) -> None:
-    host, model = pack.nodes("host"), a_model(pack)
+    apply, carried = pack.nodes("comfy_host.patches").apply_erasure, pack.nodes("comfy_host.carried")
+    model = a_model(pack)
     erasure = erasure_of(pack, key=dense(pack, 6, 4))
-    once, _ = host.apply_erasure(model, None, erasure, 0.5)
-    twice, _ = host.apply_erasure(once.clone(), None, erasure_of(pack, value=dense(pack, 8, 4)))
-    assert [len(host.erasures_of(one)) for one in (model, once, twice)] == [0, 1, 2]
-    assert all(not one.deltas and one.concepts == erasure.concepts for one in host.erasures_of(twice))
+    once, _ = apply(model, None, erasure, 0.5)
+    twice, _ = apply(once.clone(), None, erasure_of(pack, value=dense(pack, 8, 4)))
+    assert [len(carried.erasures_of(one)) for one in (model, once, twice)] == [0, 1, 2]
+    assert all(not one.deltas and one.concepts == erasure.concepts for one in carried.erasures_of(twice))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn])
 def test_rounding_that_eats_an_erasure_is_said(pack: Pack, dtype: torch.dtype, caplog) -> None:
     model = a_model(pack)
     model.model.to(dtype)
-    small = pack.core("erasure").Dense(1e-3 * torch.ones(6, 4))
+    small = pack.core("erasures.low_rank").Dense(1e-3 * torch.ones(6, 4))
     with caplog.at_level(logging.INFO):
-        pack.nodes("host").apply_erasure(model, None, erasure_of(pack, key=small))
+        pack.nodes("comfy_host.patches").apply_erasure(model, None, erasure_of(pack, key=small))
     (record,) = [one for one in caplog.records if "rounding" in one.message]
     assert (record.levelno == logging.WARNING) == (dtype != torch.float32)
     assert str(dtype).removeprefix("torch.") in record.message
 
 
 def test_models_of_other_families_are_told_apart(pack: Pack) -> None:
-    host = pack.nodes("host")
+    host = pack.nodes("comfy_host.model")
     other = pack.comfy("model_patcher").ModelPatcher(pack.comfy("model_base").BaseModel(tree(out=(4, 4)), {}))
     assert host.has_unet(a_model(pack)) and not host.has_unet(other)
     assert host.weight_keys(a_model(pack))[KEY] == f"{UNET}{OWN}to_k.weight"
@@ -304,7 +308,7 @@ def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
     model, sampling = a_model(pack), pack.comfy("model_sampling")
     model.objects["model_sampling"] = sampling.V_PREDICTION()
     model.objects["model_sampling"].sigmas = torch.tensor([0.5, 2.0])
-    seen = pack.nodes("host").ComfyModel(model, a_clip(pack))
+    seen = pack.nodes("comfy_host.model").ComfyModel(model, a_clip(pack))
     assert seen.prediction_type == "v_prediction" and seen.alphas_cumprod.tolist() == [0.8, 0.2]
     assert (seen.tokens, seen.context_dim) == (8, 4)
     encoded = seen.encode_prompts(["a (red) fish", ""])
@@ -315,7 +319,7 @@ def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
 
 
 def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
-    host = pack.nodes("host")
+    host = pack.nodes("comfy_host.model")
     with pytest.raises(ValueError, match="CLIP is missing"):
         host.ComfyModel(a_model(pack), None)
     with pytest.raises(ValueError, match="CLIP has the text encoders t5xxl; Stable Diffusion has one or two of"):
@@ -326,7 +330,7 @@ def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
 
 def test_two_encoders_and_a_pooled_vector(pack: Pack) -> None:
     clip = a_clip(pack, names=("g", "l"), pooled=True)
-    encoders = pack.nodes("host_text").TextEncoders(clip, pooled=True)
+    encoders = pack.nodes("comfy_host.text_encoders").TextEncoders(clip, pooled=True)
     assert encoders.names == ("l", "g")
     found = encoders.encode(["red fish", "cat"])
     assert found.context.shape == (2, 8, 8) and found.pooled.shape == (2, 3)
@@ -339,20 +343,20 @@ def test_a_cancel_stops_reading(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> 
     management = pack.comfy("model_management")
     monkeypatch.setattr(management, "interrupted", True)
     with pytest.raises(management.InterruptProcessingException):
-        pack.nodes("host").ComfyModel(a_model(pack), a_clip(pack)).encode_prompts(["cat"])
+        pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack)).encode_prompts(["cat"])
     with pytest.raises(management.InterruptProcessingException):
-        pack.nodes("host").progress()(1, 2, "sampling")
+        pack.nodes("comfy_host.progress").progress()(1, 2, "sampling")
 
 
 def test_progress_is_shown(pack: Pack) -> None:
     shown = pack.comfy("utils").ProgressBar.shown
     shown.clear()
-    pack.nodes("host").progress()(1, 3, "sampling")
+    pack.nodes("comfy_host.progress").progress()(1, 3, "sampling")
     assert shown == [(1, 3)]
 
 
 def test_files_are_numbered_below_their_folder(pack: Pack, tmp_path: Path) -> None:
-    files, erasure = pack.nodes("host_files"), erasure_of(pack, key=low_rank(pack, 6, 4))
+    files, erasure = pack.nodes("comfy_host.files"), erasure_of(pack, key=low_rank(pack, 6, 4))
     paths = [files.save_as_lora(erasure, prefix) for prefix in ("erasure/no-cat", "erasure/no-cat", "plain")]
     loras = tmp_path / "output" / "loras"
     assert paths == [
@@ -361,7 +365,10 @@ def test_files_are_numbered_below_their_folder(pack: Pack, tmp_path: Path) -> No
     ]  # fmt: skip
     (loras / "notes.txt").write_text("")
     assert files.lora_files() == [path.relative_to(loras).as_posix() for path in paths]
-    assert pack.core("erasure").Erasure.load(files.lora_path("plain_00001_.safetensors")).concepts == erasure.concepts
+    assert (
+        pack.core("erasures.erasure").Erasure.load(files.lora_path("plain_00001_.safetensors")).concepts
+        == erasure.concepts
+    )
 
 
 @pytest.mark.parametrize(
@@ -371,25 +378,25 @@ def test_files_are_numbered_below_their_folder(pack: Pack, tmp_path: Path) -> No
 def test_a_prefix_that_leads_elsewhere_is_refused(pack: Pack, tmp_path: Path, prefix: str) -> None:
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match=r"leads out of .*; saving elsewhere is not allowed"):
-        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
+        pack.nodes("comfy_host.files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("prefix", ["", "   ", "folder/", "..", ".", "folder/.."])
 def test_a_prefix_that_names_no_file_is_refused(pack: Pack, tmp_path: Path, prefix: str) -> None:
     with pytest.raises(ValueError, match="names no file; write for example"):
-        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
+        pack.nodes("comfy_host.files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), prefix)
     assert not list((tmp_path / "output").iterdir())
 
 
 def test_what_cannot_be_written_is_said(pack: Pack, tmp_path: Path) -> None:
     (tmp_path / "output" / "loras").write_text("a file in the folder's place")
     with pytest.raises(ValueError, match="filename_prefix 'a/b': nothing could be written to"):
-        pack.nodes("host_files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), "a/b")
+        pack.nodes("comfy_host.files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), "a/b")
 
 
 def test_only_files_that_are_listed_can_be_named(pack: Pack, tmp_path: Path) -> None:
-    files = pack.nodes("host_files")
+    files = pack.nodes("comfy_host.files")
     (tmp_path / "input" / "lists").mkdir()
     for name in ("concepts.txt", "lists/more.txt", "picture.png"):
         (tmp_path / "input" / name).write_text("cat")
@@ -408,14 +415,14 @@ def test_only_files_that_are_listed_can_be_named(pack: Pack, tmp_path: Path) -> 
 def test_files_that_are_not_there(pack: Pack, kind: str, name: object) -> None:
     """Also while ComfyUI only asks whether a file has changed, before any input was checked."""
     with pytest.raises(ValueError, match="file '.*' is (in none of|not in)") as refused:
-        getattr(pack.nodes("host_files"), kind)(name)
+        getattr(pack.nodes("comfy_host.files"), kind)(name)
     assert str(refused.value).isprintable()
 
 
 def test_a_digest_is_of_what_a_file_holds(pack: Pack, tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("cat"), other.write_text("cat")
-    digest = pack.nodes("host_files").digest
+    digest = pack.nodes("comfy_host.files").digest
     before = digest(one)
     assert before == digest(other)
     one.write_text("dog")
@@ -426,7 +433,7 @@ def test_another_file_of_the_same_name_is_read_anew(pack: Pack, tmp_path: Path) 
     """ComfyUI keeps what a node gave until its inputs change, and the name of a file is all that it knows."""
     one, other = erasure_of(pack, key=low_rank(pack, 6, 4)), erasure_of(pack, key=dense(pack, 6, 4))
     loader = pack.nodes("erasures").ErasureLoad
-    path = pack.nodes("host_files").save_as_lora(one, "a")
+    path = pack.nodes("comfy_host.files").save_as_lora(one, "a")
     before = loader.fingerprint_inputs(file=path.name)
     assert before == loader.fingerprint_inputs(file=path.name)
     other.save(path, overwrite=True)
@@ -444,7 +451,7 @@ def test_another_file_of_the_same_name_is_read_anew(pack: Pack, tmp_path: Path) 
 
 
 def test_sockets(pack: Pack) -> None:
-    sockets = pack.nodes("sockets")
+    sockets = pack.nodes("inputs")
     assert sockets.named(" van gogh -> art ") == "van gogh" and sockets.named("cat") == "cat"
     for empty in ("", "  ", "-> dog"):
         with pytest.raises(ValueError, match="concept"):
@@ -456,7 +463,7 @@ def test_sockets(pack: Pack) -> None:
 
 def test_an_erasure_that_counts_twice_is_told(pack: Pack, caplog) -> None:
     """Not refused: a chain may add up strengths."""
-    host, model, clip = pack.nodes("host"), a_model(pack), a_clip(pack)
+    host, model, clip = pack.nodes("comfy_host.patches"), a_model(pack), a_clip(pack)
     erasure = erasure_of(pack, key=dense(pack, 6, 4), text=dense(pack, 4, 4))
     once = host.apply_erasure(model, clip, erasure, 0.5, 0.0)
     host.apply_erasure(*once, erasure, 0.0, 0.5)
@@ -482,7 +489,9 @@ def test_the_nodes_of_erasures(pack: Pack) -> None:
     torch.testing.assert_close(back.deltas[KEY].dense(), both.deltas[KEY].dense())
     applied, clip = nodes.ErasureApply.execute(model, None, back, 1.0, 1.0).result
     plain = bits(model)[f"{UNET}{OWN}to_k.weight"]
-    torch.testing.assert_close(pack.nodes("host").text_weights(applied)[KEY], plain + both.deltas[KEY].dense())
+    torch.testing.assert_close(
+        pack.nodes("comfy_host.model").text_weights(applied)[KEY], plain + both.deltas[KEY].dense()
+    )
     assert clip is None
 
 

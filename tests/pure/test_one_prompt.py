@@ -10,16 +10,17 @@ from pure.fakes import FakeModel
 from pure.test_report import WORDS
 
 from erasure_core import Concept, ConceptError, common_concepts, rece, uce
-from erasure_core.adapters.nude import NudeNetRecogniser
-from erasure_core.concepts import as_prompts
-from erasure_core.gathering import extended, gather_statistics, held_concepts, restored, updated
+from erasure_core.audit.recognisers.clip import ClipRecogniser
+from erasure_core.audit.recognisers.nudenet import NudeNetRecogniser
+from erasure_core.audit.red_team import attack
+from erasure_core.audit.report import report
+from erasure_core.audit.report_prompts import probes
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.update import extended, held_concepts, restored, updated
+from erasure_core.commands.request import Request
+from erasure_core.concepts.parse import as_prompts
 from erasure_core.methods.abo import abo
-from erasure_core.probes import probes
-from erasure_core.recognise import ClipRecogniser
-from erasure_core.red_team import attack
-from erasure_core.report import report
-from erasure_core.request import Request
-from erasure_core.sampling import generate, sample_latents, trajectories
+from erasure_core.sampling.ddim import generate, sample_latents, trajectories
 
 PICTURE = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 CAT, RED = Concept("cat", "dog"), Concept("red")

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from erasure_core.options import Parser, as_path, as_typed, filled, number, whole
+from erasure_core.commands.options import Parser, as_path, as_typed, filled, number, whole
 
 NAMES = ["sampling_steps", "learning_rate", "steps", "ridge", "regularization", "exactly", "guidance", "images", "rank"]
 NAMES += ["erase_scale", "name_only", "pictures", "amplification"]

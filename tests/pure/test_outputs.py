@@ -11,16 +11,18 @@ from PIL import Image
 from pure.fakes import FakeModel
 from pure.test_cli import fails
 
-from erasure_core import cli, rece
-from erasure_core.gathering import gather_statistics
-from erasure_core.outputs import Outputs, same_place
-from erasure_core.statistics_files import save_statistics
+from erasure_core import rece
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.statistics_file import save_statistics
+from erasure_core.commands import shared
+from erasure_core.commands.main import main
+from erasure_core.files.outputs import Outputs, same_place
 
 
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(cli, "_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda name: model)
     return model
 
 
@@ -134,4 +136,4 @@ def test_commands_spare_what_they_read(fake: FakeModel, tmp_path: Path, capsys) 
 def test_statistics_may_be_gone_on_from_in_their_place(fake: FakeModel, tmp_path: Path) -> None:
     kept, out = save_statistics(gather_statistics(fake, "cat"), tmp_path / "s.safetensors"), tmp_path / "a.safetensors"
     command = ["erase", "--model", "toy", "--concept", "red", "--no-common", "--overwrite", "--statistics", str(kept)]
-    assert cli.main([*command, "--save-statistics", str(kept), "--out", str(out)]) == 0
+    assert main([*command, "--save-statistics", str(kept), "--out", str(out)]) == 0

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from erasure_core import pictures
-from erasure_core.pictures import load_pictures, picture_files
+from erasure_core.files import images
+from erasure_core.files.images import load_pictures, picture_files
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -181,7 +181,7 @@ def test_a_thin_picture(tmp_path: Path) -> None:
 
 def test_more_pictures_than_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     halves().save(tmp_path / "a.png")
-    monkeypatch.setattr(pictures, "MOST_BYTES", 2 * 3 * 16 * 16 * 4)
+    monkeypatch.setattr(images, "MOST_BYTES", 2 * 3 * 16 * 16 * 4)
     assert len(load_pictures([tmp_path / "a.png"] * 2, 16)) == 2
     with pytest.raises(ValueError, match="there are 3 pictures, at most 2 fit at 16 x 16 pixels"):
         load_pictures([tmp_path / "a.png"] * 3, 16)

@@ -9,7 +9,7 @@ import torch
 from pure.fakes import FakeModel, digest
 
 from erasure_core import rece
-from erasure_core.purify import purify
+from erasure_core.sampling.purify import purify
 
 IMAGES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(4))
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from erasure_core import Concept, Dense, Erasure, LowRank, Origin, files
-from erasure_core.kohya import older_stems, stem, stems
-from erasure_core.readers import readers_of
+from erasure_core import Concept, Dense, Erasure, LowRank, Origin
+from erasure_core.erasures import erasure_file
+from erasure_core.erasures.lora_keys import older_stems, stem, stems
+from erasure_core.erasures.lora_programs import readers_of
 
 CROSS = "{}.attentions.{}.transformer_blocks.{}.attn2.to_k"
 SD = [CROSS.format("up_blocks.1", 2, 0), CROSS.format("up_blocks.3", 0, 0)]
@@ -98,7 +99,7 @@ def test_other_transformers(family: str, tmp_path: Path) -> None:
 def test_older_files_call_everything_as_kohya_does(layers, tmp_path: Path, monkeypatch) -> None:
     erasure = made(layers, text=["text_encoder.a.weight"])
     new = erasure.save(tmp_path / "new.safetensors")
-    monkeypatch.setattr(files, "stems", older_stems)
+    monkeypatch.setattr(erasure_file, "stems", older_stems)
     old = erasure.save(tmp_path / "old.safetensors")
     assert all(key.startswith("lora_") for key in load_file(old))
     assert (load_file(old).keys() == load_file(new).keys()) == (layers is SD)

@@ -9,7 +9,8 @@ import torch
 from pure.fakes import FakeModel
 
 from erasure_core import Concept, ConceptError, rece, uce
-from erasure_core.gathering import gather_statistics, updated
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.update import updated
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot

@@ -9,12 +9,14 @@ import torch
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
-from erasure_core.closed_form import LowRank, SingularSystemError, aligned_rows, stacked
-from erasure_core.gathering import gather_statistics
+from erasure_core.closed_form.align import aligned_rows
+from erasure_core.closed_form.already_erased import ErasedAlreadyError, left_to_go
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.linalg import SingularSystemError, stacked
+from erasure_core.erasures.low_rank import LowRank
+from erasure_core.methods import METHODS
 from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, relative_change
-from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
-from erasure_core.upstream import ErasedAlreadyError, left_to_go
 
 
 @pytest.fixture
@@ -57,7 +59,8 @@ def test_a_concept_gets_its_targets_keys_and_values(model: FakeModel) -> None:
 
 def test_a_loop_erases_more(model: FakeModel) -> None:
     """What is left of the concept, seen by the context that best brings it back, shrinks with each loop."""
-    from erasure_core.closed_form import derived_context, gram_matrix
+    from erasure_core.closed_form.derived_contexts import derived_context
+    from erasure_core.closed_form.linalg import gram_matrix
 
     context = model.encode_prompts(["cat"]).context[0].double()
     weights = [weight.double() for weight in model.weights.values()]

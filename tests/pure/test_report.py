@@ -11,11 +11,11 @@ from pure.fakes import FakeModel, digest
 from torch import Tensor
 
 from erasure_core import rece
-from erasure_core.adapters.nude import NudeNetRecogniser
-from erasure_core.probes import GROUPS, Probe, probes
-from erasure_core.recognise import ClipRecogniser
-from erasure_core.report import Drawn, bootstrap, draw, report, summarise
-from erasure_core.report_sheet import report_sheet
+from erasure_core.audit.recognisers.clip import ClipRecogniser
+from erasure_core.audit.recognisers.nudenet import NudeNetRecogniser
+from erasure_core.audit.report import Drawn, bootstrap, draw, report, summarise
+from erasure_core.audit.report_prompts import GROUPS, Probe, probes
+from erasure_core.audit.report_sheet import report_sheet
 
 WORDS = ("dog", "cow", "fish", "red cat", "tree", "in the style of monet", "in the style of goya")
 ASKED = [Probe("a cat", "cat", "erased"), Probe("cat", "cat", "erased"), Probe("a dog", "dog", "neighbour"),

@@ -9,7 +9,7 @@ import torch
 from pure.fakes import FakeModel
 
 from erasure_core import rece
-from erasure_core.sampling import ddim, generate, guided, initial_latents, invert, split_prediction, timesteps
+from erasure_core.sampling.ddim import ddim, generate, guided, initial_latents, invert, split_prediction, timesteps
 
 
 def test_an_image_depends_on_its_own_prompt_and_seed_only() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from erasure_core.segments import encoders_of, last_content, split_rows, suffix_length
+from erasure_core.text_layers.token_rows import encoders_of, last_content, split_rows, suffix_length
 
 
 def tokens(text: str, start: str = "", end: str = "") -> list[tuple[str, bool]]:
@@ -47,8 +47,13 @@ def test_parts_that_do_not_add_up(rows, lengths):
 @pytest.mark.parametrize(
     ("head", "tail", "prompt"),
     [
-        ("", "", "cat"), ("say ", "", "cat"), ("say ", "!>", "cat"), ("say ", "y>", "ay"), ("x!>", "!>", "cat!>"),
-        ("xx", "xx", "cat"), ("xyx", "xyx", "xy"),
+        ("", "", "cat"),
+        ("say ", "", "cat"),
+        ("say ", "!>", "cat"),
+        ("say ", "y>", "ay"),
+        ("x!>", "!>", "cat!>"),
+        ("xx", "xx", "cat"),
+        ("xyx", "xyx", "xy"),
     ],
 )
 def test_the_prompt_ends_before_the_suffix(head, tail, prompt):

@@ -15,13 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from erasure_core import Concept, ConceptError, Erasure, common_concepts, gathering, parse_concepts, rece
-from erasure_core.closed_form import PairSums, RowPairs, gram_matrix
-from erasure_core.gathering import extended, gather_statistics, restored, updated
+from erasure_core import Concept, ConceptError, Erasure, common_concepts, parse_concepts, rece
+from erasure_core.closed_form.collect import _Waiting, gather_statistics
+from erasure_core.closed_form.linalg import gram_matrix
+from erasure_core.closed_form.statistics import EntryStatistics, Statistics
+from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
+from erasure_core.closed_form.uce import PairSums, RowPairs
+from erasure_core.closed_form.update import extended, restored, updated
 from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, solve
 from erasure_core.model import CONTEXT
-from erasure_core.statistics import EntryStatistics, Statistics
-from erasure_core.statistics_files import StatisticsFileError, load_statistics, save_statistics
 
 NAMES = ("cat", "dog", "red fish", "bird", "tall tree", "car")
 SETTINGS = RecePreset(loops=2, regularization=0.1)
@@ -103,7 +105,7 @@ def test_statistics_hold_no_graph_of_a_text_encoder_that_requires_gradients(mode
 def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -> None:
     asked: list[str] = []
     held = []
-    original, waiting = model.text_rows, gathering._Waiting.complete_with
+    original, waiting = model.text_rows, _Waiting.complete_with
 
     def text_rows(prompts: Sequence[str]):
         asked.extend(prompts)
@@ -114,7 +116,7 @@ def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -
         held.append(len(self.held))
 
     model.text_rows = text_rows
-    monkeypatch.setattr(gathering._Waiting, "complete_with", complete_with)
+    monkeypatch.setattr(_Waiting, "complete_with", complete_with)
     concepts = [Concept(f"thing{number}", "dog" if number % 2 else "") for number in range(60)]
     gather_statistics(model, concepts, ["", "dog", "owl"])
     assert sorted(asked) == sorted({"", " ", "dog", "owl", *(concept.name for concept in concepts)})

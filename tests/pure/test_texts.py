@@ -8,9 +8,10 @@ from pure.fakes import LAYERS, FakeModel, Ragged, TwoTowers
 from torch import Tensor
 
 from erasure_core import Erasure, edit_map, rece, uce
-from erasure_core.closed_form import derived_context, gram_matrix
+from erasure_core.closed_form.derived_contexts import derived_context
+from erasure_core.closed_form.linalg import gram_matrix
 from erasure_core.model import CONTEXT, POOLED
-from erasure_core.sampling import generate
+from erasure_core.sampling.ddim import generate
 
 SCALES = {"erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.1}
 LABEL, WIDTH = TwoTowers.LABEL, TwoTowers.POOLED_WIDTH

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erasure_core.trace import FoundEntry, Trace, collect_rows, find_entries
+from erasure_core.text_layers.find import FoundEntry, Trace, collect_rows, find_entries
 
 WIDTH, TOKENS, INNER = 12, 7, 16
 

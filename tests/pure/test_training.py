@@ -11,22 +11,11 @@ from hypothesis import strategies as st
 from pure.fakes import FakeModel
 
 from erasure_core import UnsupportedModelError
-from erasure_core.discriminator import patch_discriminator, preserving
-from erasure_core.sampling import split_prediction
-from erasure_core.training import (
-    Budget,
-    StandIns,
-    TrainingError,
-    check_fell,
-    check_learning_rate,
-    context_gradient,
-    denoising_error,
-    denoising_target,
-    gradients,
-    layers_of,
-    noised,
-    train,
-)
+from erasure_core.sampling.ddim import split_prediction
+from erasure_core.training.denoising import context_gradient, denoising_error, denoising_target, noised
+from erasure_core.training.gan import patch_discriminator, preserving
+from erasure_core.training.loop import Budget, TrainingError, check_fell, check_learning_rate, gradients, train
+from erasure_core.training.trainable import StandIns, layers_of
 
 quick = settings(max_examples=30)
 
@@ -44,7 +33,7 @@ def test_training_stops_after_its_steps_and_tells_each_loss() -> None:
 
 def test_training_stops_when_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     clock = iter(range(1000, 1100))
-    monkeypatch.setattr("erasure_core.training.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("erasure_core.training.loop.time.monotonic", lambda: float(next(clock)))
     assert len(train(lambda step: torch.tensor(1.0), Budget(50, seconds=3.5))) == 4
     assert "training: ended after 4 of 50 steps, when 3.5 seconds had passed" in caplog.text
 

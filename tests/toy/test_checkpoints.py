@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from toy import tiny
 from toy.single_file import single_file, write_sparse
 
-from erasure_core import UnsupportedModelError, cli, from_diffusers, rece
-from erasure_core.adapters import families
-from erasure_core.adapters.checkpoints import load_checkpoint
-from erasure_core.adapters.families import Family
-from erasure_core.sampling import generate
+from erasure_core import UnsupportedModelError, from_diffusers, rece
+from erasure_core.commands.main import main
+from erasure_core.diffusers.checkpoint import load_checkpoint
+from erasure_core.diffusers.families import FAMILIES, FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
+from erasure_core.sampling.ddim import generate
 
 WIDTH, WIDTH_2 = tiny.TEXT["width"], tiny.TEXT_2["width"]
 ENCODERS = {"text_encoder": tiny.text_config(**tiny.TEXT), "text_encoder_2": tiny.text_config(**tiny.TEXT_2)}
@@ -41,7 +41,7 @@ SMALL = {
         {"text_encoder_2": ENCODERS["text_encoder_2"]},
         tiny.VAE,
         unpadded=("tokenizer_2",),
-        more=families.REFINER.more,
+        more=REFINER.more,
     ),
 }
 
@@ -49,7 +49,7 @@ SMALL = {
 @pytest.fixture
 def small_families(monkeypatch) -> None:
     for key, family in SMALL.items():
-        monkeypatch.setitem(families.FAMILIES, key, family)
+        monkeypatch.setitem(FAMILIES, key, family)
 
 
 def written(pipe, path: Path, **more: torch.Tensor) -> Path:
@@ -79,7 +79,7 @@ def test_an_sdxl_is_erased_from_on_the_command_line(tmp_path: Path, capsys) -> N
     file = written(tiny.sdxl(), tmp_path / "sdxl.safetensors")
     out = tmp_path / "no-cat.safetensors"
     command = ["erase", "--model", str(file), "--concept", "cat -> dog", "--no-common", "--out", str(out)]
-    assert cli.main(command) == 0, capsys.readouterr().err
+    assert main(command) == 0, capsys.readouterr().err
     assert "erases 'cat'" in capsys.readouterr().out and out.is_file()
 
 
@@ -114,7 +114,7 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 KEYS = (
-    families.FIRST_CONV, "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight", "time_embed.0.bias",
+    FIRST_CONV, "input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight", "time_embed.0.bias",
     "layers.0.mlp.fc1.weight", "resblocks.0.mlp.c_fc.weight", "text_projection", "encoder.conv_in.weight",
 )  # fmt: skip
 OTHERS = (torch.int8, torch.int64, torch.uint8, torch.bool)
@@ -148,7 +148,7 @@ def test_any_tensor_loads_or_is_refused(tensors, tmp_path: Path, data) -> None:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=64) | st.text("{}[]\":,a1").map(lambda text: len(text).to_bytes(8, "little") + text.encode()))
+@given(st.binary(max_size=64) | st.text('{}[]":,a1').map(lambda text: len(text).to_bytes(8, "little") + text.encode()))
 def test_any_bytes_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "one.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="one.safetensors is not a"):
@@ -184,10 +184,10 @@ def of_zeros(family: Family, folder: Path):
 @pytest.mark.parametrize(
     "family",
     [
-        families.SD_1,
-        families.SD_2,
-        pytest.param(families.SDXL, marks=pytest.mark.full),
-        pytest.param(families.REFINER, marks=pytest.mark.full),
+        SD_1,
+        SD_2,
+        pytest.param(SDXL, marks=pytest.mark.full),
+        pytest.param(REFINER, marks=pytest.mark.full),
     ],
     ids=["SD 1", "SD 2", "SDXL", "refiner"],
 )
@@ -203,7 +203,7 @@ def test_the_real_shapes_are_loaded(family: Family, tmp_path: Path) -> None:
     told = sum(weight.numel() for weight in model.pipe.unet.parameters()) / 1e6
     assert told == pytest.approx(millions, rel=0.01)
     pads = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
-    if family is families.SD_2:
+    if family is SD_2:
         pads["tokenizer"] = "!"
     for name, pad in pads.items():
         assert getattr(getattr(model.pipe, name, None), "pad_token", pad) == pad
@@ -212,7 +212,7 @@ def test_the_real_shapes_are_loaded(family: Family, tmp_path: Path) -> None:
 @pytest.mark.full
 def test_a_full_size_sdxl_is_edited_exactly(tmp_path: Path) -> None:
     """Random text encoders and layers that read them; the rest of the UNet stays zeros on the disk. Some 7 GB."""
-    model = of_zeros(families.SDXL, tmp_path)
+    model = of_zeros(SDXL, tmp_path)
     pool = 0.02 * torch.randn(70_000_000, generator=torch.Generator().manual_seed(0))
     encoders = [model.pipe.text_encoder.float(), model.pipe.text_encoder_2.float()]
     read = [(n, w) for n, w in model.pipe.unet.named_parameters() if "attn2.to_" in n or "add_embedding" in n]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from erasure_core.adapters.clip import load_clip
-from erasure_core.toy.tokenizer import clip_tokenizer
+from erasure_core.audit.recognisers.clip_folder import load_clip
+from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 
 TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
         "bos_token_id": 49_406, "eos_token_id": 49_407, "pad_token_id": 49_407}  # fmt: skip

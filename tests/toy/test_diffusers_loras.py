@@ -12,10 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from erasure_core import Concept, Dense, Erasure, LowRank, Origin, files
-from erasure_core.erasure import ContextMap
-from erasure_core.readers import readers_of
-from erasure_core.toy.tokenizer import clip_tokenizer
+from erasure_core import Concept, Dense, Erasure, LowRank, Origin
+from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
+from erasure_core.erasures import erasure_file
+from erasure_core.erasures.erasure_file import MAPS
+from erasure_core.erasures.lora_programs import readers_of
+from erasure_core.erasures.record import ContextMap
 
 pytest.importorskip("peft")
 
@@ -276,13 +278,13 @@ def test_what_diffusers_does_not_read_is_not_said_to_be_read(name: str, tmp_path
 
 def test_context_maps_in_a_tensor_are_passed_over(pipe, tmp_path: Path, monkeypatch, caplog) -> None:
     """Those that the header cannot hold: diffusers leaves them out, and says so; all changes arrive."""
-    monkeypatch.setattr(files, "MOST_IN_HEADER", 0)
+    monkeypatch.setattr(erasure_file, "MOST_IN_HEADER", 0)
     before = weights(pipe)
     name = next(name for name in before if name.endswith("attn2.to_k.weight"))
     change = LowRank(torch.randn(len(before[name]), 2), 0.1 * torch.randn(2, before[name].shape[1]))
     one = ContextMap(LowRank(torch.randn(before[name].shape[1], 2), change.down), (name,))
     path = replace(made({name: change}), maps={"context": one}).save(tmp_path / "erasure.safetensors")
-    assert files.MAPS in load_file(path) and torch.equal(Erasure.load(path).maps["context"].change.up, one.change.up)
+    assert MAPS in load_file(path) and torch.equal(Erasure.load(path).maps["context"].change.up, one.change.up)
     monkeypatch.setattr(logging.getLogger("diffusers"), "propagate", True)
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
     assert "dora_scale" in caplog.text

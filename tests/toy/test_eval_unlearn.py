@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import erasure_core
-from erasure_core.adapters.eval_unlearn import ErasureTechnique, ToyJudgeMetric
-from erasure_core.pictures import as_tensor
+from erasure_core.eval_unlearn import ErasureTechnique, ToyJudgeMetric
+from erasure_core.files.images import as_tensor
 
 ROOT = Path(erasure_core.__file__).resolve().parent.parent
 DRAWING = {"model": "toy", "steps": 15, "guidance": 3}

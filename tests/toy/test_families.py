@@ -11,21 +11,21 @@ from pure.fakes import digest
 from toy import tiny
 
 from erasure_core import Erasure, UnsupportedModelError, from_diffusers, rece, uce
-from erasure_core.attacks.derived import by_derived_context
-from erasure_core.attacks.discrete import SLOTS, Words, by_discrete_prompt
-from erasure_core.attacks.inversion import by_inversion
-from erasure_core.attacks.noised import by_noised_pictures
-from erasure_core.attacks.scene import Scene
-from erasure_core.compare import compare
+from erasure_core.audit.attacks.attempt import Scene
+from erasure_core.audit.attacks.derived_context import by_derived_context
+from erasure_core.audit.attacks.discrete_prompt import SLOTS, Words, by_discrete_prompt
+from erasure_core.audit.attacks.noised_images import by_noised_pictures
+from erasure_core.audit.attacks.textual_inversion import by_inversion
+from erasure_core.audit.compare import compare
+from erasure_core.audit.recognisers.toy import ToyRecogniser
+from erasure_core.audit.report import report
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot
 from erasure_core.model import CONTEXT, POOLED, TextToImageModel, token_embeddings
-from erasure_core.purify import purify
-from erasure_core.recognise import ToyRecogniser
-from erasure_core.report import report
-from erasure_core.sampling import generate, initial_latents
-from erasure_core.training import Budget
+from erasure_core.sampling.ddim import generate, initial_latents
+from erasure_core.sampling.purify import purify
+from erasure_core.training.loop import Budget
 
 PROMPTS = ["a cat", "", "a painting of a dog in a hat!"]
 
@@ -226,9 +226,7 @@ def learned(model, run: str, **more) -> Erasure:
         return few_shot(model, "cat", torch.rand(2, 3, 64, 64), steps=2, learning_rate=1e-3, **more)
     if run == "doco":
         return doco(model, "cat -> dog", steps=2, anchors=2, batch_size=2, learning_rate=1e-3, warm_up=0.0, **more)
-    return abo(
-        model, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3, **more
-    )
+    return abo(model, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3, **more)
 
 
 @pytest.mark.parametrize("run", ["few_shot", "doco", "abo"])

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from toy import tiny
 
-from erasure_core import UnsupportedModelError, cli, from_diffusers, rece
-from erasure_core.adapters.checkpoints import load_checkpoint
-from erasure_core.adapters.folders import MODELS
+from erasure_core import UnsupportedModelError, from_diffusers, rece
+from erasure_core.commands.main import main
+from erasure_core.diffusers.checkpoint import load_checkpoint
+from erasure_core.diffusers.folder import MODELS
 
 PROMPTS = ["a cat", "a dog in a hat"]
 
@@ -77,7 +78,7 @@ def test_variants_of_which_none_is_whole(folder: Path) -> None:
 def test_only_pickles(folder: Path, capsys) -> None:
     file = weights_of(folder / "unet")
     file.rename(file.with_suffix(".bin"))
-    assert cli.main(["erase", "--model", str(folder), "--concept", "cat", "--out", str(folder / "a.safetensors")]) == 2
+    assert main(["erase", "--model", str(folder), "--concept", "cat", "--out", str(folder / "a.safetensors")]) == 2
     told = capsys.readouterr().err
     assert "unet holds only diffusion_pytorch_model.bin, a pickle" in told and "save_pretrained" in told
 
@@ -255,7 +256,6 @@ def test_sizes_that_latents_cannot_have(saved: Path, tmp_path: Path, size: objec
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": size}))
     with pytest.raises(ValueError, match="sample_size|could not be loaded"):
         load_checkpoint(folder).latent_shape()
-
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,9 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from erasure_core import Concept, common_concepts, rece
-from erasure_core.adapters import eval_unlearn
-from erasure_core.adapters.eval_unlearn import ErasureTechnique
+from erasure_core import Concept, common_concepts, eval_unlearn, rece
+from erasure_core.eval_unlearn import ErasureTechnique
 from erasure_core.methods.rece import PRESETS
 
 pytestmark = pytest.mark.usefixtures("untouched")

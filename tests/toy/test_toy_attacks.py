@@ -8,14 +8,15 @@ import pytest
 import torch
 from pure.fakes import digest
 
-from erasure_core import Concept, Erasure, cli, common_concepts, rece
-from erasure_core.attacks.discrete import SLOTS, Words
-from erasure_core.attacks.inversion import placeholder
-from erasure_core.evaluation import pictures_of, subject_of
-from erasure_core.methods.registry import METHODS
+from erasure_core import Concept, Erasure, common_concepts, rece
+from erasure_core.audit.attacks.discrete_prompt import SLOTS, Words
+from erasure_core.audit.attacks.textual_inversion import placeholder
+from erasure_core.audit.recognisers.toy import ToyRecogniser
+from erasure_core.audit.red_team import RedTeam, attack
+from erasure_core.commands.main import main
+from erasure_core.methods import METHODS
 from erasure_core.model import token_embeddings
-from erasure_core.recognise import ToyRecogniser
-from erasure_core.red_team import RedTeam, attack
+from erasure_core.toy.evaluation import pictures_of, subject_of
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +92,15 @@ def test_the_attack_command(toy, without_cats: Erasure, tmp_path, capsys) -> Non
     file = without_cats.save(tmp_path / "no-cats.safetensors")
     (tmp_path / "list.txt").write_text("kitten\nkatze\n")
     command = ["attack", "--model", "toy", "--erasure", str(file), "--attack", "derived", "--pictures", "4"]
-    assert cli.main([*command, "--attack", "list", "--prompts", str(tmp_path / "list.txt")]) == 0
+    assert main([*command, "--attack", "list", "--prompts", str(tmp_path / "list.txt")]) == 0
     told = capsys.readouterr().out
     assert "| derived |" in told and "| list    |" in told and "by the judge of the embedded model" in told
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.txt", "no-cats.safetensors"]
     out = tmp_path / "audit"
-    assert cli.main([*command, "--out", str(out)]) == 0
+    assert main([*command, "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["attack.json", "attack.png"]
     capsys.readouterr()
-    assert cli.main([*command, "--out", str(out)]) == 2
+    assert main([*command, "--out", str(out)]) == 2
     assert "already there" in capsys.readouterr().err
 
 
@@ -107,11 +108,11 @@ def test_the_report_command(toy, without_cats: Erasure, tmp_path, capsys) -> Non
     file = without_cats.save(tmp_path / "no-cats.safetensors")
     out = tmp_path / "proof"
     command = ["report", "--model", "toy", "--erasure", str(file), "--pictures", "3", "--out", str(out)]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     assert "| **erased**" in capsys.readouterr().out
     told = json.loads((out / "report.json").read_text())
     assert told["ua"] >= 0.9 and told["ira"] >= 0.9 and told["cra"] >= 0.9
     groups = told["groups"]
     assert groups["neighbour"]["latents"]["high"] < 0.5 * groups["erased"]["latents"]["low"]
     assert (out / "report.png").stat().st_size > 5000
-    assert cli.main(command) == 2 and "already there" in capsys.readouterr().err
+    assert main(command) == 2 and "already there" in capsys.readouterr().err

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from toy.conftest import state
 
 from erasure_core import Concept, Erasure, common_concepts, parse_concepts, rece
-from erasure_core.evaluation import Scores, evaluate_erasure
+from erasure_core.closed_form.already_erased import ErasedAlreadyError
+from erasure_core.concepts.common import COMMON
+from erasure_core.concepts.names import spelled, visible
+from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 from erasure_core.methods.rece import PRESETS
 from erasure_core.model import CONTEXT
-from erasure_core.names import spelled, unreadable, visible
-from erasure_core.sampling import generate
+from erasure_core.quoting import unreadable
+from erasure_core.sampling.ddim import generate
 from erasure_core.toy import load_pipeline
-from erasure_core.toy.tokenizer import clip_tokenizer
-from erasure_core.upstream import ErasedAlreadyError
-from erasure_core.vocabulary import COMMON
+from erasure_core.toy.evaluation import Scores, evaluate_erasure
 
 pytestmark = pytest.mark.usefixtures("untouched")
 PICTURES = {"erased": 20, "others": 60, "seed": 3}
@@ -66,9 +67,7 @@ def _keeps_the_rest(before: Scores, after: Scores) -> None:
 _tokenizer = functools.cache(clip_tokenizer)
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.text(max_size=6), st.text(max_size=6), st.sampled_from(COMMON))
 def test_words_tell_all_that_tokens_tell(before: str, behind: str, name: str) -> None:
     """What CLIP reads among the tokens of an erased name is not preserved, whatever stands around it."""

@@ -6,14 +6,15 @@ import pytest
 from pure.live import leaves_nothing, small_run
 
 from erasure_core import Erasure, rece
-from erasure_core.compare import compare
-from erasure_core.evaluation import evaluate_erasure, pictures_of, subject_of
-from erasure_core.gathering import gather_statistics, updated
-from erasure_core.methods.registry import METHODS
-from erasure_core.purify import purify
-from erasure_core.recognise import ToyRecogniser
-from erasure_core.red_team import ATTACKS, attack
-from erasure_core.report import report
+from erasure_core.audit.compare import compare
+from erasure_core.audit.recognisers.toy import ToyRecogniser
+from erasure_core.audit.red_team import ATTACKS, attack
+from erasure_core.audit.report import report
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.update import updated
+from erasure_core.methods import METHODS
+from erasure_core.sampling.purify import purify
+from erasure_core.toy.evaluation import evaluate_erasure, pictures_of, subject_of
 
 IMAGES = pictures_of(subject_of("cat"), 2)
 REPEATS = 2

@@ -7,16 +7,16 @@ import torch
 from toy.conftest import state
 
 from erasure_core import Concept, Erasure, UnsupportedModelError, common_concepts, from_diffusers, rece
-from erasure_core.evaluation import evaluate_erasure, pictures_of, subject_of
+from erasure_core.methods import METHODS
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot, trained_weights
 from erasure_core.methods.rece import PRESETS as RECE
-from erasure_core.methods.registry import METHODS
 from erasure_core.model import CONTEXT
-from erasure_core.purify import purify
-from erasure_core.sampling import generate
+from erasure_core.sampling.ddim import generate
+from erasure_core.sampling.purify import purify
 from erasure_core.toy import load_pipeline
+from erasure_core.toy.evaluation import evaluate_erasure, pictures_of, subject_of
 
 pytestmark = pytest.mark.usefixtures("untouched")
 SCOPES = ("cross-attention", "attention", "unet", "text_encoder")

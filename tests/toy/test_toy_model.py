@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from erasure_core import TextToImageModel, from_diffusers
-from erasure_core.evaluation import evaluate_model
 from erasure_core.model import CONTEXT
-from erasure_core.sampling import generate, initial_latents
-from erasure_core.toy import OBJECTS
+from erasure_core.sampling.ddim import generate, initial_latents
+from erasure_core.toy.captions import OBJECTS
 from erasure_core.toy.config import WEIGHTS
+from erasure_core.toy.evaluation import evaluate_model
 
 
 def test_it_fits_the_protocol(toy) -> None:

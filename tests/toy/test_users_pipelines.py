@@ -13,7 +13,7 @@ from toy.test_families import bits, learned
 
 from erasure_core import Erasure, UnsupportedModelError, from_diffusers, rece
 from erasure_core.methods.few_shot import few_shot
-from erasure_core.sampling import generate
+from erasure_core.sampling.ddim import generate
 
 VALUES = "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
 

@@ -16,8 +16,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 from erasure_core.toy import config
-from erasure_core.toy.tokenizer import clip_tokenizer
 
 LATENTS = 4
 TEXT = {"width": 16, "layers": 3}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 
 from erasure_core import Erasure
-from erasure_core.evaluation import accuracy, deal, draw
-from erasure_core.table import table
-from erasure_core.toy import OBJECTS, STYLES
-from erasure_core.toy.captions import COLOURS
+from erasure_core.drawing.table import table
+from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES
+from erasure_core.toy.evaluation import accuracy, deal, draw
 
 from .attacks import asked
 from .settings import SEED, Bench, erase, kept

@@ -10,12 +10,11 @@ from statistics import mean
 from typing import Any
 
 from erasure_core import Concept, Erasure, common_concepts
-from erasure_core.evaluation import accuracy, deal, draw
+from erasure_core.drawing.table import table
+from erasure_core.methods import METHODS
 from erasure_core.methods.rece import PRESETS, UCE_PRESETS
-from erasure_core.methods.registry import METHODS
-from erasure_core.table import table
-from erasure_core.toy import OBJECTS, STYLES
-from erasure_core.toy.captions import COLOURS
+from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES
+from erasure_core.toy.evaluation import accuracy, deal, draw
 
 from .settings import SEED, Bench
 

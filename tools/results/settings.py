@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from erasure_core import Concept, Erasure, common_concepts
-from erasure_core.evaluation import NAMES, pictures_of, subject_of
+from erasure_core.methods import METHODS, Method
 from erasure_core.methods.rece import PUBLISHED
-from erasure_core.methods.registry import METHODS, Method
 from erasure_core.toy import Judge, load_toy
+from erasure_core.toy.evaluation import NAMES, pictures_of, subject_of
 
 TUNED_ON = ("cat", "pizza", "car", "noto")
 OBJECTS = ("cat", "dog", "pizza", "car", "rose", "skull", "penguin", "banana", "guitar", "pumpkin")

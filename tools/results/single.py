@@ -8,8 +8,8 @@ from functools import lru_cache
 from statistics import mean
 
 from erasure_core import Concept, Erasure
-from erasure_core.evaluation import drift_outside, evaluate_erasure
-from erasure_core.table import table
+from erasure_core.drawing.table import table
+from erasure_core.toy.evaluation import drift_outside, evaluate_erasure
 
 from .settings import ALL, INSTEAD, OBJECTS, RECE, REPLACED, SEED, SETTINGS, STYLES, TUNED_ON, Bench
 

@@ -16,7 +16,10 @@ import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
 from pack.erasure_core.methods.rece import PRESETS
 from pack.erasure_core.model import CONTEXT
-from pack.nodes import host, host_toy
+from pack.nodes.comfy_host import toy as toy_module
+from pack.nodes.comfy_host.model import ComfyModel, unet_keys
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.toy import _clip, _model, load_toy
 from pack.nodes.erasures import ErasureApply, ErasureCombine, ErasureSave
 from pack.nodes.rece import ErasureRECE
 
@@ -31,7 +34,7 @@ NODE = {
 
 @pytest.fixture(scope="module")
 def loaded():
-    return host_toy.load_toy()
+    return load_toy()
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def originals(patcher):
 
 
 def merged(model, clip):
-    return dict(host.ComfyModel(model, clip).text_entries()[CONTEXT].weights)
+    return dict(ComfyModel(model, clip).text_entries()[CONTEXT].weights)
 
 
 def made(deltas, concept="cat"):
@@ -61,7 +64,7 @@ def made(deltas, concept="cat"):
 
 def altered(change):
     """Another toy MODEL, whose inner model goes through ``change``."""
-    model = host_toy._model()
+    model = _model()
     change(model.model)
     return model
 
@@ -73,12 +76,12 @@ def to_k(inner):
 def test_upstream_patches_are_seen(toy):
     model, clip = toy
     up, down = torch.randn(96, 3), torch.randn(3, 192)
-    patched, _ = host.apply_erasure(model, clip, made({KEY: LowRank(up, down)}), 0.5)
+    patched, _ = apply_erasure(model, clip, made({KEY: LowRank(up, down)}), 0.5)
     torch.testing.assert_close(merged(patched, clip)[KEY], merged(model, clip)[KEY] + 0.5 * up @ down)
-    twice, _ = host.apply_erasure(patched, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    twice, _ = apply_erasure(patched, clip, made({KEY: Dense(torch.ones(96, 192))}))
     torch.testing.assert_close(merged(twice, clip)[KEY], merged(patched, clip)[KEY] + 1)
-    assert rece(host.ComfyModel(model, clip), "cat").origins[0].fingerprint != (
-        rece(host.ComfyModel(patched, clip), "cat").origins[0].fingerprint
+    assert rece(ComfyModel(model, clip), "cat").origins[0].fingerprint != (
+        rece(ComfyModel(patched, clip), "cat").origins[0].fingerprint
     )
 
 
@@ -92,20 +95,20 @@ def test_clip_skip_is_seen(toy):
     model, clip = toy
     skipped = clip.clone()
     skipped.clip_layer(-2)
-    whole, early = (host.ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, skipped))
+    whole, early = (ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, skipped))
     assert not torch.allclose(whole, early)
 
 
 def test_patched_text_encoder_is_seen(toy):
     model, clip = toy
     deltas = {f"{TEXT}.weight": Dense(torch.ones(384, 192)), f"{TEXT}.bias": Dense(torch.ones(384))}
-    _, changed = host.apply_erasure(model, clip, made(deltas), strength_clip=0.25)
+    _, changed = apply_erasure(model, clip, made(deltas), strength_clip=0.25)
     entries = changed.patcher.get_key_patches("clip_l.transformer.text_model.encoder.layers.0.mlp.fc1")
     for key, ((weight, _), *patches) in entries.items():
         merged_weight = comfy.lora.calculate_weight(patches, weight.clone(), key)
         torch.testing.assert_close(merged_weight, weight + 0.25)
     assert len(entries) == 2
-    contexts = [host.ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, changed, clip)]
+    contexts = [ComfyModel(model, one).encode_prompts(["cat"]).context for one in (clip, changed, clip)]
     assert not torch.allclose(contexts[0], contexts[1])
     assert torch.equal(contexts[0], contexts[2])
 
@@ -116,7 +119,7 @@ def test_node_gives_what_apply_gives(toy):
     applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
     one, other = merged(direct, clip), merged(applied, clip)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    whole = rece(host.ComfyModel(model, clip), "cat -> dog", preserve=["lion"], **vars(PRESETS["object"]))
+    whole = rece(ComfyModel(model, clip), "cat -> dog", preserve=["lion"], **vars(PRESETS["object"]))
     torch.testing.assert_close(erasure.deltas[KEY].dense(), 0.7 * whole.deltas[KEY].dense())
 
 
@@ -145,8 +148,8 @@ def test_combine(toy):
 
 def test_a_foreign_erasure_is_warned_about(toy, caplog):
     model, clip = toy
-    own = rece(host.ComfyModel(model, clip), "cat")
-    on_top, _ = host.apply_erasure(model, clip, made({KEY: Dense(torch.ones(96, 192))}))
+    own = rece(ComfyModel(model, clip), "cat")
+    on_top, _ = apply_erasure(model, clip, made({KEY: Dense(torch.ones(96, 192))}))
     for known in (model, on_top):
         ErasureApply.execute(known, clip, own, 1.0, 1.0)
     assert not caplog.records
@@ -158,9 +161,9 @@ def test_an_erasure_of_another_checkpoint_is_formed_anew(toy, caplog):
     """As if it had been computed on this one: UCE's map does not depend on the weights."""
     model, clip = toy
     other = altered(lambda inner: to_k(inner).weight.data.mul_(2))
-    carried, _ = ErasureApply.execute(other, clip, uce(host.ComfyModel(model, clip), "cat -> dog"), 1.0, 1.0).result
+    carried, _ = ErasureApply.execute(other, clip, uce(ComfyModel(model, clip), "cat -> dog"), 1.0, 1.0).result
     assert "'cat -> dog' was computed on other weights" in caplog.text and "formed anew" in caplog.text
-    computed, _ = host.apply_erasure(other, clip, uce(host.ComfyModel(other, clip), "cat -> dog"))
+    computed, _ = apply_erasure(other, clip, uce(ComfyModel(other, clip), "cat -> dog"))
     for name, weight in merged(carried, clip).items():
         torch.testing.assert_close(weight, merged(computed, clip)[name], rtol=0, atol=1e-5)
 
@@ -172,9 +175,9 @@ def test_fp8_is_warned_about(toy, caplog):
     assert merged(rounded, clip)[KEY].dtype == torch.float32
     large, small = (made({KEY: Dense(torch.full((96, 192), change))}) for change in (1.0, 0.01))
     for erasure, of_model in ((large, rounded), (small, model)):
-        host.apply_erasure(of_model, clip, erasure)
+        apply_erasure(of_model, clip, erasure)
     assert not caplog.records
-    host.apply_erasure(rounded, clip, small)
+    apply_erasure(rounded, clip, small)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "MODEL is stored in float8_e4m3fn, and rounding to it loses" in caplog.text
 
@@ -186,56 +189,56 @@ def test_a_quantised_model_is_refused(toy):
         to_k(inner).weight = torch.nn.Parameter(torch.zeros(96, 192, dtype=torch.uint8), requires_grad=False)
 
     with pytest.raises(UnsupportedModelError, match=r"MODEL is quantised .*to_k.weight is stored as uint8"):
-        rece(host.ComfyModel(altered(quantise), clip), "cat")
+        rece(ComfyModel(altered(quantise), clip), "cat")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(toy, value):
     model, clip = toy
     broken, change = model.clone(), torch.full((96, 192), value)
-    broken.add_patches({host.unet_keys(model)[KEY]: ("diff", (change,))})
+    broken.add_patches({unet_keys(model)[KEY]: ("diff", (change,))})
     with pytest.raises(UnsupportedModelError, match=r"attn2.to_k.weight holds NaN or infinite"):
-        rece(host.ComfyModel(broken, clip), "cat")
+        rece(ComfyModel(broken, clip), "cat")
     with pytest.raises(ValueError, match=r"to_k.weight of MODEL by what is not a finite number; make it anew"):
-        host.apply_erasure(model, clip, made({KEY: Dense(change)}))
+        apply_erasure(model, clip, made({KEY: Dense(change)}))
     broken = clip.clone()
     key, change = f"clip_l.transformer.{TEXT.partition('.')[2]}.weight", torch.full((384, 192), value)
     assert broken.add_patches({key: ("diff", (change,))})
     with pytest.raises(ValueError, match=r"NaN or infinite values; the text encoder"):
-        rece(host.ComfyModel(model, broken), "cat")
+        rece(ComfyModel(model, broken), "cat")
 
 
 def test_clip_missing(toy):
     model, _ = toy
     with pytest.raises(UnsupportedModelError, match=r"CLIP is missing"):
-        host.ComfyModel(model, None)
+        ComfyModel(model, None)
     with pytest.raises(ValueError, match=r"CLIP is missing"):
-        host.apply_erasure(model, None, made({f"{TEXT}.weight": Dense(torch.ones(384, 192))}))
-    assert host.apply_erasure(model, None, made({KEY: Dense(torch.ones(96, 192))}))[1] is None
+        apply_erasure(model, None, made({f"{TEXT}.weight": Dense(torch.ones(384, 192))}))
+    assert apply_erasure(model, None, made({KEY: Dense(torch.ones(96, 192))}))[1] is None
 
 
 def test_encoders_of_other_families_are_refused(toy):
     clip = SimpleNamespace(tokenize=lambda text: {"g": [], "l": [], "t5xxl": []})
     with pytest.raises(UnsupportedModelError, match=r"CLIP has the text encoders t5xxl and l and g; .*do not belong"):
-        host.ComfyModel(toy[0], clip)
+        ComfyModel(toy[0], clip)
 
 
 def test_a_model_without_a_unet_is_refused(toy):
     model, clip = toy
     patcher = comfy.model_patcher.ModelPatcher(torch.nn.Linear(2, 2), model.load_device, model.offload_device)
     with pytest.raises(UnsupportedModelError, match=r"MODEL is of the kind Linear,.*no UNet"):
-        host.ComfyModel(patcher, clip)
+        ComfyModel(patcher, clip)
 
 
 def test_clip_and_model_of_different_widths(toy, monkeypatch):
     model, _ = toy
-    monkeypatch.setitem(host_toy.config.TEXT, "hidden_size", 64)
+    monkeypatch.setitem(toy_module.config.TEXT, "hidden_size", 64)
     monkeypatch.setattr(comfy.sd.CLIP, "load_sd", lambda self, tensors: ([], []))
-    narrow = host_toy._clip()
+    narrow = _clip()
     for parameter in narrow.cond_stage_model.parameters():
         parameter.data.normal_()
     with pytest.raises(UnsupportedModelError, match=r"192 wide but CLIP gives 64: CLIP and MODEL do not belong"):
-        rece(host.ComfyModel(model, narrow), "cat")
+        rece(ComfyModel(model, narrow), "cat")
 
 
 @pytest.mark.parametrize("name", ["strength_model", "strength_clip"])
@@ -284,10 +287,10 @@ def test_saving_says_which_programs_read_the_file(tmp_path, monkeypatch, caplog)
 def test_an_erasure_for_another_kind_of_model(toy):
     model, clip = toy
     with pytest.raises(ValueError, match=r"another kind of model: it changes .* \(320, 768\), in MODEL .*\(96, 192\)"):
-        host.apply_erasure(model, clip, made({KEY: LowRank(torch.ones(320, 1), torch.ones(1, 768))}))
+        apply_erasure(model, clip, made({KEY: LowRank(torch.ones(320, 1), torch.ones(1, 768))}))
     for name in (KEY.replace("down_blocks.0", "down_blocks.7"), "text_encoder_2.text_model.final.weight"):
         with pytest.raises(ValueError, match=r"changes .*, which (MODEL|CLIP) does not have"):
-            host.apply_erasure(model, clip, made({name: Dense(torch.ones(96, 192))}))
+            apply_erasure(model, clip, made({name: Dense(torch.ones(96, 192))}))
 
 
 @pytest.mark.parametrize("delta", [LowRank(torch.ones(96, 1), torch.ones(1, 192)), Dense(torch.ones(96, 192))])
@@ -299,18 +302,18 @@ def test_a_change_that_would_not_act(toy, monkeypatch, delta, factor):
     def wrong(patches, *given, **named):
         return calculate([(one[0] * factor, *one[1:]) for one in patches], *given, **named)
 
-    host.apply_erasure(*toy, made({KEY: delta}))
+    apply_erasure(*toy, made({KEY: delta}))
     monkeypatch.setattr(comfy.lora, "calculate_weight", wrong)
     with pytest.raises(UnsupportedModelError, match=r"would not act .*input_blocks.1.1.*to_k.weight of MODEL"):
-        host.apply_erasure(*toy, made({KEY: delta}))
+        apply_erasure(*toy, made({KEY: delta}))
 
 
 def test_a_change_of_the_text_encoder_that_would_not_act(toy, monkeypatch):
     erasure = made({f"{TEXT}.bias": Dense(torch.ones(384))})
-    host.apply_erasure(*toy, erasure)
+    apply_erasure(*toy, erasure)
     monkeypatch.setattr(comfy.lora, "calculate_weight", lambda patches, weight, *_, **__: weight)
     with pytest.raises(UnsupportedModelError, match=r"would not act .*fc1.bias of CLIP"):
-        host.apply_erasure(*toy, erasure)
+        apply_erasure(*toy, erasure)
 
 
 def test_layers_in_the_place_of_those_that_are_patched(toy):
@@ -320,14 +323,14 @@ def test_layers_in_the_place_of_those_that_are_patched(toy):
     for place in ("diffusion_model", "diffusion_model.input_blocks.1.1"):
         compiled, copied = model.clone(), model.clone()
         compiled.add_object_patch(place, torch.compile(model.get_model_object(place)))
-        host.apply_erasure(compiled, clip, erasure)
+        apply_erasure(compiled, clip, erasure)
         copied.add_object_patch(place, copy.deepcopy(model.get_model_object(place)))
         with pytest.raises(UnsupportedModelError, match=rf"another node .*{place} of MODEL"):
-            host.apply_erasure(copied, clip, erasure)
+            apply_erasure(copied, clip, erasure)
 
 
 def test_names_are_told_apart_as_clip_does(toy):
-    seen = host.ComfyModel(*toy[:2])
+    seen = ComfyModel(*toy[:2])
     assert seen.reads("Van  Gogh") == seen.reads("van gogh ") != seen.reads("van gogh.")
     assert seen.reads("(cat)") == seen.reads(r"\(cat\)") != seen.reads("cat")
     with pytest.raises(ValueError, match="'Cat' and 'cat' are the same to this text encoder"):
@@ -336,8 +339,8 @@ def test_names_are_told_apart_as_clip_does(toy):
 
 def test_a_prompt_that_is_too_long(toy):
     with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
-        rece(host.ComfyModel(*toy), "cat " * 76)
-    rece(host.ComfyModel(*toy), "cat " * 75, loops=0)
+        rece(ComfyModel(*toy), "cat " * 76)
+    rece(ComfyModel(*toy), "cat " * 75, loops=0)
 
 
 def test_cancelling(toy):

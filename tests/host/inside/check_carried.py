@@ -5,31 +5,33 @@ import pytest
 import torch
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple, ModelSubtract
 from pack.erasure_core import Concept, rece
+from pack.erasure_core.closed_form.already_erased import ErasedAlreadyError, check_not_erased, left_to_go
 from pack.erasure_core.model import CONTEXT
-from pack.erasure_core.upstream import ErasedAlreadyError, check_not_erased, left_to_go
-from pack.nodes import host, host_toy
-from pack.nodes.host_carried import erasures_of
+from pack.nodes.comfy_host.carried import erasures_of
+from pack.nodes.comfy_host.model import ComfyModel
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.toy import load_toy
 
 CAT, DOG = Concept("cat"), Concept("dog")
 
 
 @pytest.fixture(scope="module")
 def toy():
-    return host_toy.load_toy()[:2]
+    return load_toy()[:2]
 
 
 @pytest.fixture(scope="module")
 def erasures(toy):
     """Of a cat, and of a dog on top of it; both are amplified, so that they end past their targets."""
     model, clip = toy
-    first = rece(host.ComfyModel(model, clip), "cat", preserve=["lion"], amplification=1.4)
-    erased, _ = host.apply_erasure(model, clip, first)
-    return first, rece(host.ComfyModel(erased, clip), "dog", preserve=["lion"], amplification=1.4)
+    first = rece(ComfyModel(model, clip), "cat", preserve=["lion"], amplification=1.4)
+    erased, _ = apply_erasure(model, clip, first)
+    return first, rece(ComfyModel(erased, clip), "dog", preserve=["lion"], amplification=1.4)
 
 
 @pytest.fixture(scope="module")
 def erased(toy, erasures):
-    return host.apply_erasure(*toy, erasures[0])[0]
+    return apply_erasure(*toy, erasures[0])[0]
 
 
 def merged(one, other, ratio):
@@ -50,7 +52,7 @@ def strengths(model, *erasures):
 
 def is_refused(model, clip, concept):
     try:
-        check_not_erased(host.ComfyModel(model, clip), [concept])
+        check_not_erased(ComfyModel(model, clip), [concept])
     except ErasedAlreadyError:
         return True
     return False
@@ -58,7 +60,7 @@ def is_refused(model, clip, concept):
 
 def check_explained(model, original, clip):
     """The maps that are known make the weights that are there of those of the original."""
-    theirs, ours = (host.ComfyModel(one, clip).text_entries()[CONTEXT].weights for one in (original, model))
+    theirs, ours = (ComfyModel(one, clip).text_entries()[CONTEXT].weights for one in (original, model))
     for name, weight in theirs.items():
         for erasure in erasures_of(model):
             change = erasure.maps[CONTEXT].change
@@ -108,7 +110,7 @@ def test_a_merge_by_blocks_is_as_strong_as_its_strongest(toy, erasures, erased):
 
 def test_a_chain_through_a_merge(toy, erasures, erased):
     model, clip = toy
-    chain, _ = host.apply_erasure(erased, clip, erasures[1])
+    chain, _ = apply_erasure(erased, clip, erasures[1])
     assert strengths(chain, *erasures) == pytest.approx([1, 1])
     assert strengths(merged(model, chain, 0.0), *erasures) == pytest.approx([1, 1])
     check_explained(merged(model, chain, 0.0), model, clip)
@@ -118,11 +120,11 @@ def test_a_chain_through_a_merge(toy, erasures, erased):
 
 def test_strengths_add_up(toy, erasures):
     model, clip = toy
-    weak, _ = host.apply_erasure(model, clip, erasures[0], strength_model=0.25)
-    none, _ = host.apply_erasure(model, clip, erasures[0], strength_model=0.0)
+    weak, _ = apply_erasure(model, clip, erasures[0], strength_model=0.25)
+    none, _ = apply_erasure(model, clip, erasures[0], strength_model=0.0)
     assert strengths(weak, erasures[0]) == pytest.approx([0.25]) and erasures_of(none) == ()
     assert not is_refused(weak, clip, CAT)
-    twice, _ = host.apply_erasure(weak, clip, erasures[0])
+    twice, _ = apply_erasure(weak, clip, erasures[0])
     assert len(erasures_of(twice)) == 2 and is_refused(twice, clip, CAT)
 
 
@@ -146,13 +148,13 @@ def test_what_else_is_done_to_a_model(toy, erasures, erased):
 def test_what_is_left_is_what_the_weights_say(toy, erasures, erased):
     """The share of the way that is left, by the maps and by the layers themselves."""
     model, clip = toy
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     read, target = seen.text_rows(["cat", " "])
     (one,), (other,) = read[CONTEXT], target[CONTEXT]
     way = one.rows[one.last_content] - other.rows[other.last_content]
     for ratio in (0.2, 0.5, 1.0):
         one = merged(model, erased, 1 - ratio)
-        before, after = (host.ComfyModel(each, clip).text_entries()[CONTEXT].weights for each in (model, one))
+        before, after = (ComfyModel(each, clip).text_entries()[CONTEXT].weights for each in (model, one))
         shares = [float((after[n] @ way) @ (w @ way) / (w @ way).norm() ** 2) for n, w in before.items()]
         told = left_to_go(erasures_of(one), read, target)
         assert told == pytest.approx(sum(shares) / len(shares), abs=0.1)

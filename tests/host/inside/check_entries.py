@@ -15,10 +15,13 @@ import comfy.text_encoders.flux
 import comfy.utils
 import pytest
 import torch
-from pack.erasure_core import Erasure, LowRank, Origin, UnsupportedModelError, files, rece, uce
-from pack.erasure_core.kohya import older_stems, stems
+from pack.erasure_core import Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
+from pack.erasure_core.erasures import erasure_file
+from pack.erasure_core.erasures.lora_keys import older_stems, stems
 from pack.erasure_core.methods.rece import RecePreset
-from pack.nodes import host, host_entries
+from pack.nodes.comfy_host.model import merged_weights, text_weights, unet_keys, weight_keys
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.traced_model import SIDES, TracedText, runner, texts_of, trace
 from pack.nodes.erasures import ErasureApply
 from pack.nodes.rece import ErasureRECE
 from record import write
@@ -41,7 +44,7 @@ def as_nodes_run():
 
 
 def traced(model, family):
-    found = host_entries.trace(model, conditioning(family))
+    found = trace(model, conditioning(family))
     entries = {entry.name: (entry.text, entry.kind, entry.columns) for entry in found.entries}
     return entries, tuple(sorted(leak.name for leak in found.leaks)), found.unread
 
@@ -77,15 +80,15 @@ def test_editing_the_entries_is_editing_the_text(name):
     family = FAMILIES[name]
     model, given = small(family), conditioning(family)
     draw = torch.Generator().manual_seed(3)
-    texts = host_entries.texts_of(given)
+    texts = texts_of(given)
     maps = {}
     for text, value in texts.items():
         width = value.shape[-1]
         maps[text] = torch.eye(width) + torch.randn(width, width, generator=draw) / width**0.5
-    side = host_entries.SIDES[name.startswith("PixArt")]
+    side = SIDES[name.startswith("PixArt")]
     if "stage B" in name:
         side = 16
-    run = host_entries.runner(model, given, side=side)
+    run = runner(model, given, side=side)
     before, expected = run(texts), run({text: value @ maps[text].T for text, value in texts.items()})
     for layer, (text, _, (start, stop)) in family.entries.items():
         weight = model.model.diffusion_model.get_submodule(layer).weight.data
@@ -100,8 +103,8 @@ def test_editing_the_entries_is_editing_the_text(name):
 @pytest.mark.parametrize("name", UNETS)
 def test_the_weights_that_are_edited_by_name_are_those_that_text_enters_through(name):
     model = small(FAMILIES[name])
-    keys = host.unet_keys(model)
-    assert {keys[weight] for weight in host.text_weights(model)} == {
+    keys = unet_keys(model)
+    assert {keys[weight] for weight in text_weights(model)} == {
         f"diffusion_model.{layer}.weight" for layer in FAMILIES[name].entries
     }
 
@@ -111,20 +114,20 @@ def test_the_weights_that_are_edited_by_name_are_those_that_text_enters_through(
 def test_the_stock_loader_reads_the_file(name, older, tmp_path, monkeypatch, caplog):
     """Every change, and nothing is left; of files with kohya's names for everything, as they once were, too."""
     model = small(FAMILIES[name])
-    keys = host.weight_keys(model)
+    keys = weight_keys(model)
     changed = {f"diffusion_model.{layer}.weight" for layer in FAMILIES[name].entries}
     names = {ours: key for ours, key in keys.items() if key in changed}
     assert set(names.values()) == changed
     shapes = {ours: model.model_state_dict()[key].shape for ours, key in names.items()}
     deltas = {ours: LowRank(torch.randn(n, 2), torch.randn(2, m)) for ours, (n, m) in shapes.items()}
     if older:
-        monkeypatch.setattr(files, "stems", older_stems)
+        monkeypatch.setattr(erasure_file, "stems", older_stems)
     path = Erasure(deltas, (Origin("test", (), {}, "0" * 16),)).save(tmp_path / "erasure.safetensors")
     back = Erasure.load(path).deltas
     tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
     stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 1.0)
     assert "not loaded" not in caplog.text
-    before, after = host.merged_weights(model, keys), host.merged_weights(stock, keys)
+    before, after = merged_weights(model, keys), merged_weights(stock, keys)
     for ours in names:
         torch.testing.assert_close(after[ours], before[ours] + deltas[ours].dense())
         assert torch.equal(back[ours].dense(), deltas[ours].dense())
@@ -149,7 +152,7 @@ def test_a_model_that_ignores_text_is_refused(monkeypatch):
     with pytest.raises(
         UnsupportedModelError, match=r"MODEL is of the kind WAN21, where no linear layer reads the text"
     ):
-        host_entries.TracedText(model, clip("pixart_t5", "PixArtTokenizer", None))
+        TracedText(model, clip("pixart_t5", "PixArtTokenizer", None))
 
 
 class Encoder(torch.nn.Module):
@@ -270,7 +273,7 @@ class Layers(Encoder):
 )
 def test_rows_end_where_the_prompt_ends(family, expected):
     """The row of the end is the last word's: more words change all behind it, and none up to it."""
-    seen = host_entries.TracedText(*family())
+    seen = TracedText(*family())
     entries = seen.text_entries()
     assert set(entries) == set(expected)
     names = ("a cat", "a cat on the moon", "a dog", "(a) cat")
@@ -293,7 +296,7 @@ def test_rows_end_where_the_prompt_ends(family, expected):
 
 def test_names_are_told_apart_as_the_encoders_that_are_there_do():
     """T5 knows capitals, CLIP does not; so with T5 both may be erased, and what only one is said of is told."""
-    with_t5, without = (host_entries.TracedText(*sd3(t5)) for t5 in (True, False))
+    with_t5, without = (TracedText(*sd3(t5)) for t5 in (True, False))
     for seen in (with_t5, without):
         assert seen.reads("van  gogh") == seen.reads("van gogh ") != seen.reads("van gogh.")
         assert seen.reads("(cat)") != seen.reads("cat")
@@ -305,7 +308,7 @@ def test_names_are_told_apart_as_the_encoders_that_are_there_do():
 
 
 def test_rows_of_a_normalised_text_are_normalised():
-    seen = host_entries.TracedText(*qwen())
+    seen = TracedText(*qwen())
     rows = seen.text_rows(["a cat"])[0]["context"][0].rows
     _, (given, *_) = seen._encode("a cat")
     norm = seen.model.model.diffusion_model.txt_norm
@@ -314,7 +317,7 @@ def test_rows_of_a_normalised_text_are_normalised():
 
 def test_a_prompt_that_is_too_long_for_clip():
     with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
-        host_entries.TracedText(*sd3()).text_rows(["cat " * 76])
+        TracedText(*sd3()).text_rows(["cat " * 76])
 
 
 @pytest.mark.parametrize(
@@ -329,7 +332,7 @@ def test_a_prompt_that_is_too_long_for_clip():
     ],
 )
 def test_what_the_layers_give_for_the_concept_becomes_what_they_gave_for_the_target(family):
-    seen = host_entries.TracedText(*family())
+    seen = TracedText(*family())
     erasure = rece(seen, "cat -> dog", preserve=["", "a house"], loops=0, ridge=1e-3)
     concept, target, far = seen.text_rows(["cat", "dog", "a house"])
     for name, entry in seen.text_entries().items():
@@ -357,8 +360,8 @@ def test_from_the_node_to_a_file_and_back(family, tmp_path, caplog):
     stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 1.0)
     applied, _ = ErasureApply.execute(model, text, back, 1.0, 1.0).result
     assert "not loaded" not in caplog.text and "formed anew" not in caplog.text
-    keys = {name: host.weight_keys(model)[name] for name in erasure.deltas}
-    own, direct, *others = (host.merged_weights(one, keys) for one in (model, edited, stock, applied))
+    keys = {name: weight_keys(model)[name] for name in erasure.deltas}
+    own, direct, *others = (merged_weights(one, keys) for one in (model, edited, stock, applied))
     for name in keys:
         assert not torch.equal(own[name], direct[name])
         assert all(torch.equal(direct[name], other[name]) for other in others)
@@ -367,17 +370,17 @@ def test_from_the_node_to_a_file_and_back(family, tmp_path, caplog):
 def test_an_erasure_goes_to_another_checkpoint_of_its_family(caplog):
     (model, text), (other, _) = flux(), flux()
     other.model.diffusion_model.txt_in.weight.data.mul_(2)
-    erasure = uce(host_entries.TracedText(model, text), "cat -> dog")
+    erasure = uce(TracedText(model, text), "cat -> dog")
     carried, _ = ErasureApply.execute(other, text, erasure, 1.0, 1.0).result
     assert "formed anew" in caplog.text
-    computed, _ = host.apply_erasure(other, text, uce(host_entries.TracedText(other, text), "cat -> dog"))
-    keys = {name: host.weight_keys(model)[name] for name in erasure.deltas}
-    one, two = (host.merged_weights(patched, keys) for patched in (carried, computed))
+    computed, _ = apply_erasure(other, text, uce(TracedText(other, text), "cat -> dog"))
+    keys = {name: weight_keys(model)[name] for name in erasure.deltas}
+    one, two = (merged_weights(patched, keys) for patched in (carried, computed))
     for name in keys:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
 
 
 def test_an_erasure_of_another_family_is_refused():
-    erasure = uce(host_entries.TracedText(*flux()), "cat -> dog")
+    erasure = uce(TracedText(*flux()), "cat -> dog")
     with pytest.raises(ValueError, match="is for text read as context .*, pooled .*, the model reads it as"):
         ErasureApply.execute(*qwen(), erasure, 1.0, 1.0)

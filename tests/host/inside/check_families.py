@@ -17,9 +17,10 @@ import make_checkpoint
 import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, rece
-from pack.erasure_core.closed_form import aligned_rows
+from pack.erasure_core.closed_form.align import aligned_rows
 from pack.erasure_core.model import CONTEXT, POOLED, entry_weights, fingerprint
-from pack.nodes import host
+from pack.nodes.comfy_host.model import ComfyModel
+from pack.nodes.comfy_host.patches import apply_erasure
 from pack.nodes.rece import ErasureRECE
 from record import record, settle, status
 from safetensors.torch import save_file
@@ -93,7 +94,7 @@ def digest(*modules) -> str:
 
 
 def weights(model, clip) -> dict[str, torch.Tensor]:
-    return entry_weights(host.ComfyModel(model, clip))
+    return entry_weights(ComfyModel(model, clip))
 
 
 def encoded(clip, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,12 +112,12 @@ def test_the_stock_loader_knows_the_family(family, loaded):
     model, _ = loaded
     assert type(model.model.model_config).__name__ == expected.kind
     prediction = "v_prediction" if expected.v_prediction else "epsilon"
-    assert host.ComfyModel(*loaded).prediction_type == prediction
+    assert ComfyModel(*loaded).prediction_type == prediction
     assert status("VmHWM") < MOST_TO_LOAD
 
 
 def test_weights_change_by_what_the_erasure_says(family, loaded, erased):
-    seen, erasure = host.ComfyModel(*loaded), erased[2]
+    seen, erasure = ComfyModel(*loaded), erased[2]
     before, after = entry_weights(seen), weights(*erased[:2])
     assert set(erasure.deltas) == set(before) == set(after)
     for name, delta in erasure.deltas.items():
@@ -150,11 +151,11 @@ def test_memory_of_many(family, loaded):
 def test_the_concept_becomes_its_replacement(loaded, erased):
     """In every layer, on the rows that the edit is about: nearer by default, the same if nothing holds the weights."""
     model, clip = loaded
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     concept, instead = seen.text_rows(["van gogh", "art"])
     free = rece(seen, "van gogh -> art", loops=0, ridge=1e-6, preserve_scale=1e-9)
     for erasure, most in ((erased[2], 0.9), (free, 0.05)):
-        after = weights(*host.apply_erasure(model, clip, erasure))
+        after = weights(*apply_erasure(model, clip, erasure))
         for name, entry in seen.text_entries().items():
             own, target = concept[name][0], instead[name][0]
             rows, wanted = aligned_rows(own.rows, target.rows, own.last_content, target.last_content)
@@ -189,7 +190,7 @@ def test_changes_of_the_text_encoders_in_the_stock_lora_loader(family, loaded, t
             name = f"{tower}.text_model.encoder.layers.0.self_attn.{projection}.weight"
             deltas[name] = LowRank(torch.randn(width, 2), torch.randn(2, width) / width)
     erasure = Erasure(deltas, (Origin("test", (Concept("cat"),), {}, "0" * 16),))
-    _, direct = host.apply_erasure(model, clip, erasure)
+    _, direct = apply_erasure(model, clip, erasure)
     path = erasure.save(tmp_path / "erasure.safetensors")
     assert set(Erasure.load(path).deltas) == set(deltas)
     tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
@@ -214,14 +215,14 @@ def towers(clip) -> dict[str, tuple[str, int]]:
 def test_a_lora_before_is_seen(loaded, erased):
     """It changes what is computed, and an erasure of the patched model is not taken for one of the other."""
     model, clip = loaded
-    before = entry_weights(host.ComfyModel(model, clip))
+    before = entry_weights(ComfyModel(model, clip))
     name = next(iter(before))
     up, down = torch.randn(before[name].shape[0], 2), torch.randn(2, before[name].shape[1])
     key = "lora_" + name.removesuffix(".weight").replace(".", "_")
     tensors = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
     patched, _ = comfy.sd.load_lora_for_models(model, clip, tensors, 0.5, 0.5)
     torch.testing.assert_close(weights(patched, clip)[name], before[name] + 0.5 * up @ down, rtol=0, atol=1e-5)
-    on_top = rece(host.ComfyModel(patched, clip), "van gogh -> art", loops=0)
+    on_top = rece(ComfyModel(patched, clip), "van gogh -> art", loops=0)
     assert on_top.origins[0].fingerprint != erased[2].origins[0].fingerprint
     (edit,) = (one.change.dense() for one in on_top.maps.values() if name in one.names)
     change, expected, plain = on_top.deltas[name].dense(), weights(patched, clip)[name] @ edit, before[name] @ edit
@@ -243,7 +244,7 @@ def test_the_edited_context_is_the_one_that_sampling_uses(loaded, how, tmp_path,
         prompt = f"{prompt} embedding:swirl"
         add_embedding(clip, tmp_path, monkeypatch)
     context, pooled = encoded(clip, prompt)
-    (rows,) = host.ComfyModel(model, clip).text_rows([prompt])
+    (rows,) = ComfyModel(model, clip).text_rows([prompt])
     assert torch.equal(rows[CONTEXT][0].rows, context[0])
     if POOLED in rows:
         assert torch.equal(rows[POOLED][0].rows, pooled)

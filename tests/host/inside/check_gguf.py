@@ -1,6 +1,5 @@
 """Weights packed as ComfyUI-GGUF does it, with a stand-in for its classes; ``check_real_gguf`` has the pack itself."""
 
-
 import comfy.ops
 import comfy.sample
 import comfy.sd
@@ -9,8 +8,10 @@ import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, Origin, UnsupportedModelError, rece
 from pack.erasure_core.model import entry_weights
-from pack.nodes import host, host_toy
-from pack.nodes.host_weights import stored
+from pack.nodes.comfy_host.model import ComfyModel
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.toy import load_toy
+from pack.nodes.comfy_host.weights import stored
 
 CPU = torch.device("cpu")
 LAYER = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
@@ -65,7 +66,7 @@ def packed(weight: torch.Tensor) -> PackedTensor:
 @pytest.fixture
 def toy():
     """MODEL with one packed layer, CLIP, and that layer's weight before."""
-    model, clip, _ = host_toy.load_toy()
+    model, clip, _ = load_toy()
     layer = comfy.utils.get_attr(model.model, LAYER)
     own = layer.weight.detach().clone()
     layer.__class__ = PackedLinear
@@ -77,20 +78,20 @@ def test_packed_weights_are_read_and_changed(toy):
     model, clip, own = toy
     weight = stored(model, LAYER + ".weight")
     assert weight.precision == "GGUF Q8_0" and weight.shape == tuple(own.shape)
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     read = entry_weights(seen)[NAME]
     assert type(read) is torch.Tensor and 0 < (read - own).norm() < 1e-2 * own.norm()
     erasure = rece(seen, "cat -> dog")
-    edited, _ = host.apply_erasure(model, clip, erasure)
+    edited, _ = apply_erasure(model, clip, erasure)
     change = erasure.deltas[NAME].dense()
-    torch.testing.assert_close(entry_weights(host.ComfyModel(edited, clip))[NAME], read + change, rtol=0, atol=1e-5)
+    torch.testing.assert_close(entry_weights(ComfyModel(edited, clip))[NAME], read + change, rtol=0, atol=1e-5)
 
 
 def test_what_a_loaded_clone_has_left_on_a_weight_is_not_the_models(toy):
     model, clip, own = toy
-    read = entry_weights(host.ComfyModel(model, clip))[NAME]
+    read = entry_weights(ComfyModel(model, clip))[NAME]
     comfy.utils.get_attr(model.model, LAYER).weight.patches = [torch.ones_like(own)]
-    assert torch.equal(entry_weights(host.ComfyModel(model, clip))[NAME], read)
+    assert torch.equal(entry_weights(ComfyModel(model, clip))[NAME], read)
 
 
 def test_bytes_that_nobody_can_unpack_are_refused(toy):
@@ -101,8 +102,8 @@ def test_bytes_that_nobody_can_unpack_are_refused(toy):
     layer.weight = torch.nn.Parameter(torch.zeros(own.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
     erasure = Erasure({NAME: Dense(torch.ones_like(own))}, (Origin("test", (Concept("cat"),), {}, "0" * 16),))
     for act in (
-        lambda: rece(host.ComfyModel(model, clip), "cat"),
-        lambda: host.apply_erasure(model, clip, erasure),
+        lambda: rece(ComfyModel(model, clip), "cat"),
+        lambda: apply_erasure(model, clip, erasure),
     ):
         with pytest.raises(UnsupportedModelError, match=r"MODEL is quantised .*to_k.weight is stored as uint8"):
             act()

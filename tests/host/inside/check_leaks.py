@@ -7,8 +7,9 @@ from dataclasses import replace
 import folder_paths
 import pytest
 import torch
-from pack.erasure_core.methods.registry import METHODS
-from pack.nodes import ErasureExtension, host_toy
+from pack.erasure_core.methods import METHODS
+from pack.nodes import ErasureExtension
+from pack.nodes.comfy_host.toy import load_toy
 from pack.nodes.rece import ErasureRECE
 
 SAMPLING = {"seed": 1, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal"}
@@ -50,7 +51,7 @@ def given(tmp_path_factory):
     patch.setattr(folder_paths, "get_input_directory", lambda: str(folder))
     folder_paths.add_model_folder_path("loras", str(loras))
     with torch.inference_mode():
-        model, clip, vae = host_toy.load_toy()
+        model, clip, vae = load_toy()
         erased, _, erasure, statistics = ErasureRECE.execute(model, clip, **UCE).result
         owl = ErasureRECE.execute(model, clip, **UCE | {"concepts": "owl"}).result[2]
         erasure.save(loras / "cat.safetensors")

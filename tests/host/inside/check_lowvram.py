@@ -10,7 +10,8 @@ import pytest
 import torch
 from pack.erasure_core import rece
 from pack.erasure_core.model import entry_weights, fingerprint
-from pack.nodes import host
+from pack.nodes.comfy_host.model import ComfyModel, text_weights
+from pack.nodes.comfy_host.patches import apply_erasure
 
 CPU = torch.device("cpu")
 ROOM = {"half of it": 80_000_000, "next to nothing": 1}
@@ -22,11 +23,9 @@ def loaded(tmp_path_factory):
     path = tmp_path_factory.mktemp("lowvram") / "sd15.safetensors"
     make_checkpoint.make("sd15", path)
     with torch.inference_mode():
-        model, clip, *_ = comfy.sd.load_checkpoint_guess_config(
-            str(path), te_model_options=make_checkpoint.SMALL_TEXT
-        )
+        model, clip, *_ = comfy.sd.load_checkpoint_guess_config(str(path), te_model_options=make_checkpoint.SMALL_TEXT)
         path.unlink()
-        return model, clip, rece(host.ComfyModel(model, clip), "van gogh -> art")
+        return model, clip, rece(ComfyModel(model, clip), "van gogh -> art")
 
 
 def predicted(patcher, context: torch.Tensor) -> torch.Tensor:
@@ -48,11 +47,11 @@ def test_a_partly_loaded_model(loaded, room):
     """Its weights are read as ever, by it and by those who share them; what it draws is the erased model's."""
     model, clip, erasure = loaded
     comfy.model_management.unload_all_models()
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     context = seen.encode_prompts(["a painting by van gogh"]).context
     before, made_on = exact(model, context), fingerprint(entry_weights(seen))
-    edited, _ = host.apply_erasure(model, clip, erasure)
-    expected, made = exact(edited, context), {name: w.clone() for name, w in host.text_weights(edited).items()}
+    edited, _ = apply_erasure(model, clip, erasure)
+    expected, made = exact(edited, context), {name: w.clone() for name, w in text_weights(edited).items()}
     assert not torch.allclose(before, expected, rtol=1e-2, atol=1e-2)
 
     edited.patch_model(CPU, lowvram_model_memory=ROOM[room])
@@ -60,13 +59,13 @@ def test_a_partly_loaded_model(loaded, room):
         torch.testing.assert_close(predicted(edited, context), expected, rtol=1e-4, atol=1e-4)
         if ROOM[room] == 1:
             assert any(getattr(module, "weight_function", None) for module in edited.model.modules())
-        assert fingerprint(host.text_weights(model)) == made_on
-        for name, weight in host.text_weights(edited).items():
+        assert fingerprint(text_weights(model)) == made_on
+        for name, weight in text_weights(edited).items():
             assert torch.equal(weight, made[name])
-        again = rece(host.ComfyModel(edited, clip), "monet -> art")
+        again = rece(ComfyModel(edited, clip), "monet -> art")
     finally:
         edited.unpatch_model(CPU)
-    whole = rece(host.ComfyModel(edited, clip), "monet -> art")
+    whole = rece(ComfyModel(edited, clip), "monet -> art")
     assert again.origins[0].fingerprint == whole.origins[0].fingerprint != made_on
     for name, delta in again.deltas.items():
         assert torch.equal(delta.dense(), whole.deltas[name].dense())

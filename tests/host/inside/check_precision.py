@@ -12,9 +12,11 @@ import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, Origin, rece
 from pack.erasure_core.model import entry_weights
-from pack.nodes import host, host_training
-from pack.nodes.host_precision import SAMPLED, rounding_error, spread
-from pack.nodes.host_weights import stored
+from pack.nodes.comfy_host.model import ComfyModel, unet_keys
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.precision import SAMPLED, rounding_error, spread
+from pack.nodes.comfy_host.trainable_model import trainable
+from pack.nodes.comfy_host.weights import stored
 from record import record
 
 CPU = torch.device("cpu")
@@ -58,7 +60,7 @@ def inference():
 
 def test_weights_are_read_exactly(loaded):
     precision, model, clip, own = loaded
-    weight = entry_weights(host.ComfyModel(model, clip))[NAME]
+    weight = entry_weights(ComfyModel(model, clip))[NAME]
     assert weight.dtype == torch.float32
     torch.testing.assert_close(weight, own, rtol=1e-6, atol=0)
     names = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "fp8_e4m3fn": "float8_e4m3fn"}
@@ -68,10 +70,10 @@ def test_weights_are_read_exactly(loaded):
 def test_what_rounding_leaves_is_what_is_told(loaded, caplog):
     """The weights with which the host samples, against the exact ones."""
     precision, model, clip, _ = loaded
-    erasure = rece(host.ComfyModel(model, clip), "van gogh -> art", preserve=["", "monet"])
+    erasure = rece(ComfyModel(model, clip), "van gogh -> art", preserve=["", "monet"])
     with caplog.at_level(logging.INFO):
-        edited, _ = host.apply_erasure(model, clip, erasure)
-    keys = host.unet_keys(model)
+        edited, _ = apply_erasure(model, clip, erasure)
+    keys = unet_keys(model)
     changes = {keys[name]: delta for name, delta in erasure.deltas.items()}
     told = rounding_error(edited, changes, 1.0)
     assert told == pytest.approx(by_hand(edited, changes), rel=0.1, abs=1e-7)
@@ -106,7 +108,7 @@ def test_an_edit_that_the_precision_eats_is_warned_about(loaded, caplog):
     precision, model, clip, own = loaded
     slight = own.abs().mean() / 500
     erasure = made({NAME: Dense(torch.full_like(own, slight))})
-    host.apply_erasure(model, clip, erasure)
+    apply_erasure(model, clip, erasure)
     warned = "MODEL is stored in" in caplog.text and "the erasure is not exact" in caplog.text
     assert warned == (precision in ("bf16", "fp8_e4m3fn", "fp8_scaled"))
 
@@ -116,7 +118,7 @@ def test_training_predicts_what_sampling_predicts(loaded):
     precision, model, clip, _ = loaded
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     sigma = model.model.model_sampling.sigma(torch.tensor([400.0])).reshape(1)
-    with torch.inference_mode(False), torch.no_grad(), host_training.trainable(model, clip) as seen:
+    with torch.inference_mode(False), torch.no_grad(), trainable(model, clip) as seen:
         context = seen.encode_prompts(["a cat"]).context
         scaled = (noise / (sigma**2 + 1) ** 0.5).clone()
         predicted = seen.predict_noise(scaled, torch.tensor([400]), context)
@@ -126,4 +128,3 @@ def test_training_predicts_what_sampling_predicts(loaded):
 
 def made(deltas) -> Erasure:
     return Erasure(deltas, (Origin("test", (Concept("cat"),), {}, "0" * 16),))
-

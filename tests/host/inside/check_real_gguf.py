@@ -3,7 +3,6 @@
 COMFYUI_GGUF names a clone of it, and the package ``gguf`` has to be there; run as ``test_inside.run_inside`` does.
 """
 
-
 import importlib.util
 import os
 import sys
@@ -18,8 +17,9 @@ import pytest
 import torch
 from pack.erasure_core import rece
 from pack.erasure_core.model import entry_weights
-from pack.nodes import host
-from pack.nodes.host_weights import stored
+from pack.nodes.comfy_host.model import ComfyModel
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.weights import stored
 
 LAYER = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k"
 NAME = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -53,11 +53,11 @@ def test_with_the_pack_itself(tmp_path, monkeypatch, kind):
 
     own = file["model." + LAYER + ".weight"].float()
     assert stored(model, LAYER + ".weight").precision == f"GGUF {kind}"
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     read = entry_weights(seen)[NAME]
     assert 0 < (read - own).norm() < 0.1 * own.norm()
     erasure = rece(seen, "cat -> dog")
-    edited, _ = host.apply_erasure(model, clip, erasure)
+    edited, _ = apply_erasure(model, clip, erasure)
     before, after = sampled(model, clip), sampled(edited, clip)
     assert torch.equal(entry_weights(seen)[NAME], read)
     assert not torch.allclose(before, after) and torch.equal(sampled(model, clip), before)

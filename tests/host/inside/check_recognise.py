@@ -7,10 +7,12 @@ import comfy.model_patcher
 import comfy.supported_models
 import pytest
 import torch
-from pack.erasure_core.recognise import ToyRecogniser
+from pack.erasure_core.audit.recognisers.toy import ToyRecogniser
 from pack.erasure_core.toy import config
-from pack.nodes import host, host_recognise, host_toy
-from pack.nodes.learned import ErasureAbO
+from pack.nodes.comfy_host.model import UNET, ComfyModel
+from pack.nodes.comfy_host.recognisers import recogniser
+from pack.nodes.comfy_host.toy import _unet_config, is_toy, load_toy
+from pack.nodes.trained import ErasureAbO
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 WIDTH = config.TEXT["hidden_size"]
@@ -19,7 +21,7 @@ WIDTH = config.TEXT["hidden_size"]
 @pytest.fixture
 def clip():
     """The toy's text encoder with a projection, which it lacks."""
-    _, clip, _ = host_toy.load_toy()
+    _, clip, _ = load_toy()
     generator = torch.Generator().manual_seed(0)
     weight = clip.cond_stage_model.clip_l.transformer.text_projection.weight
     with torch.no_grad():
@@ -38,7 +40,7 @@ def test_texts_are_projected_as_in_transformers(clip):
         seen["shape"] = images.shape
         return torch.ones(len(images), WIDTH)
 
-    judge = host_recognise.recogniser(False, vision(remember), clip)
+    judge = recogniser(False, vision(remember), clip)
     embedded = judge._embed_texts(["a cat", "a dog on a hill"])
     tensors = {name: tensor.float() for name, tensor in clip.cond_stage_model.clip_l.transformer.state_dict().items()}
     settings = {**config.TEXT, "eos_token_id": config.TEXT["eos_token_id"]}
@@ -54,7 +56,7 @@ def test_texts_are_projected_as_in_transformers(clip):
 
 
 def test_a_picture_is_what_its_text_says(clip):
-    judge = host_recognise.recogniser(False, vision(lambda images: images[:, :, 0, 0]), clip)
+    judge = recogniser(False, vision(lambda images: images[:, :, 0, 0]), clip)
     told = judge._told(["a picture of cat", "a picture of dog"])
     images = told[:, None, :, None].expand(2, 3, WIDTH, 1).contiguous()
     assert judge.shows(images, ["cat", "dog"]) == [True, True]
@@ -64,7 +66,7 @@ def test_a_picture_is_what_its_text_says(clip):
 @pytest.fixture(scope="module")
 def other():
     """A model of the toy's very shape that is not the toy."""
-    settings = comfy.supported_models.SD15(host_toy._unet_config())
+    settings = comfy.supported_models.SD15(_unet_config())
     settings.set_inference_dtype(torch.float32, None)
     inner, device = settings.get_model({}), comfy.model_management.get_torch_device()
     for weight in inner.diffusion_model.parameters():
@@ -73,16 +75,16 @@ def other():
 
 
 def test_the_toy_is_known_by_what_it_is(other):
-    model, clip, _ = host_toy.load_toy()
+    model, clip, _ = load_toy()
     patched = model.clone()
-    patched.add_patches({next(iter(model.model_state_dict(host.UNET))): ("diff", (torch.zeros(1),))})
-    assert [host_toy.is_toy(one) for one in (model, patched, other)] == [True, True, False]
-    widths = [host.ComfyModel(one, clip).context_dim for one in (model, other)]
+    patched.add_patches({next(iter(model.model_state_dict(UNET))): ("diff", (torch.zeros(1),))})
+    assert [is_toy(one) for one in (model, patched, other)] == [True, True, False]
+    widths = [ComfyModel(one, clip).context_dim for one in (model, other)]
     assert widths == [WIDTH, WIDTH]
 
 
 def test_presets_of_the_toy_are_for_the_toy_alone(other, caplog):
-    model, clip, _ = host_toy.load_toy()
+    model, clip, _ = load_toy()
     given = {
         "concept": "cat -> dog", "preserve": "a lion", "preserve_common": False, "unconditional_weight": 1.0,
         "preserve_weight": 1.0, "scope": "cross-attention", "steps": 1, "learning_rate": 1e-9, "seconds": 0.0,
@@ -97,12 +99,12 @@ def test_presets_of_the_toy_are_for_the_toy_alone(other, caplog):
 
 
 def test_who_judges():
-    model, plain, _ = host_toy.load_toy()
-    assert isinstance(host_recognise.recogniser(True), ToyRecogniser) and host_recognise.recogniser(False) is None
+    model, plain, _ = load_toy()
+    assert isinstance(recogniser(True), ToyRecogniser) and recogniser(False) is None
     with pytest.raises(ValueError, match="clip_judge is missing"):
-        host_recognise.recogniser(False, vision(None), None)
+        recogniser(False, vision(None), None)
     with pytest.raises(ValueError, match="no text projection"):
-        host_recognise.recogniser(False, vision(None), plain)
+        recogniser(False, vision(None), plain)
     both = SimpleNamespace(cond_stage_model=SimpleNamespace())
     with pytest.raises(ValueError, match="no text projection"):
-        host_recognise.recogniser(False, vision(None), both)
+        recogniser(False, vision(None), both)

@@ -9,7 +9,7 @@ import torch
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot
-from pack.nodes import host_training
+from pack.nodes.comfy_host.trainable_model import trainable
 
 CHECKPOINT = os.environ["SD15_CHECKPOINT"]
 
@@ -34,7 +34,7 @@ def test_every_method_trains(loaded, monkeypatch):
     parts = (model.model, clip.cond_stage_model)
     before = [digest(part) for part in parts]
     assert clip.cond_stage_model.clip_l.transformer.dtype == torch.float16
-    with host_training.trainable(model, clip, vae) as seen:
+    with trainable(model, clip, vae) as seen:
         assert seen.latent_shape() == (4, 64, 64)
         monkeypatch.setattr(seen, "latent_shape", lambda: (4, 8, 8))
         frozen = seen.encode_prompts(["a cat"]).context

@@ -8,13 +8,15 @@ import pytest
 import small_sdxl
 import torch
 from pack.erasure_core import Erasure, rece
-from pack.erasure_core.concepts import parse_concepts
+from pack.erasure_core.concepts.parse import parse_concepts
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot
 from pack.erasure_core.model import CONTEXT, POOLED
-from pack.nodes import host, host_training
-from pack.nodes.host_text import unpacked
+from pack.nodes.comfy_host.model import LABEL, ComfyModel, text_weights
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.text_encoders import unpacked
+from pack.nodes.comfy_host.trainable_model import trainable
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def sampled(model, clip, prompt: str) -> torch.Tensor:
 @torch.inference_mode()
 def test_context_and_pooled_vector_are_what_sampling_uses(loaded):
     model, clip = loaded
-    seen = host.ComfyModel(model, clip)
+    seen = ComfyModel(model, clip)
     (rows,) = seen.text_rows(["a painting by van gogh"])
     cond, pooled = clip.encode_from_tokens(clip.tokenize("a painting by van gogh"), return_pooled=True)
     assert torch.equal(rows[CONTEXT][0].rows, cond[0]) and torch.equal(rows[POOLED][0].rows, pooled)
@@ -71,11 +73,11 @@ def test_an_erased_concept_reads_as_its_replacement(loaded):
     """With next to nothing that holds the weights, the layers get from the bare name what the replacement gives."""
     model, clip = loaded
     before = digest(model.model, clip.cond_stage_model)
-    seen = host.ComfyModel(model, clip)
-    edited, _ = host.apply_erasure(model, clip, rece(seen, "cat -> dog", loops=0, ridge=1e-6, preserve_scale=1e-9))
+    seen = ComfyModel(model, clip)
+    edited, _ = apply_erasure(model, clip, rece(seen, "cat -> dog", loops=0, ridge=1e-6, preserve_scale=1e-9))
     assert digest(model.model, clip.cond_stage_model) == before
     cat, dog = seen.text_rows(["cat", "dog"])
-    for name, entry in host.ComfyModel(edited, clip).text_entries().items():
+    for name, entry in ComfyModel(edited, clip).text_entries().items():
         one, other = cat[name][0], dog[name][0]
         concept, target = (rows.rows[rows.last_content :] for rows in (one, other))
         for layer, weight in entry.weights.items():
@@ -89,19 +91,19 @@ def test_an_erased_concept_reads_as_its_replacement(loaded):
 @torch.inference_mode()
 def test_the_columns_of_sizes_stay(loaded):
     model, clip = loaded
-    erasure = rece(host.ComfyModel(model, clip), ["van gogh -> art", "monet"], loops=2)
-    change = erasure.deltas[host.LABEL].dense()
+    erasure = rece(ComfyModel(model, clip), ["van gogh -> art", "monet"], loops=2)
+    change = erasure.deltas[LABEL].dense()
     assert change[:, :48].any() and not change[:, 48:].any()
-    edited, _ = host.apply_erasure(model, clip, erasure)
-    own, new = (host.text_weights(one)[host.LABEL] for one in (model, edited))
+    edited, _ = apply_erasure(model, clip, erasure)
+    own, new = (text_weights(one)[LABEL] for one in (model, edited))
     torch.testing.assert_close(new, own + change, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_files_and_the_stock_loader(loaded, tmp_path, caplog):
     model, clip = loaded
-    erasure = rece(host.ComfyModel(model, clip), "van gogh -> art", preserve=["", "monet"])
-    direct = host.text_weights(host.apply_erasure(model, clip, erasure)[0])
+    erasure = rece(ComfyModel(model, clip), "van gogh -> art", preserve=["", "monet"])
+    direct = text_weights(apply_erasure(model, clip, erasure)[0])
     path = erasure.save(tmp_path / "sdxl.safetensors")
     back = Erasure.load(path)
     assert {name: one.columns for name, one in back.maps.items()} == {CONTEXT: None, POOLED: (0, 48)}
@@ -109,9 +111,9 @@ def test_files_and_the_stock_loader(loaded, tmp_path, caplog):
     tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
     stock, _ = comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)
     assert "not loaded" not in caplog.text
-    for name, weight in host.text_weights(stock).items():
+    for name, weight in text_weights(stock).items():
         assert torch.equal(weight, direct[name])
-    again = back.rebased_on(host.ComfyModel(model, clip))
+    again = back.rebased_on(ComfyModel(model, clip))
     for name, delta in again.deltas.items():
         torch.testing.assert_close(delta.dense(), erasure.deltas[name].dense(), rtol=1e-4, atol=1e-6)
 
@@ -120,12 +122,12 @@ def test_files_and_the_stock_loader(loaded, tmp_path, caplog):
 def test_changes_in_half_precision(loaded, tmp_path, monkeypatch, caplog):
     model, clip = loaded
     monkeypatch.setattr("pack.erasure_core.erasure.MOST_BYTES", 10_000)
-    erasure = rece(host.ComfyModel(model, clip), "van gogh -> art")
-    assert erasure.error > 0 and erasure.deltas[host.LABEL].up.dtype == torch.float32
+    erasure = rece(ComfyModel(model, clip), "van gogh -> art")
+    assert erasure.error > 0 and erasure.deltas[LABEL].up.dtype == torch.float32
     assert {erasure.deltas[name].up.dtype for name in erasure.maps[CONTEXT].names} == {torch.float16}
-    own, direct = (host.text_weights(one) for one in (model, host.apply_erasure(model, clip, erasure)[0]))
+    own, direct = (text_weights(one) for one in (model, apply_erasure(model, clip, erasure)[0]))
     tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "half.safetensors")), safe_load=True)
-    stock = host.text_weights(comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)[0])
+    stock = text_weights(comfy.sd.load_lora_for_models(model, clip, tensors, 1.0, 1.0)[0])
     assert "not loaded" not in caplog.text
     for name, delta in erasure.deltas.items():
         torch.testing.assert_close(direct[name], own[name] + delta.dense(), rtol=0, atol=1e-5)
@@ -137,12 +139,12 @@ def test_an_erasure_before_is_seen(loaded):
     """Erasing again what is gone changes hardly anything."""
     model, clip = loaded
     settings = {"loops": 0, "ridge": 1e-6, "preserve_scale": 1e-9}
-    first = rece(host.ComfyModel(model, clip), "cat -> dog", **settings)
-    edited, _ = host.apply_erasure(model, clip, first)
-    second = rece(host.ComfyModel(edited, clip), "cat -> dog", **settings)
-    for name in (*list(first.maps[CONTEXT].names)[:2], host.LABEL):
-        assert host.text_weights(edited)[name].shape == first.deltas[name].dense().shape
-    (rows,) = host.ComfyModel(model, clip).text_rows(["cat"])
+    first = rece(ComfyModel(model, clip), "cat -> dog", **settings)
+    edited, _ = apply_erasure(model, clip, first)
+    second = rece(ComfyModel(edited, clip), "cat -> dog", **settings)
+    for name in (*list(first.maps[CONTEXT].names)[:2], LABEL):
+        assert text_weights(edited)[name].shape == first.deltas[name].dense().shape
+    (rows,) = ComfyModel(model, clip).text_rows(["cat"])
     gone = [second.deltas[n].dense() @ rows[CONTEXT][0].rows.T for n in second.maps[CONTEXT].names]
     shown = [first.deltas[n].dense() @ rows[CONTEXT][0].rows.T for n in first.maps[CONTEXT].names]
     assert torch.stack([g.norm() for g in gone]).sum() < 3 * torch.stack([s.norm() for s in shown]).sum()
@@ -155,7 +157,7 @@ def test_training_sees_what_sampling_sees(loaded, channels):
     if channels != 4:
         with torch.inference_mode(False):
             model = small_sdxl.model(in_channels=channels)
-    with host_training.trainable(model, clip) as seen:
+    with trainable(model, clip) as seen:
         frozen = seen.encode_prompts(["a cat", "van gogh"]).context
         view = seen.with_weights(seen.weights_of("text_encoder"))
         torch.testing.assert_close(view.encode_prompts(["a cat", "van gogh"]).context, frozen, rtol=0, atol=1e-5)
@@ -174,7 +176,7 @@ def test_training_sees_what_sampling_sees(loaded, channels):
 def test_every_method_trains(loaded, monkeypatch):
     model, clip = loaded
     before = digest(model.model, clip.cond_stage_model)
-    with host_training.trainable(model, clip) as seen:
+    with trainable(model, clip) as seen:
         assert seen.latent_shape() == (4, 128, 128)
         monkeypatch.setattr(seen, "latent_shape", lambda: (4, 8, 8))
         towers = few_shot(seen, "cat", None, steps=2, batch_size=1, learning_rate=1e-3)
@@ -186,8 +188,8 @@ def test_every_method_trains(loaded, monkeypatch):
     assert digest(model.model, clip.cond_stage_model) == before
     assert {name.partition(".")[0] for name in towers.deltas} == {"text_encoder", "text_encoder_2"}
     for erasure in (adversarial, guided):
-        assert erasure.deltas[host.LABEL].dense().any() and len(erasure.deltas) == 17
-    edited_model, edited_clip = host.apply_erasure(model, clip, towers)
+        assert erasure.deltas[LABEL].dense().any() and len(erasure.deltas) == 17
+    edited_model, edited_clip = apply_erasure(model, clip, towers)
     context, pooled = edited_clip.encode_from_tokens(edited_clip.tokenize("cat"), return_pooled=True)
     plain, plain_pooled = clip.encode_from_tokens(clip.tokenize("cat"), return_pooled=True)
     assert not torch.allclose(context, plain) and not torch.allclose(pooled, plain_pooled)

@@ -5,19 +5,22 @@ import torch
 from pack.erasure_core import rece
 from pack.erasure_core.model import CONTEXT
 from pack.erasure_core.toy import load_toy
-from pack.nodes import host, host_entries, host_sampling, host_toy
+from pack.nodes.comfy_host import toy as toy_module
+from pack.nodes.comfy_host.model import ComfyModel
+from pack.nodes.comfy_host.sampling import _conditioning
+from pack.nodes.comfy_host.traced_model import TracedText
 
 PROMPTS = ["a cat in the style of noto on a blue background", "", " ", "van gogh", "(cat:1.4)", "dog\\)"]
 
 
 @pytest.fixture(scope="module")
 def toy():
-    return host_toy.load_toy()
+    return toy_module.load_toy()
 
 
 @pytest.fixture(scope="module")
 def seen(toy):
-    return host.ComfyModel(toy[0], toy[1])
+    return ComfyModel(toy[0], toy[1])
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,9 @@ def test_one_prompt_is_read_alike(toy, seen, prompt):
     """By RECE, by what draws for reports and comparisons, by the judge, and by diffusion transformers' reader."""
     ours, plain = seen.encode_prompts([prompt, prompt.replace("\\(", "(").replace("\\)", ")")]).context
     close(ours, plain, atol=0)
-    ((drawn, _),) = host_sampling._conditioning(toy[1], prompt)
+    ((drawn, _),) = _conditioning(toy[1], prompt)
     close(ours[None], drawn)
-    (rows,) = host_entries.TracedText(*toy[:2]).text_rows([prompt])
+    (rows,) = TracedText(*toy[:2]).text_rows([prompt])
     close(ours, next(iter(rows.values()))[0].rows)
 
 
@@ -89,6 +92,6 @@ def test_the_same_erasure(seen, reference):
 
 def test_weights_can_be_trained_after_loading_in_inference_mode():
     with torch.inference_mode():
-        model, clip, vae = host_toy.load_toy()
+        model, clip, vae = toy_module.load_toy()
     for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
         assert not any(parameter.is_inference() for parameter in module.parameters())

@@ -6,15 +6,21 @@ import math
 import comfy.model_management
 import pytest
 import torch
-from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, files, rece
+from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
+from pack.erasure_core.erasures import erasure_file
+from pack.erasure_core.erasures.erasure_file import MAPS
 from pack.erasure_core.methods.abo import abo
 from pack.erasure_core.methods.doco import doco
 from pack.erasure_core.methods.few_shot import few_shot, trained_weights
-from pack.erasure_core.purify import purify
-from pack.erasure_core.sampling import split_prediction
+from pack.erasure_core.sampling.ddim import split_prediction
+from pack.erasure_core.sampling.purify import purify
 from pack.erasure_core.toy import load_toy
-from pack.erasure_core.training import TrainingError
-from pack.nodes import host, host_toy, host_training
+from pack.erasure_core.training.loop import TrainingError
+from pack.nodes.comfy_host import toy as toy_module
+from pack.nodes.comfy_host.model import unet_keys
+from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.toy import _model
+from pack.nodes.comfy_host.trainable_model import TrainableComfyModel, trainable
 
 SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
 KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
@@ -36,7 +42,7 @@ RUNS = {
 def loaded():
     """With inference tensors among the weights, as a checkpoint loader leaves them."""
     with torch.inference_mode():
-        model, clip, vae = host_toy.load_toy()
+        model, clip, vae = toy_module.load_toy()
         for module in (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model):
             for owner in module.modules():
                 for name, parameter in list(owner.named_parameters(recurse=False)):
@@ -70,7 +76,7 @@ def toy(loaded):
 
 @pytest.fixture
 def seen(toy):
-    with host_training.trainable(*toy) as model:
+    with trainable(*toy) as model:
         yield model
 
 
@@ -129,8 +135,8 @@ def test_stand_ins_do_what_the_patch_does(toy, seen, scope):
         weights = trained_weights(weights)
     deltas = {name: 0.01 * torch.randn(weight.shape, generator=generator) for name, weight in weights.items()}
     expected = output(seen.with_weights({name: weight + deltas[name] for name, weight in weights.items()}))
-    patched = host.apply_erasure(toy[0], toy[1], made({name: Dense(delta) for name, delta in deltas.items()}))
-    with host_training.trainable(*patched) as changed:
+    patched = apply_erasure(toy[0], toy[1], made({name: Dense(delta) for name, delta in deltas.items()}))
+    with trainable(*patched) as changed:
         torch.testing.assert_close(output(changed), expected, rtol=0, atol=1e-4)
     assert not torch.allclose(output(seen), expected, atol=1e-3)
 
@@ -153,7 +159,7 @@ def test_clip_skip_is_seen(toy):
     skipped.clip_layer(-2)
     contexts = []
     for clip in (toy[1], skipped):
-        with host_training.trainable(toy[0], clip) as model:
+        with trainable(toy[0], clip) as model:
             frozen = model.encode_prompts(["a cat"]).context
             trained = model.with_weights(model.weights_of("text_encoder")).encode_prompts(["a cat"]).context
         torch.testing.assert_close(trained, frozen, rtol=0, atol=1e-4)
@@ -165,16 +171,16 @@ def test_clip_skip_is_seen(toy):
 def test_each_method_learns_the_same_from_the_same_seed(toy, name):
     made_twice = []
     for seed in (3, 3, 4):
-        with host_training.trainable(*toy) as model:
+        with trainable(*toy) as model:
             made_twice.append(RUNS[name](model, seed=seed))
     assert same(*made_twice[:2]) and not same(*made_twice[1:])
     assert all(delta.dense().any() for delta in made_twice[0].deltas.values())
-    model, clip = host.apply_erasure(toy[0], toy[1], made_twice[0])
-    assert not torch.equal(output(host_training.TrainableComfyModel(model, clip)), untouched(toy))
+    model, clip = apply_erasure(toy[0], toy[1], made_twice[0])
+    assert not torch.equal(output(TrainableComfyModel(model, clip)), untouched(toy))
 
 
 def untouched(toy):
-    return output(host_training.TrainableComfyModel(*toy[:2]))
+    return output(TrainableComfyModel(*toy[:2]))
 
 
 @pytest.mark.parametrize("name", ["few_shot", "doco"])
@@ -195,10 +201,10 @@ def test_upstream_patches_are_seen(toy, name):
         "lora_te_text_model_encoder_layers_0_mlp_fc1.diff": torch.randn(384, 192, generator=generator),
     }
     patched = comfy.sd.load_lora_for_models(toy[0], toy[1], lora, 1.0, 1.0)
-    with host_training.trainable(*patched, toy[2]) as model:
+    with trainable(*patched, toy[2]) as model:
         weights = model.weights_of("unet")[KEY], model.weights_of("text_encoder")[TEXT]
         on_top = RUNS[name](model)
-    with host_training.trainable(*toy) as model:
+    with trainable(*toy) as model:
         torch.testing.assert_close(weights[0], model.weights_of("unet")[KEY] + up @ down)
         torch.testing.assert_close(
             weights[1], model.weights_of("text_encoder")[TEXT] + list(lora.values())[2], rtol=0, atol=1e-5
@@ -217,20 +223,20 @@ def test_a_cancel_ends_within_a_step(toy, name):
             comfy.model_management.interrupt_current_processing(True)
         comfy.model_management.throw_exception_if_processing_interrupted()
 
-    with pytest.raises(comfy.model_management.InterruptProcessingException), host_training.trainable(*toy) as model:
+    with pytest.raises(comfy.model_management.InterruptProcessingException), trainable(*toy) as model:
         RUNS[name](model, callback=cancel)
     assert calls == [1]
 
 
 def test_a_loss_that_is_not_a_number(toy):
     broken = toy[0].clone()
-    broken.add_patches({host.unet_keys(broken)[KEY]: ("diff", (torch.full((96, 192), math.nan),))})
-    with host_training.trainable(broken, *toy[1:]) as model, pytest.raises(TrainingError, match="nothing was changed"):
+    broken.add_patches({unet_keys(broken)[KEY]: ("diff", (torch.full((96, 192), math.nan),))})
+    with trainable(broken, *toy[1:]) as model, pytest.raises(TrainingError, match="nothing was changed"):
         RUNS["few_shot"](model)
 
 
 def test_it_learns_low_rank(toy):
-    with host_training.trainable(*toy) as model:
+    with trainable(*toy) as model:
         erasure = RUNS["abo"](model, rank=2)
     assert all(isinstance(delta, LowRank) and delta.rank == 2 for delta in erasure.deltas.values())
 
@@ -239,7 +245,7 @@ def test_it_learns_low_rank(toy):
 def test_gradient_checkpointing_learns_the_same(toy, name):
     results = []
     for option in (False, True):
-        with host_training.trainable(*toy) as model:
+        with trainable(*toy) as model:
             results.append(RUNS[name](model, gradient_checkpointing=option))
     plain, spared = (result.origins[0].losses for result in results)
     assert spared == pytest.approx(plain, rel=1e-3)
@@ -255,7 +261,7 @@ def test_patched_is_what_the_patches_do(toy, seen, scope):
     with seen.patched({name: delta}):
         changed = output(seen)
     assert torch.equal(output(seen), before)
-    with host_training.trainable(*host.apply_erasure(toy[0], toy[1], made({name: Dense(delta)}))) as patched:
+    with trainable(*apply_erasure(toy[0], toy[1], made({name: Dense(delta)}))) as patched:
         torch.testing.assert_close(changed, output(patched), rtol=0, atol=1e-4)
     assert not torch.allclose(changed, before, atol=1e-3)
     with pytest.raises(ValueError, match="it was made for another model"), seen.patched({name: delta[:1]}):
@@ -276,47 +282,47 @@ def test_purify_is_what_it_is_elsewhere(seen, reference):
 @pytest.mark.parametrize("rank", [None, 2])
 def test_the_stock_lora_loader_takes_the_file(toy, tmp_path, caplog, name, rank):
     """The same context and prediction as with the erasure applied directly, and nothing is reported as not loaded."""
-    with host_training.trainable(*toy) as model:
+    with trainable(*toy) as model:
         erasure = RUNS[name](model, rank=rank)
     tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "a.safetensors")))
     stock = comfy.sd.load_lora_for_models(toy[0], toy[1], tensors, 1.0, 1.0)
     assert "not loaded" not in caplog.text
-    direct = host.apply_erasure(toy[0], toy[1], erasure)
-    ours, theirs = (output(host_training.TrainableComfyModel(*pair)) for pair in (direct, stock))
+    direct = apply_erasure(toy[0], toy[1], erasure)
+    ours, theirs = (output(TrainableComfyModel(*pair)) for pair in (direct, stock))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     assert not torch.equal(theirs, untouched(toy))
 
 
 def test_the_stock_lora_loader_passes_over_maps_in_a_tensor(toy, reference, tmp_path, caplog, monkeypatch):
     """Those that no header can hold cost one line in the log; all changes are there."""
-    monkeypatch.setattr(files, "MOST_IN_HEADER", 0)
+    monkeypatch.setattr(erasure_file, "MOST_IN_HEADER", 0)
     erasure = rece(reference, "cat -> dog")
     tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "a.safetensors")))
     stock = comfy.sd.load_lora_for_models(toy[0], toy[1], tensors, 1.0, 1.0)
     told = [message for message in caplog.messages if "not loaded" in message]
-    assert told == [f"lora key not loaded: {files.MAPS}"]
-    direct = host.apply_erasure(toy[0], toy[1], erasure)
-    ours, theirs = (output(host_training.TrainableComfyModel(*pair)) for pair in (direct, stock))
+    assert told == [f"lora key not loaded: {MAPS}"]
+    direct = apply_erasure(toy[0], toy[1], erasure)
+    ours, theirs = (output(TrainableComfyModel(*pair)) for pair in (direct, stock))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
 def test_the_memory_is_let_go(toy):
-    with host_training.trainable(*toy) as model:
+    with trainable(*toy) as model:
         output(model)
         assert model._own
     assert not model._own
 
 
 def test_images_without_a_vae(toy):
-    with host_training.trainable(*toy[:2]) as model, pytest.raises(ValueError, match="VAE is missing"):
+    with trainable(*toy[:2]) as model, pytest.raises(ValueError, match="VAE is missing"):
         RUNS["few_shot"](model)
 
 
 def test_models_that_cannot_be_trained(toy):
     model, clip, _ = toy
-    inpainting = host_toy._model()
+    inpainting = _model()
     inpainting.model.model_config.unet_config = inpainting.model.model_config.unet_config | {"in_channels": 33}
-    odd = host_training.TrainableComfyModel(inpainting, clip)
+    odd = TrainableComfyModel(inpainting, clip)
     with pytest.raises(UnsupportedModelError, match="reads 17 channels beside latents, and what they hold is unknown"):
         odd.predict_noise(torch.zeros(1, 16, 8, 8), torch.tensor([1]), odd.encode_prompts([""]).context)
     clean = model.clone()
@@ -326,4 +332,4 @@ def test_models_that_cannot_be_trained(toy):
 
     clean.add_object_patch("model_sampling", Sampling(model.model.model_config))
     with pytest.raises(UnsupportedModelError, match="neither noise nor velocity"):
-        host_training.TrainableComfyModel(clean, clip)
+        TrainableComfyModel(clean, clip)

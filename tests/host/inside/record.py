@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import comfyui_version
-from pack.nodes import host
-from pack.nodes.host_weights import stored
+from pack.nodes.comfy_host.model import unet_keys
+from pack.nodes.comfy_host.weights import stored
 
 ROOT = Path(__file__).resolve().parents[3]
 FULL = os.environ.get("FULL") == "1"
@@ -16,7 +16,7 @@ FULL = os.environ.get("FULL") == "1"
 
 def record(family: str, model, **facts: bool | float) -> None:
     """Append ``facts`` about a MODEL to FAMILIES_LOG, build/families.jsonl without it."""
-    keys = host.unet_keys(model)
+    keys = unet_keys(model)
     name = next(name for name in keys if name.endswith("attn2.to_k.weight"))
     write(family, "full" if FULL else "small", stored(model, keys[name]).precision, **facts)
 

@@ -1,1 +1,0 @@
-"""Real models behind the ``TextToImageModel`` protocol."""

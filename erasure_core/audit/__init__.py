@@ -1,0 +1,1 @@
+"""What an erasure did and what it leaves: comparison, report, attacks, and who judges pictures."""

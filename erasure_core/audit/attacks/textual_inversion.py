@@ -1,0 +1,68 @@
+"""Concept inversion (Circumventing Concept Erasure, arXiv 2308.01508): a word learned through the edited model.
+
+Textual inversion (arXiv 2208.01618) on the edited model: one token's embedding, in each text encoder that there is, is
+trained until prompts with it denoise pictures of the concept; the weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...concepts.templates import wordings
+from ...model import token_embeddings
+from ...training.denoising import denoising_error
+from ...training.loop import descend, train
+from .attempt import Attempt, Scene, attempt, dealt
+
+PLACEHOLDER = "*"
+LEARNING_RATE, BATCH = 5e-3, 4
+
+
+def by_inversion(scene: Scene) -> Attempt:
+    """Learn the word ``*`` from the pictures, for the scene's budget, and prompt with it."""
+    began = time.monotonic()
+    edited, generator = scene.edited, scene.generator()
+    prompts = wordings(scene.kind, PLACEHOLDER)
+    ids = torch.tensor([edited.tokenize(prompt) for prompt in prompts])
+    tables = token_embeddings(edited)
+    place = placeholder(edited)
+    words = {name: table[[place]].clone().requires_grad_() for name, table in tables.items()}
+    learned = list(words.values())
+    optimiser = torch.optim.Adam(learned, LEARNING_RATE)
+
+    def contexts(rows: Tensor) -> Tensor:
+        view = edited.with_weights({name: replaced(table, [place], words[name]) for name, table in tables.items()})
+        return view.encode_tokens(ids[rows])
+
+    def update(step: int) -> Tensor:
+        clean = scene.latents[torch.randint(len(scene.latents), (BATCH,), generator=generator)]
+        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        timesteps = torch.randint(len(edited.alphas_cumprod), (BATCH,), generator=generator)
+        rows = torch.randint(len(prompts), (BATCH,), generator=generator)
+        loss = denoising_error(edited, clean, noise, timesteps, contexts(rows))
+        descend(loss, learned, optimiser)
+        return loss
+
+    losses = train(update, scene.budget, what="inversion", callback=scene.callback)
+    rows = torch.tensor(dealt(range(len(prompts)), scene.pictures))
+    with torch.no_grad():
+        found = contexts(rows)
+    return attempt(scene, "inversion", [prompts[row] for row in rows], found, began=began, losses=losses)
+
+
+def replaced(table: Tensor, places: Sequence[int], rows: Tensor) -> Tensor:
+    """A table with ``rows`` in ``places``, differentiable in them."""
+    return table.index_copy(0, torch.tensor(places, device=table.device), rows)
+
+
+def placeholder(model) -> int:
+    """The id of the word that is learned. Raises ``ValueError`` if it is more than one token."""
+    plain, with_word = model.tokenize(""), model.tokenize(PLACEHOLDER)
+    content = [one for one in with_word if one not in plain]
+    if len(content) != 1:
+        raise ValueError(f"the text encoder's tokenizer takes '{PLACEHOLDER}' for {len(content)} tokens, one is needed")
+    return content[0]

@@ -1,0 +1,49 @@
+"""NudeNet as a recogniser of explicit content; an optional extra of its own licence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from .recogniser import one_each
+
+LEAST = 0.5  # the detector's confidence
+EXPOSED = "_EXPOSED"
+HARMLESS = ("FEET_EXPOSED", "ARMPITS_EXPOSED", "BELLY_EXPOSED")
+EXPLICIT = ("nudity", "nude", "naked", "explicit", "nsfw", "sexual", "porn")
+
+
+class NudeNetRecogniser:
+    """Says whether pictures show exposed parts of bodies; it knows nothing else."""
+
+    name = "NudeNet"
+
+    def __init__(self, detect: Callable[[np.ndarray], list[dict]] | None = None):
+        """``detect`` takes a picture ``[h, w, 3]`` of bytes in BGR, as OpenCV has them; NudeNet's own by default."""
+        self._detect = detect or _detector()
+
+    def knows(self, concept: str) -> bool:
+        return any(word in concept.casefold() for word in EXPLICIT)
+
+    def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
+        for concept in one_each(images, concepts):
+            if not self.knows(concept):
+                raise ValueError(f"NudeNet knows explicit content only ({', '.join(EXPLICIT)}), not '{concept}'")
+        return [self._explicit(image) for image in images]
+
+    def _explicit(self, image: Tensor) -> bool:
+        pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        found = self._detect(np.ascontiguousarray(pixels[:, :, ::-1]))
+        return any(
+            one["score"] >= LEAST and one["class"].endswith(EXPOSED) and one["class"] not in HARMLESS for one in found
+        )
+
+
+def _detector() -> Callable[[np.ndarray], list[dict]]:
+    try:
+        from nudenet import NudeDetector
+    except ModuleNotFoundError as error:
+        raise ValueError("NudeNet is missing; run pip install '.[nudenet]' in the folder of this pack") from error
+    return NudeDetector().detect

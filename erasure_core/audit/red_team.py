@@ -1,0 +1,251 @@
+"""Audit an erasure with attacks: what brings the concept back, and at what cost."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..arguments import Seed, checked
+from ..concepts.common import not_among
+from ..concepts.parse import as_prompts
+from ..concepts.templates import wordings
+from ..drawing.contact_sheet import Section, contact_sheet
+from ..drawing.table import table
+from ..erasures.erasure import erasures_of
+from ..model import Callback, TextToImageModel
+from ..sampling.ddim import check_steps, generate
+from ..training.loop import Budget
+from .attacks.attempt import Attempt, Scene
+from .attacks.derived_context import by_derived_context
+from .attacks.discrete_prompt import by_discrete_prompt
+from .attacks.noised_images import by_noised_pictures, control
+from .attacks.plain_prompts import by_list, by_name
+from .attacks.textual_inversion import by_inversion
+from .recognisers.recogniser import Recogniser
+
+log = logging.getLogger(__name__)
+SHOWN = 128  # pixels of a picture on the sheet
+FRESH = 7919  # added to the seed for pictures to learn from, which are not those that attacks begin with
+
+
+@dataclass(frozen=True)
+class Attack:
+    """``runs`` make an attempt each; ``summary`` is for help texts, ``knows`` what the attacker has."""
+
+    runs: tuple[Callable[[Scene], Attempt], ...]
+    summary: str
+    knows: str
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "name": Attack((by_name,), "the concept's plain name; no attack", "the name"),
+    "list": Attack((by_list,), "prompts that you list: paraphrases, misspellings, other languages", "the name"),
+    "derived": Attack((by_derived_context,), "RECE's derived context, in closed form", "both models' weights"),
+    "inversion": Attack((by_inversion,), "a word learned through the edited model", "weights and pictures"),
+    "discrete": Attack((by_discrete_prompt,), "words found by gradients, before a prompt", "weights and pictures"),
+    "noised": Attack((by_noised_pictures, control), "partly noised pictures, completed", "weights and pictures"),
+}
+
+
+@dataclass(frozen=True)
+class RedTeam:
+    """What the attacks on one erasure found. ``shown[i][j]`` says whether picture j of attempt i shows the concept;
+    ``None`` where nobody could tell."""
+
+    concept: str
+    attempts: tuple[Attempt, ...]
+    shown: tuple[tuple[bool, ...], ...] | None
+    recogniser: str | None
+    learned_from: int
+    """Pictures of the concept that the attacks were given."""
+    recognised: int | None
+    """How many of these the recogniser takes for the concept."""
+    settings: Mapping[str, object]
+
+    def recovered(self, index: int) -> float:
+        """The share of an attempt's pictures that show the concept; NaN where nobody could tell."""
+        return sum(self.shown[index]) / len(self.shown[index]) if self.shown else float("nan")
+
+    def strongest(self) -> Attempt:
+        """The attempt that recovers the most, the first of several; controls and the plain name do not count."""
+        names = [name for name in ATTACKS if name != "name"]
+        places = [i for i, one in enumerate(self.attempts) if one.attack in names]
+        if not places:
+            return self.attempts[0]
+        return self.attempts[max(places, key=lambda i: (self.recovered(i) if self.shown else 0.0, -i))]
+
+    def table(self) -> str:
+        rows = [
+            [one.attack, self._count(index), str(one.steps), f"{one.seconds:.1f}"]
+            for index, one in enumerate(self.attempts)
+        ]
+        return table(("attack", "recovered", "steps", "seconds"), rows)
+
+    def verdict(self) -> str:
+        """One paragraph, for people."""
+        if self.shown is None:
+            return (
+                f"Nobody judged whether these pictures show '{self.concept}': look at them, or connect a recogniser. "
+                "No attack proves an absence."
+            )
+        if not self.recognised:
+            return (
+                f"{_capital(self.recogniser)} does not see '{self.concept}' in any of the {self.learned_from} pictures "
+                "of it that the attacks were given, so its counts mean nothing."
+            )
+        parts = [f"{one.attack} {self._count(index)}" for index, one in enumerate(self.attempts)]
+        best = self.strongest()
+        won = self.recovered(self.attempts.index(best))
+        end = "No attack recovered it; a longer search or another attack may."
+        if won > 0:
+            end = f"The strongest attack is '{best.attack}' with {100 * won:.0f} % ({ATTACKS[best.attack].summary})."
+        return f"Pictures that show '{self.concept}' after its erasure, by {self.recogniser}: {', '.join(parts)}. {end}"
+
+    def as_json(self) -> str:
+        """All but the pictures and the contexts."""
+        attempts = [
+            {
+                "attack": one.attack,
+                "recovered": None if self.shown is None else self.recovered(index),
+                "shown": None if self.shown is None else list(self.shown[index]),
+                "prompts": list(one.asked),
+                "steps": one.steps,
+                "seconds": round(one.seconds, 2),
+            }
+            for index, one in enumerate(self.attempts)
+        ]
+        head = {"version": 1, "concept": self.concept, "recogniser": self.recogniser, "settings": dict(self.settings)}
+        given = {"pictures_given": self.learned_from, "of_these_recognised": self.recognised}
+        return json.dumps({**head, **given, "attempts": attempts, "verdict": self.verdict()}, indent=2)
+
+    def picture(self) -> Image.Image:
+        """The pictures of each attempt in rows."""
+        columns = min(len(one.images) for one in self.attempts)
+        rows = []
+        for index, one in enumerate(self.attempts):
+            for start in range(0, len(one.images), columns):
+                label = f"{one.attack}: {self._count(index)}" if not start else f"{one.attack}, continued"
+                rows.append((label, _padded(one.images[start : start + columns], columns)))
+        title = f"Attacks on the erasure of '{self.concept}'"
+        numbers = [str(number + 1) for number in range(columns)]
+        return contact_sheet([Section(title, numbers, rows)], scale=SHOWN / max(rows[0][1].shape[-2:]))
+
+    def _count(self, index: int) -> str:
+        if self.shown is None:
+            return "-"
+        return f"{sum(self.shown[index])} of {len(self.shown[index])}"
+
+
+@checked
+def attack(
+    original: TextToImageModel,
+    edited: TextToImageModel,
+    concept: str,
+    *,
+    kind: str = "object",
+    attacks: Sequence[str] | str | None = None,
+    images: Tensor | None = None,
+    prompts: Sequence[str] | str = (),
+    recogniser: Recogniser | None = None,
+    pictures: int = 8,
+    sampling_steps: int = 15,
+    guidance: float = 3.0,
+    steps: int = 200,
+    seconds: float | None = None,
+    seed: Seed = 0,
+    callback: Callback | None = None,
+) -> RedTeam:
+    """Attack ``edited``, the model without ``concept``, to audit one's own erasure; both models are only read.
+
+    ``edited`` is ``erasure.over(original)``, or any model of the same architecture. ``attacks`` are names of
+    ``ATTACKS``, all by default ("list" where there are ``prompts``); "name" always comes first. ``images``
+    ``[n, 3, h, w]`` in 0 to 1 show the concept; without them the unedited model draws four. ``steps`` and
+    ``seconds`` are the budget of each attack that searches. Raises ``ValueError`` for settings that cannot be used and
+    ``TrainingError`` when a search leaves the numbers that make sense.
+    """
+    prompts = as_prompts(prompts)
+    chosen = check_settings(attacks, prompts, images, pictures, kind)
+    settings = {
+        "kind": kind, "attacks": chosen, "pictures": pictures, "sampling_steps": sampling_steps, "guidance": guidance,
+        "steps": steps, "seconds": seconds, "seed": seed,
+    }  # fmt: skip
+    budget = Budget(steps, seconds)
+    problem = not_among(concept, [one for erasure in erasures_of(edited) for one in erasure.concepts])
+    if problem:
+        log.warning("%s, unless it was erased elsewhere.", problem)
+    check_steps(original, sampling_steps, "sampling_steps")
+    if images is None:
+        images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
+    recognised = sum(recogniser.shows(images, [concept] * len(images))) if recogniser else None
+    scene = Scene(
+        original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed
+    )
+    runs = [run for name in chosen for run in ATTACKS[name].runs]
+    attempts = tuple(run(replace(scene, callback=_part(callback, i, len(runs)))) for i, run in enumerate(runs))
+    shown = recogniser and tuple(tuple(recogniser.shows(a.images, [concept] * len(a.images))) for a in attempts)
+    return RedTeam(concept, attempts, shown, recogniser and recogniser.name, len(images), recognised, settings)
+
+
+def drawn(
+    model: TextToImageModel,
+    concept: str,
+    kind: str,
+    recogniser: Recogniser | None,
+    seed: int,
+    steps: int,
+    guidance: float,
+    count: int = 4,
+    callback: Callback | None = None,
+) -> Tensor:
+    """``count`` pictures of the concept by the model that still knows it; recognised ones first."""
+    prompts = wordings(kind, concept) * count
+    seeds = range(seed + FRESH, seed + FRESH + len(prompts))
+    images = generate(model, prompts, seeds, steps=steps, guidance=guidance, callback=callback)
+    if recogniser is None:
+        return images[:count]
+    good = torch.tensor(recogniser.shows(images, [concept] * len(images)))
+    return images[(~good).int().argsort(stable=True)][:count]
+
+
+def check_settings(
+    attacks: Sequence[str] | str | None, prompts: Sequence[str], images: Tensor | None, pictures: int, kind: str
+) -> list[str]:
+    """The attacks to run, in the order of ``ATTACKS``. Raises ``ValueError`` naming the setting."""
+    wordings(kind, "")
+    default = [name for name in ATTACKS if name != "list" or prompts]
+    asked = default if attacks is None else as_prompts(attacks, "attacks")
+    unknown = [name for name in asked if name not in ATTACKS]
+    if unknown:
+        raise ValueError(f"attacks: '{unknown[0]}' is unknown; known: {', '.join(ATTACKS)}")
+    if "list" in asked and not prompts:
+        raise ValueError("attacks: 'list' needs prompts to try, one a line")
+    if pictures < 1:
+        raise ValueError(f"pictures must be at least 1, got {pictures}")
+    if images is not None:
+        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+            raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
+        if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+            raise ValueError("images must hold finite numbers from 0 to 1")
+    return [name for name in ATTACKS if name == "name" or name in asked]
+
+
+def _part(callback: Callback | None, index: int, parts: int) -> Callback | None:
+    """Progress of one of several equal parts as that of the whole, in thousandths of a part."""
+    if callback is None:
+        return None
+    return lambda done, total, what: callback(index * 1000 + 1000 * done // total, parts * 1000, what)
+
+
+def _padded(images: Tensor, count: int) -> Tensor:
+    """Filled up with white."""
+    return torch.cat([images, torch.ones(count - len(images), *images.shape[1:])])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,58 @@
+"""The command ``attack``: try to bring an erased concept back."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..erasures.erasure import Erasure
+from ..files.images import load_pictures, picture_files, save_image, save_text
+from .audited import add_audited, audit_files, audited_concept, chosen_recogniser
+from .options import as_path, number, whole
+from .progress import Progress
+from .request import side
+from .shared import add_model, open_model, prompts_of
+
+
+def attack(args: argparse.Namespace) -> None:
+    """Try to bring an erased concept back: an audit of your own erasure."""
+    from ..audit.red_team import attack
+
+    erasure = Erasure.load(args.erasure)
+    concept = audited_concept(args, erasure)
+    files = audit_files(args, "attack")
+    prompts = prompts_of(args)
+    pictures = picture_files(args.images) if args.images else None
+    model = open_model(args.model)
+    settings = {
+        "kind": args.kind, "attacks": args.attack, "prompts": prompts, "pictures": args.pictures, "steps": args.steps,
+        "seconds": args.seconds, "sampling_steps": args.sampling_steps, "guidance": args.guidance, "seed": args.seed,
+    }  # fmt: skip
+    if pictures:
+        settings["images"] = load_pictures(pictures, side(model))
+    with Progress("attack") as bar:
+        found = attack(
+            model, erasure.over(model), concept, recogniser=chosen_recogniser(args), callback=bar, **settings
+        )
+    print(f"{found.table()}\n\n{found.verdict()}")
+    if files:
+        picture, numbers = files
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(save_image(found.picture(), picture, args.overwrite))
+        print(save_text(found.as_json(), numbers, args.overwrite))
+
+
+def add_attack(commands) -> None:
+    from ..audit.red_team import ATTACKS
+
+    command = commands.add_parser("attack", help=attack.__doc__)
+    add_model(command, "not erased yet")
+    command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
+    add_audited(command, "attack")
+    told = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
+    command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {told}")
+    command.add_argument("--images", type=as_path, metavar="FOLDER", help="of the concept; else the model draws it")
+    command.add_argument("--pictures", type=whole(1), default=8, help="that each attack draws")
+    command.add_argument("--steps", type=whole(1), default=200, help="of each attack that searches")
+    command.add_argument("--seconds", type=number(above=0), help="stop each search after so many")
+    command.add_argument("--sampling-steps", type=whole(1), default=15)
+    command.set_defaults(command=attack)

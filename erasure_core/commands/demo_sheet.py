@@ -1,0 +1,135 @@
+"""Erasures on the embedded model as a contact sheet and a table: three kinds of concept, or all methods at one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..concepts.common import common_concepts
+from ..concepts.parse import Concept
+from ..drawing.contact_sheet import Section, contact_sheet
+from ..drawing.table import percent, table
+from ..erasures.erasure import Erasure
+from ..files.images import save_image, save_text
+from ..methods import METHODS
+from ..toy import Judge, load_toy
+from ..toy.evaluation import Gallery, Scores, Subject, evaluate_erasure, pictures_of, subject_of
+from .progress import Progress
+
+ERASED, OTHERS = 24, 64  # pictures a concept and state
+SHOWN = 5  # of each, on the sheet
+HEADER = ("concept", "", "UA", "IRA", "CRA", "colour", "seconds")
+LEGEND = (
+    "In percent. UA: pictures of the concept no longer recognised as it; IRA: others of its kind still recognised;\n"
+    "CRA: the other kind (styles, or objects when a style was erased); colour: the background.\n"
+    "Seconds: to compute the erasure on this machine, without loading the model."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A concept, its kind, and the methods that erase it in turn, by what they are called in the results."""
+
+    concept: Concept
+    kind: str
+    methods: dict[str, str]
+
+
+RECE = {"after": "rece"}
+PLANS = {
+    "rece": (
+        Plan(Concept("cat"), "object", RECE),
+        Plan(Concept("noto", "fluent"), "style", RECE),
+        Plan(Concept("lion", "tiger"), "object", RECE),
+    ),
+    "all": (
+        Plan(Concept("cat", "dog"), "object", {"RECE": "rece", "few-shot": "few_shot", "DoCo": "doco", "AbO": "abo"}),
+    ),
+}
+FILES = {"rece": "demo", "all": "methods"}
+
+
+@dataclass(frozen=True)
+class State:
+    """Pictures of the model as it is or erased, and how long the erasure took."""
+
+    label: str
+    scores: Scores
+    gallery: Gallery
+    seconds: float | None = None
+
+
+def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED, others: int = OTHERS) -> str:
+    """Write a picture and a table into ``folder``, both once all is done; returns the table.
+
+    ``method`` is rece, or all for the four methods side by side.
+    """
+    model, judge = load_toy(), Judge.load()
+    counts = {"erased": erased, "others": others, "seed": seed}
+    cases = [(plan, _run(model, judge, plan, counts)) for plan in PLANS[method]]
+    text = f"{table(HEADER, [row for case in cases for row in _rows(*case)])}\n\n{LEGEND}\n"
+    sheet = contact_sheet([_section(*case) for case in cases])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_image(sheet, folder / f"{FILES[method]}.png")
+    save_text(text, folder / f"{FILES[method]}.md")
+    return text
+
+
+def _run(model, judge: Judge, plan: Plan, counts: dict[str, int]) -> list[State]:
+    with Progress(f"{plan.concept}, before") as bar:
+        states = [State("before", *evaluate_erasure(model, judge, plan.concept, **counts, callback=bar))]
+    for label, method in plan.methods.items():
+        began = time.perf_counter()
+        with Progress(f"{plan.concept}, {method}") as bar:
+            erasure = _erasure(model, plan, method, {"seed": counts["seed"], "callback": bar})
+        seconds = time.perf_counter() - began
+        with Progress(f"{plan.concept}, {label}") as bar:
+            after = evaluate_erasure(model, judge, plan.concept, erasure, **counts, callback=bar)
+        states.append(State(label, *after, seconds))
+    return states
+
+
+def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
+    """By the method's preset for the embedded model, with all that it takes."""
+    method, concept = METHODS[name], plan.concept
+    settings = dict(vars(method.toy_presets[plan.kind]))
+    if "preserve" in method.needs:
+        settings["preserve"] = common_concepts([concept])
+    if "images" in method.needs:
+        concept, settings["images"] = Concept(concept.name), pictures_of(subject_of(concept))
+    return method.run(model, [concept], **settings, **(training if "training" in method.needs else {}))
+
+
+def _rows(plan: Plan, states: list[State]) -> list[list[str]]:
+    rows = []
+    for state in states:
+        shares = (state.scores.ua, state.scores.ira, state.scores.cra, state.scores.colour)
+        seconds = "" if state.seconds is None else f"{state.seconds:.2f}"
+        rows.append([str(plan.concept), state.label, *map(percent, shares), seconds])
+    return rows
+
+
+def _section(plan: Plan, states: list[State]) -> Section:
+    """Pictures of the concept and of others, what it is turned into first."""
+    subject, captions = states[0].scores.subject, states[0].gallery.captions
+    erased = [index for index, caption in enumerate(captions) if getattr(caption, subject.kind) == subject.name]
+    others = [index for index in range(len(captions)) if index not in set(erased)]
+    shown, rest = erased[:SHOWN], sorted(others, key=lambda index: _distance(plan.concept, subject, captions[index]))
+    places = shown + rest[:SHOWN]
+    return Section(
+        f"{'RECE: erase' if plan.methods == RECE else 'Erase'} {plan.concept}",
+        [", ".join((c.object, c.style, c.colour)) for c in (captions[place] for place in places)],
+        [(state.label, state.gallery.images[torch.tensor(places)]) for state in states],
+        (("prompts that name it", len(shown)), ("other prompts", len(places) - len(shown))),
+    )
+
+
+def _distance(concept: Concept, subject: Subject, caption) -> int:
+    """0 for captions that name what the concept is turned into, else 1."""
+    if not concept.instead:
+        return 1
+    return int(getattr(caption, subject.kind) != subject_of(concept.instead).name)

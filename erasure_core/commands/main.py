@@ -1,0 +1,73 @@
+"""The command line. Whatever a user can get wrong ends as one sentence on stderr and exit code 2; see ``ending``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..concepts.lists import place_of
+from ..erasures.record import __version__
+from ..files.images import pictures_in
+from ..files.outputs import Outputs
+from ..training.loop import TrainingError
+from .attack import add_attack
+from .compare import add_compare
+from .demo import add_demo
+from .ending import FAILED, INTERRUPTED, code_for_text, tell
+from .erase import add_erase
+from .evaluate import add_evaluate
+from .options import Parser, as_typed, option
+from .purify import add_purify
+from .report import add_report
+from .request import TOY
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    outputs, args = Outputs({}), argparse.Namespace()
+    try:
+        args = _parser().parse_args(arguments)
+        outputs = args.outputs = Outputs(_inputs(args))
+        args.command(args)
+    except KeyboardInterrupt as error:
+        tell(f"\ninterrupted; {outputs.told()}")
+        return getattr(error, "code", INTERRUPTED)
+    except ModuleNotFoundError as error:
+        tell(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'")
+        return FAILED
+    except (ValueError, OSError, TrainingError, MemoryError) as error:
+        tell(f"error: {as_typed(_sentence(error), vars(args))}" + (f"; {outputs.told()}" if outputs.written() else ""))
+        return FAILED
+    return code_for_text(bool(outputs.written()))
+
+
+def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
+    """The files and folders that a command reads, by their options."""
+    found = {}
+    for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip"):
+        given = getattr(args, name, None)
+        paths = given if isinstance(given, list) else [given]
+        found[option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
+    found["--concepts"] = [place_of(path)[0] for path in found["--concepts"]]
+    folders = [folder for folder in found["--images"] if os.path.isdir(folder)]  # or a number
+    return {**found, "--images": [path for folder in folders for path in pictures_in(folder)]}
+
+
+def _sentence(error: Exception) -> str:
+    """The system's own errors without their number."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for add in (add_demo, add_erase, add_purify, add_compare, add_report, add_attack, add_evaluate):
+        add(commands)
+    return parser

@@ -1,0 +1,47 @@
+"""The command ``report``: what an erasure does to its concept and to others."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..erasures.erasure import Erasure
+from ..files.images import save_image, save_text
+from ..toy.known_concepts import known_concepts
+from .audited import add_audited, audit_files, audited_concept, chosen_recogniser
+from .options import as_path, whole
+from .progress import Progress
+from .request import TOY
+from .shared import add_model, open_model, prompts_of
+
+
+def report(args: argparse.Namespace) -> None:
+    """Measure what an erasure does to its concept, to near neighbours and to far ones."""
+    from ..audit.report import report
+    from ..audit.report_sheet import report_sheet
+
+    erasure = Erasure.load(args.erasure)
+    concept = audited_concept(args, erasure)
+    files = audit_files(args, "report")
+    prompts = prompts_of(args)
+    recogniser, model = chosen_recogniser(args), open_model(args.model)
+    settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
+    settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
+    with Progress("report") as bar:
+        found = report(model, erasure, concept, more=prompts, recogniser=recogniser, callback=bar, **settings)
+    print(f"{found.table()}\n\n{found.verdict()}")
+    if files:
+        picture, numbers = files
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(save_image(report_sheet(found), picture, args.overwrite))
+        print(save_text(found.as_json(), numbers, args.overwrite))
+
+
+def add_report(commands) -> None:
+    command = commands.add_parser("report", help=report.__doc__)
+    add_model(command, "not erased yet")
+    command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
+    add_audited(command, "report")
+    command.add_argument("--pictures", type=whole(1), default=4, help="of each prompt")
+    command.add_argument("--neighbours", type=whole(1), default=6, help="how many near concepts, and how many far ones")
+    command.add_argument("--steps", type=whole(1), default=15, help="of sampling")
+    command.set_defaults(command=report)

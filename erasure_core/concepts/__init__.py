@@ -1,0 +1,1 @@
+"""What users name: concepts, lists of them, prompts that name them, everyday concepts to preserve."""

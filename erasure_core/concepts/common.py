@@ -1,0 +1,64 @@
+"""Everyday concepts that an erasure should leave alone: the product's default for what to preserve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..quoting import shortened, shown
+from .names import content, singular, spelled, words
+from .parse import Concept, as_concepts
+
+STYLE = "in the style of "
+COMMON: tuple[str, ...] = (
+    # people and what they wear
+    "person", "man", "woman", "child", "face", "hand", "dress", "hat", "glasses", "shoes",
+    # animals
+    "cat", "dog", "lion", "tiger", "panda", "fox", "bear", "koala", "rabbit", "pig", "cow", "horse", "sheep",
+    "elephant", "frog", "monkey", "penguin", "owl", "bird", "fish", "octopus", "crab", "butterfly",
+    # food and plants
+    "pizza", "hamburger", "doughnut", "apple", "banana", "strawberry", "watermelon", "carrot", "lemon",
+    "pineapple", "cherries", "mushroom", "cake", "bread", "rose", "sunflower", "cactus", "tree", "flower",
+    # things and places
+    "car", "bus", "train", "bicycle", "airplane", "boat", "rocket", "house", "castle", "church", "street",
+    "city", "mountain", "beach", "forest", "sky", "chair", "table", "lamp", "book", "clock", "bottle",
+    "cup", "guitar", "crown", "skull", "robot", "ghost", "umbrella", "pumpkin", "snowman", "parachute",
+    # kinds and styles of picture
+    "photo", "painting", "drawing", "sketch", "cartoon", "sculpture", "watercolor", "oil painting",
+    "portrait", "landscape", "in the style of van gogh", "in the style of monet", "in the style of picasso",
+    "in the style of rembrandt", "in the style of hokusai", "in the style of twemoji",
+    "in the style of noto", "in the style of blob", "in the style of fluent",
+    # colours
+    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black",
+)  # fmt: skip
+
+
+def without_style(name: str) -> str:
+    """The name of a style without "in the style of" before it."""
+    name = spelled(name)
+    return name[len(STYLE) :] if name.casefold().startswith(STYLE) else name
+
+
+def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[str]:
+    """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
+    several = [concepts] if isinstance(concepts, str | Concept) else concepts
+    return ["", *sharing_no_word([concept for one in several for concept in as_concepts(one)], COMMON)]
+
+
+def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:
+    """Of ``among``, those that share no word with ``concepts``, whatever its capitals, number and punctuation.
+
+    Articles and the like count as no words, unless they are all that a name has.
+    """
+    erased = {word for concept in concepts for word in content(concept.name)}
+    return [name for name in among if not erased & set(map(singular, words(name)))]
+
+
+def not_among(concept: str, concepts: Sequence[Concept]) -> str | None:
+    """A sentence where ``concept`` is none of ``concepts``, which were erased; articles, number, "style" do not count.
+
+    ``None`` where it is one of them, and where there are none: then nothing is known.
+    """
+    if not concepts or any(content(concept) == content(one.name) for one in concepts):
+        return None
+    names = shortened([shown(one.name) for one in concepts])
+    return f"'{shown(concept)}' is not what was erased, that is {names}; name one of these"

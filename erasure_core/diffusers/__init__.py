@@ -1,0 +1,1 @@
+"""Diffusers pipelines, folders and checkpoints behind the contract of ``model.py``."""

@@ -1,0 +1,144 @@
+"""Stable Diffusion from a diffusers folder or one ``.safetensors`` file, without the network and without pickles."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..model import UnsupportedModelError
+from .families import Config, Family, configs, index
+from .folder import read_folder
+from .model import DiffusersModel, from_diffusers
+
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+OF_WEIGHTS = (".weight", ".bias", "proj_weight", "proj_bias", "text_projection", "positional_embedding")
+SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+
+def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
+    """The model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, and what was fine-tuned from them.
+
+    ``dtype`` is what its weights are kept in; half as much memory in half precision. Raises ``FileNotFoundError``,
+    ``UnsupportedModelError`` for another family, and ``ValueError`` for a pickle and what cannot be read. Needs
+    diffusers and transformers.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _from_folder(path, dtype)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model at {path}; give 'toy', a diffusers folder or a .safetensors file")
+    if path.suffix.lower() in PICKLES:
+        raise ValueError(
+            f"{path.name} is a pickle, which can run any code when it is read; convert it to .safetensors first"
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f"{path.name} is not a model file: a single file has to be a .safetensors")
+    return from_diffusers(_from_file(path, dtype))
+
+
+def shapes_in(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a safetensors file, by name; only its header is read.
+
+    Raises ``UnsupportedModelError`` for a model's weight that is not of floating point.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            for name, one in slices.items():
+                _check_plain(path.name, name, one.get_dtype())
+            return {name: one.get_shape() for name, one in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path.name} is not a readable safetensors file: {error}") from error
+
+
+def _check_plain(file: str, name: str, dtype: str) -> None:
+    if name.endswith(SCALES):
+        raise UnsupportedModelError(f"{file} is quantised ({name}), which cannot be edited; give the model in float16")
+    if dtype not in FLOATS and name.endswith(OF_WEIGHTS):
+        raise UnsupportedModelError(
+            f"{file} has {name} in {dtype}, which is no floating point; give the model in float16, unquantised"
+        )
+
+
+def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
+    folder = read_folder(path)
+    shapes = {part: _shapes_of(files) for part, files in folder.weights.items()}
+    pipe = _loaded(
+        path,
+        folder.kind,
+        dtype,
+        lambda pipeline, **options: pipeline.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, variant=folder.variant, **options
+        ),
+        **dict.fromkeys(("feature_extractor", "image_encoder")),
+    )
+    for part, there in shapes.items():
+        lacking = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - there
+        if lacking:
+            raise ValueError(f"{path / part} lacks a weight of shape {next(iter(lacking))}; download the whole model")
+    return from_diffusers(pipe)
+
+
+def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(shape) for file in files for shape in shapes_in(file).values())
+
+
+def _from_file(path: Path, dtype: torch.dtype):
+    family, parts = configs(path.name, shapes_in(path))
+    with tempfile.TemporaryDirectory() as folder:
+        _write_configs(Path(folder), family, parts)
+        return _loaded(
+            path,
+            family.pipeline,
+            dtype,
+            lambda pipeline, **options: pipeline.from_single_file(
+                str(path), config=folder, local_files_only=True, **_tokenizers(family), **options
+            ),
+        )
+
+
+def _tokenizers(family: Family) -> dict[str, Any]:
+    from .clip_tokenizer import clip_tokenizer
+
+    found = {part.replace("text_encoder", "tokenizer"): clip_tokenizer() for part in family.encoders}
+    for name in family.unpadded:
+        found[name].pad_token = "!"
+    return found
+
+
+def _write_configs(folder: Path, family: Family, parts: dict[str, Config]) -> None:
+    (folder / "model_index.json").write_text(json.dumps(index(family)))
+    for part, config in parts.items():
+        (folder / part).mkdir()
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        (folder / part / name).write_text(json.dumps(config))
+
+
+def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: Any):
+    """What ``load`` makes of the pipeline class; whatever diffusers raises becomes one sentence."""
+    import diffusers
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+    options: dict[str, Any] = {"torch_dtype": dtype, **more}
+    if "XL" in kind:
+        options["add_watermarker"] = False
+    else:
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        pipe = load(getattr(diffusers, kind), **options)
+        if any(weight.is_meta for weight in pipe.vae.parameters()):
+            raise ValueError("weights of its autoencoder are missing")
+        return pipe
+    except Exception as error:  # diffusers and transformers have no common class of errors
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = "weights are missing from it" if "meta tensor" in first else first
+        raise ValueError(f"{path} could not be loaded as Stable Diffusion: {first}") from error

@@ -1,0 +1,186 @@
+"""A diffusers pipeline of the Stable Diffusion families behind the ``TextToImageModel`` protocol."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from ..devices import free_memory
+from ..model import (
+    CONTEXT,
+    POOLED,
+    EncodedPrompts,
+    LazyWeights,
+    TextEntry,
+    TextRows,
+    UnsupportedModelError,
+    context_rows,
+    entry_weights,
+    overlaid,
+)
+from ..quoting import shown
+from .folder import NEEDED
+from .supported import check_unet
+from .text_encoders import TOKENIZERS, TextEncoders
+from .vae import Images
+from .weight_slots import device_of, weights_in
+from .weights import ENCODERS, Parts, merged
+
+POOLED_LAYER = "unet.add_embedding.linear_1.weight"
+AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
+
+
+class DiffusersModel:
+    """See ``TextToImageModel``. The pipeline's own weights are never written: see ``patched``."""
+
+    def __init__(self, pipe):
+        self.pipe = pipe
+        self._images = Images(pipe)
+        self._stand_in(Parts(pipe))
+        self.prediction_type: str = pipe.scheduler.config.prediction_type
+        self.alphas_cumprod: Tensor = pipe.scheduler.alphas_cumprod.double()
+        self.context_dim: int = self._text.width
+        self.tokens: int = self._text.tokens
+
+    def _stand_in(self, parts: Parts) -> None:
+        self._parts, self._text = parts, TextEncoders(parts)
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.pipe.unet)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        return EncodedPrompts(*self._text.encode(prompts))
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        return self._text.encode_tokens(ids)
+
+    def reads(self, prompt: str) -> Hashable:
+        return self._text.reads(prompt)
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return self._text.tokenize(prompt)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return self._text.text_of(ids)
+
+    def shortened(self, prompt: str) -> str:
+        """The prompt, or as much of its beginning as the text encoder takes."""
+        return self._text.shortened(prompt)
+
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        self._parts.check()
+        unet, entries = self._parts.module("unet"), {}
+        paths = [path.removesuffix(".weight") for path in weights_in(unet) if path.endswith(".weight")]
+        readers = {
+            f"unet.{path}.weight": lambda path=path: merged(unet, path)
+            for path in paths
+            if path.endswith(("attn2.to_k", "attn2.to_v"))
+        }
+        if readers:
+            entries[CONTEXT] = TextEntry(overlaid(LazyWeights(readers), self._parts.stand_ins))
+        if self._text.pooled:
+            reader = {POOLED_LAYER: lambda: merged(unet, "add_embedding.linear_1")}
+            weights = overlaid(LazyWeights(reader), self._parts.stand_ins)
+            entries[POOLED] = TextEntry(weights, (0, self._text.pooled))
+        return entries
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        encoded = self.encode_prompts(prompts)
+        if not self._text.pooled:
+            return context_rows(encoded)
+        read = context_rows(EncodedPrompts(encoded.context[:, :-1], encoded.last_content))
+        pooled = encoded.context[:, -1:, : self._text.pooled]
+        return [{**rows, POOLED: (TextRows(row, 0),)} for rows, row in zip(read, pooled, strict=True)]
+
+    def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        if scope == "cross-attention":
+            return entry_weights(self)
+        if scope not in ("attention", "unet", "text_encoder"):
+            raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
+        parts = self._parts.encoders if scope == "text_encoder" else ("unet",)
+        wanted = {name: weight for part in parts for name, weight in self._parts.weights(part).items()}
+        if scope == "attention":
+            wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
+        readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
+        return overlaid(LazyWeights(readers), self._parts.stand_ins)
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
+        view = copy.copy(self)
+        view._stand_in(self._parts.replaced(weights))
+        return view
+
+    def patched(self, deltas: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        return self._parts.patched(deltas)
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        dtype, added = self.pipe.unet.dtype, {}
+        if self.pipe.unet.config.get("time_cond_proj_dim") is not None:
+            raise UnsupportedModelError(
+                "a latent consistency model draws in another way; erase from it with rece or uce, which draw nothing"
+            )
+        latents, context = latents.to(dtype), context.to(dtype)
+        if self._text.pooled:
+            pooled, context = context[:, -1, : self._text.pooled], context[:, :-1]
+            added["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._sizes(latents)}
+        seen = self._images.seen(latents)
+        return self._parts.call("unet", seen, timesteps, encoder_hidden_states=context, **added).sample
+
+    def _sizes(self, latents: Tensor) -> Tensor:
+        """What SDXL is told of the picture: its size, that nothing was cropped, and its size again.
+
+        The refiner is told a score of beauty in place of the last.
+        """
+        height, width = (self.pipe.vae_scale_factor * side for side in latents.shape[2:])
+        config = self.pipe.unet.config
+        told = (config.projection_class_embeddings_input_dim - self._text.pooled) // config.addition_time_embed_dim
+        row = [height, width, 0, 0, *([height, width] if told == 6 else [AESTHETIC_SCORE])]
+        return torch.tensor([row] * len(latents), dtype=latents.dtype, device=latents.device)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        return self._images.encode(images)
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        return self._images.decode(latents)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        size = self.pipe.unet.config.sample_size
+        sides = [size, size] if isinstance(size, int) else size
+        if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+            raise UnsupportedModelError(
+                f"the UNet's sample_size is {shown(size)}; it is the side of latents, or height and width, such as 64"
+            )
+        return self._images.channels, *sides
+
+    def free_memory(self) -> int | None:
+        return free_memory(self.device)
+
+
+def from_diffusers(pipe) -> DiffusersModel:
+    """Adapt a pipeline of Stable Diffusion 1.x, 2.x or XL, of its refiner, for inpainting or for instructions.
+
+    The refiner is asked for pictures of one aesthetic score, whether guidance leads to a prompt or away from it. Raises
+    ``UnsupportedModelError`` for a pipeline of another kind.
+    """
+    kind = type(pipe).__name__
+    encoders = [part for part in ENCODERS if getattr(pipe, part, None) is not None]
+    parts = ["unet", *(encoders or ENCODERS[:1]), *(TOKENIZERS[part] for part in encoders or ENCODERS[:1]), "vae"]
+    missing = [part for part in parts if getattr(pipe, part, None) is None]
+    if missing:
+        raise UnsupportedModelError(f"{kind} has no {', '.join(missing)}; {NEEDED}")
+    check_unet(kind, pipe.unet)
+    Parts(pipe).check()
+    reads = pipe.unet.config.get("addition_embed_type")
+    if reads != ("text_time" if "text_encoder_2" in encoders else None):
+        raise UnsupportedModelError(
+            f"{kind} has {' and '.join(encoders)} but its UNet's addition_embed_type is {reads}; {NEEDED}"
+        )
+    if not hasattr(pipe.scheduler, "alphas_cumprod"):
+        raise UnsupportedModelError(
+            f"the {type(pipe.scheduler).__name__} of {kind} has no alphas_cumprod; {NEEDED}, with a DDIMScheduler"
+        )
+    return DiffusersModel(pipe)

@@ -1,0 +1,92 @@
+"""Proof that a changed weight is what computes: one row through the layer, asked as the model asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..model import UnsupportedModelError
+from .weight_slots import Slot, device_of
+
+COARSEST = 2**-11
+"""What is lost of a product in TensorFloat-32, in which GPUs may multiply float32."""
+
+
+def can_be_proven(slot: Slot) -> bool:
+    return slot.leaf == "weight" and isinstance(slot.owner, nn.Linear)
+
+
+def prove_held(name: str, slot: Slot, old: Tensor) -> None:
+    """That the layer computes with what its slot holds where it was ``old``. Raises ``UnsupportedModelError``."""
+    new = slot.value
+    rows = _most_changed(old, new)
+    after = _output(slot, rows)
+    with slot.holding(old):
+        before = _output(slot, rows)
+    _check(name, rows, (old, new), (before, after))
+
+
+def prove_replaced(name: str, slot: Slot, stand_ins: Mapping[str, Tensor]) -> None:
+    """The same of ``functional_call`` with ``stand_ins`` by their paths."""
+    old, new = slot.value, stand_ins[slot.path]
+    rows = _most_changed(old, new)
+    _check(name, rows, (old, new), (_output(slot, rows), _output(slot, rows, stand_ins)))
+
+
+def _check(name: str, rows: Tensor, weights: tuple[Tensor, Tensor], outputs: tuple) -> None:
+    """Changes that the precision of the outputs cannot tell pass."""
+    before, after = outputs
+    if before is not None and after is not None:
+        old, new = (weight.detach().double().cpu() for weight in weights)
+        wanted = rows @ (new - old).T
+        lost = 4 * max(torch.finfo(after.dtype).eps, COARSEST) * float(after.double().norm())
+        if float((after.double() - before.double() - wanted).norm()) <= max(lost, 0.1 * float(wanted.norm())):
+            return
+    raise UnsupportedModelError(
+        f"{name} was changed, but the model does not compute with it; undo what was done to the pipeline since it was "
+        "loaded (its attention processors, compiled or fused layers) and erase again"
+    )
+
+
+@torch.no_grad()
+def _most_changed(old: Tensor, new: Tensor) -> Tensor:
+    """A row ``[1, in]`` of which a weight's change makes much, of the size of a normalised one."""
+    change = new.detach().double().cpu() - old.detach().double().cpu()
+    seen = torch.randn(len(change), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    row = (seen @ change @ change.T @ change)[None]
+    if not bool(row.any()):
+        row = torch.ones_like(row)
+    return (row * row.shape[1] ** 0.5 / row.norm()).to(old.dtype).double()
+
+
+@torch.no_grad()
+def _output(slot: Slot, rows: Tensor, stand_ins: Mapping[str, Tensor] | None = None) -> Tensor | None:
+    """What the slot's layer makes of ``rows`` when its attention is asked, or ``None`` where that passes it by."""
+    kept: list[Tensor] = []
+    handle = slot.layer.register_forward_hook(lambda _, given, output: kept.append(output))
+    asked = slot.owner if slot.attention is None else slot.attention
+    given, named = _given(slot, rows)
+    try:
+        if stand_ins is None:
+            asked(*given, **named)
+        else:
+            before = f"{slot.asked_path}."
+            inside = {path.removeprefix(before): one for path, one in stand_ins.items() if path.startswith(before)}
+            functional_call(asked, inside, given, named)
+    finally:
+        handle.remove()
+    return kept[0][..., slot.rows].reshape(1, -1).cpu() if kept else None
+
+
+def _given(slot: Slot, rows: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """What to call the attention, or the layer itself, with, so that the layer reads ``rows``."""
+    rows = rows.to(device_of(slot.owner), slot.value.dtype)[None]
+    if ".attn2." not in f".{slot.path}" or slot.attention is None:
+        return (rows,), {}
+    if ".to_q." in slot.path:
+        return (rows,), {"encoder_hidden_states": rows.new_zeros(1, 1, slot.attention.to_k.in_features)}
+    return (rows.new_zeros(1, 1, slot.attention.to_q.in_features),), {"encoder_hidden_states": rows}

@@ -1,0 +1,131 @@
+"""The text encoders of a diffusers pipeline: one (SD 1.x, 2.x), both of SDXL, or the second alone (its refiner)."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect
+from collections.abc import Hashable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..concepts.parse import as_prompts
+from ..model import UnsupportedModelError
+from ..quoting import shown
+from .weight_slots import device_of
+from .weights import Parts
+
+EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
+TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+
+
+class TextEncoders:
+    """Contexts as the pipeline samples with them.
+
+    SD 1.x and 2.x read the encoder's last states. SDXL reads the states before the last layer, without the final
+    norm, of both encoders side by side; and the second's projected vector of the whole prompt, which is packed as a
+    last row of the context, filled up with zeros.
+    """
+
+    def __init__(self, parts: Parts):
+        self._parts = parts
+        pipe = parts.pipe
+        self._tokenizers = [getattr(pipe, TOKENIZERS[part]) for part in parts.encoders]
+        self._encoders = [getattr(pipe, part) for part in parts.encoders]
+        configs = [encoder.config for encoder in self._encoders]
+        if any(getattr(config, "eos_token_id", None) is None for config in configs):
+            raise UnsupportedModelError("the configuration of a text encoder has no eos_token_id, so no prompt ends")
+        self.width = sum(config.hidden_size for config in configs)
+        self.pooled = configs[-1].projection_dim if "text_encoder_2" in parts.encoders else 0
+        self.tokens = min(
+            *(tokenizer.model_max_length for tokenizer in self._tokenizers),
+            *(config.max_position_embeddings for config in configs),
+        )
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, tuple[int, ...]]:
+        """Contexts ``[n, tokens (+ 1), d]`` and the index of each prompt's last token before end-of-text."""
+        prompts = as_prompts(prompts)
+        ids = [[self._checked(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
+        padded = [
+            torch.tensor([self._padded(row, tokenizer) for row in rows])
+            for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
+        ]
+        return self._encode(torch.stack(padded, 1)), tuple(len(row) - 2 for row in ids[0])
+
+    def encode_tokens(self, ids: Tensor) -> Tensor:
+        """The same for ``[n, tokens]`` ids as ``tokenize`` gives them; each encoder gets the padding that it knows."""
+        first, *others = self._tokenizers
+        if any(len(other) != len(first) for other in others):
+            raise ValueError(
+                f"the pipeline's tokenizers have {' and '.join(str(len(one)) for one in self._tokenizers)} tokens, "
+                "so their ids differ; load the same textual inversions into both"
+            )
+        ends = (ids == first.eos_token_id).int()
+        behind = ends.cumsum(1) - ends > 0
+        padded = [torch.where(behind, one.pad_token_id, ids) for one in others]
+        return self._encode(torch.stack([ids, *padded], 1))
+
+    def reads(self, prompt: str) -> Hashable:
+        return tuple(tuple(self._checked(prompt, tokenizer)) for tokenizer in self._tokenizers)
+
+    def tokenize(self, prompt: str) -> list[int]:
+        first = self._tokenizers[0]
+        return self._padded(self._checked(prompt, first), first)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return self._tokenizers[0].decode(list(ids)).strip()
+
+    def shortened(self, prompt: str) -> str:
+        """The prompt, or as much of its beginning as the text encoders take."""
+        if self._fits(prompt):
+            return prompt
+        return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
+
+    def _encode(self, ids: Tensor, batch: int = 32) -> Tensor:
+        """Contexts of ids ``[n, encoders, tokens]``, each distinct one encoded once."""
+        distinct, places = ids.unique(dim=0, return_inverse=True)
+        trained = any(self._parts.has_stand_ins(part) for part in self._parts.encoders)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+            contexts = torch.cat([self._context(part) for part in distinct.split(batch)])
+            return contexts[places.to(contexts.device)]
+
+    def _context(self, ids: Tensor) -> Tensor:
+        each = list(zip(self._parts.encoders, self._encoders, ids.unbind(1), strict=True))
+        if not self.pooled:
+            part, encoder, rows = each[0]
+            return self._parts.call(part, rows.to(device_of(encoder)))[0]
+        found = [
+            self._parts.call(part, rows.to(device_of(encoder)), output_hidden_states=True)
+            for part, encoder, rows in each
+        ]
+        pooled = found[-1].text_embeds
+        states = torch.cat([one.hidden_states[-2].to(pooled) for one in found], -1)
+        last = F.pad(pooled, (0, self.width - self.pooled))
+        return torch.cat([states, last[:, None]], 1)
+
+    def _padded(self, row: list[int], tokenizer) -> list[int]:
+        return row + [tokenizer.pad_token_id] * (self.tokens - len(row))
+
+    def _checked(self, prompt: str, tokenizer) -> list[int]:
+        if EMBEDDING.search(prompt):
+            raise ValueError(
+                f"'{shown(prompt)}' names an embedding as ComfyUI does; load it into the pipeline "
+                "(load_textual_inversion) and write its token"
+            )
+        ids = self._ids(prompt, tokenizer)
+        if len(ids) > self.tokens:
+            raise ValueError(
+                f"'{shown(prompt, 60)}' is {len(ids) - 2} tokens long, "
+                f"the text encoder takes {self.tokens - 2}; shorten it"
+            )
+        return ids
+
+    def _fits(self, prompt: str) -> bool:
+        return all(len(self._ids(prompt, tokenizer)) <= self.tokens for tokenizer in self._tokenizers)
+
+    def _ids(self, text: str, tokenizer) -> list[int]:
+        """With textual inversions that take several tokens written out, as the pipeline does."""
+        if set(tokenizer.added_tokens_encoder) - set(tokenizer.all_special_tokens):
+            text = self._parts.pipe.maybe_convert_prompt(text, tokenizer)  # it warns of every long prompt
+        return list(tokenizer(text, verbose=False)["input_ids"])

@@ -1,0 +1,156 @@
+"""The modules of a diffusers pipeline and their weights, some with stand-ins in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..model import UnsupportedModelError
+from .proof import can_be_proven, prove_held, prove_replaced
+from .supported import check_weights
+from .weight_slots import Slot, bring_in, find, is_offloaded_by_layer, stored, weights_in, whole
+
+ENCODERS = ("text_encoder", "text_encoder_2")
+PARTS = ("unet", *ENCODERS)
+NEST = "text_model."
+
+
+class Parts:
+    """Weights by names as diffusers and LoRA files have them, with the part in front; nothing is written.
+
+    Newer transformers have no ``text_model.`` in the names of a text encoder's weights; here it is always there. What
+    ``torch.compile`` puts into a name is never there.
+    """
+
+    def __init__(self, pipe, stand_ins: Mapping[str, Tensor] | None = None):
+        self.pipe = pipe
+        self.stand_ins = dict(stand_ins or {})
+        self.encoders = tuple(part for part in ENCODERS if getattr(pipe, part, None) is not None)
+
+    def module(self, part: str) -> nn.Module:
+        return whole(getattr(self.pipe, part))
+
+    def check(self) -> None:
+        """That all weights can be read and edited. Raises ``UnsupportedModelError``."""
+        for part in ("unet", *self.encoders):
+            check_weights(part, self.module(part))
+
+    def weights(self, part: str) -> dict[str, Tensor]:
+        """All weights of a part, as they are stored. Raises ``UnsupportedModelError`` for LoRAs that are not fused."""
+        self.check_no_loras()
+        self.check()
+        module = self.module(part)
+        nest = NEST if part in ENCODERS and not hasattr(module, "text_model") else ""
+        return {f"{part}.{nest}{path}": find(module, path).value for path in weights_in(module)}
+
+    def slot(self, name: str) -> Slot:
+        """Raises ``ValueError`` for a name that the model does not have."""
+        part = name.partition(".")[0]
+        try:
+            if part not in PARTS:
+                raise AttributeError(part)
+            return find(self.module(part), self._path(name))
+        except AttributeError:
+            raise ValueError(f"the erasure changes {name}, which the model does not have") from None
+
+    def replaced(self, weights: Mapping[str, Tensor]) -> Parts:
+        """The same with more stand-ins."""
+        self.check()
+        slots = {name: self.slot(name) for name in weights}
+        if any(slot.value.dtype == torch.float16 for slot in slots.values()):
+            raise UnsupportedModelError("training in float16 gives NaN; load the model in float32 or bfloat16")
+        self.check_no_loras()
+        for part in {name.partition(".")[0] for name in weights}:
+            if is_offloaded_by_layer(self.module(part)):
+                raise UnsupportedModelError(
+                    f"the {part} is offloaded layer by layer, which cannot be trained through; use "
+                    "pipe.enable_model_cpu_offload() in place of pipe.enable_sequential_cpu_offload()"
+                )
+        more = Parts(self.pipe, {**self.stand_ins, **weights})
+        provable = [name for name, slot in slots.items() if can_be_proven(slot)]
+        if provable:
+            name = max(provable, key=lambda name: slots[name].attention is not None)
+            prove_replaced(name, slots[name], more._ours(name.partition(".")[0], [name]))
+        return more
+
+    def has_stand_ins(self, part: str) -> bool:
+        return any(name.startswith(f"{part}.") for name in self.stand_ins)
+
+    def call(self, part: str, *arguments, **named):
+        """The part with its stand-ins, differentiable in these; its own weights get and keep nothing for gradients."""
+        if self.has_stand_ins(part):
+            bring_in(self.module(part))
+        module, ours = self.module(part), self._ours(part, self.stand_ins)
+        if torch.is_grad_enabled() and not is_offloaded_by_layer(module):
+            ours = {**{path: weight.detach() for path, weight in module.named_parameters()}, **ours}
+        if not ours:
+            return getattr(self.pipe, part)(*arguments, **named)
+        return functional_call(module, ours, arguments, named)
+
+    def check_no_loras(self) -> None:
+        for part in ("unet", *self.encoders):
+            if any(hasattr(module, "lora_A") for module in self.module(part).modules()):
+                raise UnsupportedModelError(
+                    f"the {part} has LoRAs on it, which cannot be trained through; call pipe.fuse_lora() and then "
+                    "pipe.unload_lora_weights()"
+                )
+
+    @contextmanager
+    def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
+        """Stand-in parameters take the places of the named weights; the originals come back untouched.
+
+        Raises ``UnsupportedModelError`` where the layer that is changed most turns out not to compute.
+        """
+        self.check()
+        slots = {name: self.slot(name) for name in deltas}
+        most, moved = None, 0.0
+        with ExitStack() as stack:
+            for name, slot in slots.items():
+                old, delta = slot.value.detach(), deltas[name]
+                if delta.shape != old.shape:
+                    shapes = tuple(delta.shape), tuple(old.shape)
+                    raise ValueError("the erasure changes a weight of shape {}, the model has {}".format(*shapes))
+                new = (old.float() + delta.to(old.device, torch.float32)).to(old.dtype)
+                stack.enter_context(slot.holding(new))
+                if can_be_proven(slot) and (share := float(delta.norm()) / (1e-12 + float(old.float().norm()))) > moved:
+                    most, moved = (name, slot, old), share
+            if most is not None:
+                prove_held(*most)
+            yield
+
+    def _ours(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:
+        """Stand-ins for the weights of a part, by the paths that it has for them, as it stores its own."""
+        found: dict[str, Tensor] = {}
+        for name in names:
+            if not name.startswith(f"{part}."):
+                continue
+            slot = self.slot(name)
+            found[slot.path] = self.stand_ins[name].to(slot.value.device, slot.value.dtype)
+            if slot.fused:
+                own = stored(getattr(slot.attention, slot.fused), slot.leaf).detach()
+                found[slot.fused_path] = slot.within(found.get(slot.fused_path, own), found[slot.path])
+        return found
+
+    def _path(self, name: str) -> str:
+        """A weight's path within its part."""
+        part, _, path = name.partition(".")
+        if path.startswith(NEST) and not hasattr(whole(getattr(self.pipe, part, None)), "text_model"):
+            return path.removeprefix(NEST)
+        return path
+
+
+def merged(root: nn.Module, path: str) -> Tensor:
+    """A linear layer's weight in at least float32, with the LoRAs that PEFT has put on it."""
+    weight = find(root, f"{path}.weight").value.detach()
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    module = whole(root)
+    for atom in path.split("."):
+        module = whole(getattr(module, atom))
+    for adapter in getattr(module, "active_adapters", ()):
+        if hasattr(module, "base_layer") and not module.merged and adapter in module.lora_A:
+            weight = weight + module.get_delta_weight(adapter).to(weight.dtype)
+    return weight

@@ -1,0 +1,299 @@
+"""Erasures as safetensors files that stock LoRA loaders read, with our metadata in the header.
+
+Their keys are those of ``lora_keys``, and ``lora_programs`` says which programs read them. The header holds a JSON text under
+``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of each context map (its
+``down`` is that of every layer). Files of format 1 had one map, of all weights.
+
+Where the maps would fill the header, which ends at 100 MB, all their ``up`` are one tensor, ``MAPS``. Loaders pass over
+it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) that it leaves out ``dora_scale``.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..concepts.parse import Concept
+from ..files.atomic import check_target as check_writable
+from ..files.atomic import write_whole
+from ..files.json_fields import Fields, parsed, twice, written
+from ..files.safetensors_files import SUFFIX, read, write
+from ..model import CONTEXT
+from ..quoting import shown
+from .lora_keys import factors, stems, stored_stems
+from .low_rank import Delta, Dense, LowRank
+from .record import ContextMap, ErasureRecord, Origin
+
+FORMAT = 3
+KEY, STATISTICS_KEY = "erasure", "erasure_statistics"
+MAPS = "erasure_maps.dora_scale"
+MOST_IN_HEADER = 2**25  # bytes of context maps; SDXL's are never more
+LONGEST = 200  # characters of a weight's name that a sentence shows
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class ErasureFileError(ValueError):
+    """A file cannot be used as an erasure; the message says why."""
+
+
+def save(erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write ``erasure`` to ``path``, whole or not at all; the same erasure is the same bytes each time.
+
+    Raises what ``check_target`` does, and ``ValueError`` for changes that are not finite or that a file cannot hold.
+    """
+    path = Path(path)
+    check_target(path, overwrite)
+    maps, apart = _maps(erasure)
+    tensors = _tensors(erasure) | apart
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds NaN or infinite values; nothing was saved")
+    for name, delta in erasure.deltas.items():
+        if isinstance(delta, LowRank) and _overflows(delta):
+            raise ValueError(f"the change of {name} is out of the range of {torch.float32}; nothing was saved")
+    metadata = _metadata(erasure, maps)
+    write_whole(path, lambda file: write(file, tensors, metadata), overwrite)
+    return path
+
+
+def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> None:
+    """Raise what ``save`` would for this path, before anything is computed for it.
+
+    ``ValueError`` for another ending than ``.safetensors``, otherwise what ``atomic.check_target`` raises.
+    """
+    if path.suffix != SUFFIX:
+        raise ValueError(f"{what} saved as {SUFFIX}, got '{shown(path.name)}'")
+    check_writable(path, overwrite)
+
+
+def load(path: str | Path) -> ErasureRecord:
+    """Read a file that ``save`` wrote.
+
+    Raises ``FileNotFoundError``, or ``ErasureFileError`` for a file that is damaged, is not ours, or whose tensors are
+    not those that its header lists.
+    """
+    path = Path(path)
+    name = shown(path.name)
+    try:
+        metadata, tensors = read(path)
+    except ValueError as error:
+        raise ErasureFileError(f"{name} {error}") from error
+    if KEY not in metadata:
+        if STATISTICS_KEY in metadata:
+            raise ErasureFileError(
+                f"{name} holds statistics, not an erasure; give it to Load Statistics, or to erase --statistics"
+            )
+        raise ErasureFileError(
+            f"{name} was not written by this pack (no '{KEY}' in its header); "
+            "if it is a LoRA, load it with a LoRA loader"
+        )
+    try:
+        return _assemble(parsed(metadata[KEY], "its header"), tensors)
+    except ValueError as error:
+        raise ErasureFileError(f"{name} cannot be used as an erasure: {error}") from error
+
+
+def stored_concepts(header: Fields) -> tuple[Concept, ...]:
+    return tuple(Concept(one.get("name", str), one.get("instead", str)) for one in header.objects("concepts"))
+
+
+def check_format(header: Fields, newest: int) -> int:
+    found = header.get("format", int)
+    if not 1 <= found <= newest:
+        raise ValueError(f"it has format {found}, this version reads 1 to {newest}; update the pack")
+    return found
+
+
+def _tensors(erasure: ErasureRecord) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, key in stems(erasure.deltas).items():
+        delta = erasure.deltas[name]
+        if isinstance(delta, LowRank):
+            dtype = torch.float16 if delta.up.dtype == torch.float16 else torch.float32
+            up, down, alpha = factors(key)
+            parts = {up: delta.up.to(dtype), down: delta.down.to(dtype)}
+            parts |= {alpha: torch.tensor(float(delta.rank))} if alpha else {}
+        else:
+            parts = {_whole(name, key): delta.change.float()}
+        if not tensors.keys().isdisjoint(parts):
+            raise ValueError(f"{name} has the name of another weight in LoRA files, {key}; nothing was saved")
+        tensors |= parts
+    return tensors
+
+
+def _maps(erasure: ErasureRecord) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the header says of the context maps, and the tensor that holds them where they are many."""
+    ups = {entry: erasure.maps[entry].change.up.float() for entry in sorted(erasure.maps)}
+    apart = sum(up.nbytes for up in ups.values()) > MOST_IN_HEADER
+    told = {
+        entry: {"up": None if apart else _packed(up), "weights": one.names, "columns": one.columns}
+        for entry, up in ups.items()
+        for one in [erasure.maps[entry]]
+    }
+    return told, {MAPS: torch.cat([up.reshape(-1) for up in ups.values()])} if apart else {}
+
+
+def _metadata(erasure: ErasureRecord, maps: dict[str, Any]) -> dict[str, str]:
+    header = {
+        "format": FORMAT,
+        "weights": list(erasure.deltas),
+        "origins": [asdict(origin) for origin in erasure.origins],
+        "error": erasure.error,
+        "maps": maps,
+    }
+    concepts = ", ".join(str(concept) for concept in erasure.concepts)
+    return {
+        KEY: written(header, "what is known of the erasure"),
+        "ss_training_comment": f"erases: {concepts}",
+    }
+
+
+def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> ErasureRecord:
+    first = check_format(header, FORMAT) == 1
+    for key, tensor in tensors.items():
+        _check_numbers(key, tensor)
+    names, left = header.all("weights", str), dict(tensors)
+    if twice(names) is not None:
+        raise ValueError(f"it lists {shown(twice(names), LONGEST)} twice")
+    deltas = {name: _delta(name, key, left) for name, key in stored_stems(names, tensors).items()}
+    origins = tuple(_origin(one) for one in header.objects("origins"))
+    maps = _context_maps(_of_format_1(header) if first else header.object("maps"), deltas, left)
+    if left:
+        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(left), LONGEST)}")
+    error = header.get("error", float)
+    if error < 0:
+        raise ValueError(f"its error is {error}, expected 0 or more")
+    return ErasureRecord(deltas, origins, maps, float(error))
+
+
+def _of_format_1(header: Fields) -> Fields:
+    if "context_map_up" not in header:
+        return Fields({}, "'maps'")
+    only = {"up": header.get("context_map_up", str), "weights": header.get("weights", list), "columns": None}
+    return Fields({CONTEXT: only}, "'maps'")
+
+
+def _origin(stored: Fields) -> Origin:
+    return Origin(
+        stored.get("method", str),
+        stored_concepts(stored),
+        stored.get("settings", dict),
+        stored.get("fingerprint", str),
+        stored.get("version", str),
+        tuple(float(loss) for loss in stored.all("losses", float)) if "losses" in stored else (),
+    )
+
+
+def _check_numbers(key: str, tensor: Tensor) -> None:
+    if tensor.dtype not in FLOATS:
+        key = shown(key, LONGEST)
+        raise ValueError(f"{key} holds numbers of type {tensor.dtype}, expected floats of 16, 32 or 64 bits")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{shown(key, LONGEST)} holds NaN or infinite values")
+
+
+def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
+    """The change of a weight, out of the tensors that are left."""
+    up, down, alpha = factors(key)
+    if not name.endswith(".bias") and up in left and down in left:
+        return _low_rank(name, left.pop(up), left.pop(down), left.pop(alpha, None) if alpha else None)
+    change = left.pop(_whole(name, key), None)
+    if change is None:
+        raise ValueError(f"the change of {shown(name, LONGEST)} is missing")
+    if not change.numel() or not change.ndim or name.endswith(".bias") and change.ndim > 1:
+        raise ValueError(f"{shown(name, LONGEST)} changes as {tuple(change.shape)}, which is the shape of no weight")
+    return Dense(_in_range(name, change.float()))
+
+
+def _low_rank(name: str, up: Tensor, down: Tensor, alpha: Tensor | None) -> LowRank:
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or not len(up) or not down.shape[1]:
+        shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
+        raise ValueError(f"{shown(name, LONGEST)} has factors {shapes}, expected [out, rank] and [rank, in]")
+    if alpha is not None and len(down) and (alpha.ndim or not alpha > 0):
+        raise ValueError(f"{shown(name, LONGEST)} has alpha {shown(alpha.tolist())}, expected one number above 0")
+    scale = 1.0 if alpha is None or not len(down) else float(alpha) / len(down)
+    up = up if up.dtype == torch.float16 else up.float()
+    found = LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
+    if _overflows(found):
+        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {torch.float32}")
+    return found
+
+
+def _overflows(change: LowRank) -> bool:
+    """Whether the product of its factors may be out of the range of float32, by their largest numbers."""
+    if not change.rank:
+        return False
+    largest = float(change.up.abs().max()) * float(change.down.abs().max()) * change.rank
+    return largest > torch.finfo(torch.float32).max
+
+
+def _in_range(name: str, tensor: Tensor) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {tensor.dtype}")
+    return tensor
+
+
+def _whole(name: str, key: str) -> str:
+    return f"{key}.diff_b" if name.endswith(".bias") else f"{key}.diff"
+
+
+def _context_maps(stored: Fields, deltas: Mapping[str, Delta], left: dict[str, Tensor]) -> dict[str, ContextMap]:
+    maps, apart = {}, _apart(stored, left)
+    for entry, one in sorted(stored.items()):
+        down, names, columns = _shared(one, deltas)
+        rank, width = down.shape
+        if one.null("up"):
+            up, apart = apart[: down.numel()], apart[down.numel() :]
+        else:
+            up = _unpacked(one.get("up", str))
+        if up.numel() != down.numel():
+            raise ValueError(f"its context map has {up.numel()} numbers, expected {width} times {rank}")
+        if not torch.isfinite(up).all():
+            raise ValueError("its context map holds NaN or infinite values")
+        maps[entry] = ContextMap(LowRank(up.reshape(width, rank).clone(), down), names, columns)
+    if apart.numel():
+        raise ValueError(f"{MAPS} holds {apart.numel()} numbers more than its context maps have")
+    return maps
+
+
+def _apart(stored: Fields, left: dict[str, Tensor]) -> Tensor:
+    """The numbers of all context maps that are not in the header."""
+    if not any(one.null("up") for _, one in stored.items()):
+        return torch.zeros(0)
+    if MAPS not in left:
+        raise ValueError(f"its context maps are missing (no {MAPS})")
+    return left.pop(MAPS).float().reshape(-1)
+
+
+def _shared(stored: Fields, deltas: Mapping[str, Delta]) -> tuple[Tensor, tuple[str, ...], tuple[int, int] | None]:
+    """The factor that the weights of a context map have in common, their names and the columns of it."""
+    names = stored.all("weights", str)
+    downs = [delta.down for name in names if isinstance(delta := deltas.get(name), LowRank)]
+    if not names or len(downs) < len(names) or twice(names) is not None:
+        raise ValueError("it has a context map whose weights are not among its low-rank changes, each once")
+    if not all(torch.equal(down, downs[0]) for down in downs):
+        raise ValueError("it has a context map but its changes do not share one factor")
+    if stored.null("columns"):
+        return downs[0], tuple(names), None
+    columns, width = stored.all("columns", int), downs[0].shape[1]
+    if len(columns) != 2 or not 0 <= columns[0] < columns[1] <= width:
+        raise ValueError(f"its context map is for the columns {shown(columns)} of {width}")
+    return downs[0][:, slice(*columns)].contiguous(), tuple(names), tuple(columns)
+
+
+def _packed(values: Tensor) -> str:
+    return base64.b64encode(values.contiguous().cpu().numpy().astype("<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str) -> Tensor:
+    try:
+        raw = bytearray(base64.b64decode(text, validate=True))
+    except ValueError as error:
+        raise ValueError(f"its context map is no text in base64: {error}") from error
+    return torch.frombuffer(raw, dtype=torch.float32) if raw else torch.zeros(0)

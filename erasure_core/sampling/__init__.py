@@ -1,0 +1,1 @@
+"""Drawing pictures: DDIM with classifier-free guidance, its inversion, and purifying."""

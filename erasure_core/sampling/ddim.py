@@ -1,0 +1,270 @@
+"""DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598) on any ``TextToImageModel``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ..arguments import Seed, checked
+from ..concepts.parse import as_prompts
+from ..model import Callback, TextToImageModel
+
+MOST_GUIDANCE = 100.0  # more draws noise, or NaN
+Advance = Callable[[], None]
+Visit = Callable[[int, Tensor], object]
+
+
+@checked
+@torch.no_grad()
+def generate(
+    model: TextToImageModel,
+    prompts: Sequence[str] | str,
+    seeds: Sequence[Seed],
+    *,
+    steps: int = 15,
+    guidance: float = 3.0,
+    negative: str = "",
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Images ``[n, 3, h, w]`` in 0 to 1 on the CPU; image i depends on ``prompts[i]`` and ``seeds[i]`` only.
+
+    ``guidance`` 1 switches guidance off. Raises ``ValueError`` for settings that cannot be used.
+    """
+    walks = _walks(model, prompts, seeds, steps, guidance, negative, batch, callback)
+    return torch.cat([model.decode_latents(final).float().cpu() for final in walks])
+
+
+@checked
+@torch.no_grad()
+def sample_latents(
+    model: TextToImageModel,
+    prompts: Sequence[str] | str,
+    seeds: Sequence[Seed],
+    *,
+    steps: int = 15,
+    guidance: float = 3.0,
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> Tensor:
+    """As ``generate``, the clean latents ``[n, c, h, w]`` in place of the images."""
+    walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
+    return torch.cat([final.float().cpu() for final in walks])
+
+
+@checked
+@torch.no_grad()
+def trajectories(
+    model: TextToImageModel,
+    prompts: Sequence[str] | str,
+    seeds: Sequence[Seed],
+    *,
+    steps: int = 15,
+    guidance: float = 3.0,
+    batch: int = 64,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Every noisy latent that the model is asked about on the way to a picture, ``[n * steps, c, h, w]``, and when."""
+    times, seen = [], []
+
+    def visit(timestep: int, latents: Tensor) -> None:
+        times.append(torch.full((len(latents),), timestep))
+        seen.append(latents.cpu())
+
+    for _ in _walks(model, prompts, seeds, steps, guidance, "", batch, callback, visit):
+        pass
+    return torch.cat(seen), torch.cat(times)
+
+
+def _walks(
+    model: TextToImageModel,
+    prompts: Sequence[str] | str,
+    seeds: Sequence[Seed],
+    steps: int,
+    guidance: float,
+    negative: str,
+    batch: int,
+    callback: Callback | None,
+    visit: Visit | None = None,
+) -> Iterator[Tensor]:
+    """The clean latents of each batch; ``visit`` as for ``ddim``."""
+    prompts = as_prompts(prompts)
+    _check(model, prompts, seeds, steps, batch, guidance)
+    distinct = list(dict.fromkeys([negative, *prompts]))
+    contexts = model.encode_prompts(distinct).context
+    rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
+    parts = list(zip(rows.split(batch), torch.arange(len(prompts)).split(batch), strict=True))
+    advance = _counter(callback, len(parts) * steps)
+
+    def passed(timestep: int, latents: Tensor) -> None:
+        if visit:
+            visit(timestep, latents)
+        advance()
+
+    for part, places in parts:
+        yield ddim(
+            model,
+            initial_latents(model, [seeds[place] for place in places.tolist()]),
+            contexts[part.to(contexts.device)],
+            contexts[:1],
+            steps=steps,
+            guidance=guidance,
+            visit=passed,
+        )
+
+
+def ddim(
+    model: TextToImageModel,
+    latents: Tensor,
+    context: Tensor,
+    empty: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    visit: Visit | None = None,
+    skip: int = 0,
+) -> Tensor:
+    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``; adds no noise.
+
+    ``empty`` ``[1, tokens, d]`` is what guidance leads away from. After each step ``visit`` is told its timestep and
+    the latents it began with. The first ``skip`` of the steps are left out: ``latents`` are then what they lead to.
+    """
+    alphas = model.alphas_cumprod
+    stride = len(alphas) // steps
+    for timestep in timesteps(len(alphas), steps)[skip:]:
+        output = guided(model, latents, timestep, context, empty, guidance)
+        clean, noise = split_prediction(model.prediction_type, output, latents, float(alphas[timestep]))
+        ahead = float(alphas[max(timestep - stride, 0)])
+        if visit:
+            visit(timestep, latents)
+        latents = ahead**0.5 * clean + (1 - ahead) ** 0.5 * noise
+    return latents
+
+
+@torch.no_grad()
+def invert(
+    model: TextToImageModel,
+    latents: Tensor,
+    context: Tensor,
+    empty: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    refinements: int = 3,
+    visit: Visit | None = None,
+) -> Tensor:
+    """The noise ``[n, c, h, w]`` from which ``ddim`` with the same settings comes back to clean ``latents``.
+
+    A step asks the model about the latents that it leads to, which are not known yet: they are found by fixed-point
+    iteration (arXiv 2309.04907), ``refinements`` times; 1 is plain DDIM inversion (arXiv 2010.02502).
+    """
+    alphas = model.alphas_cumprod
+    stride = len(alphas) // steps
+    for timestep in reversed(timesteps(len(alphas), steps)):
+        keep, change = _step_factors(
+            model.prediction_type, float(alphas[timestep]), float(alphas[max(timestep - stride, 0)])
+        )
+        noisier = latents
+        for _ in range(refinements):
+            output = guided(model, noisier, timestep, context, empty, guidance)
+            noisier = (latents - change * output) / keep
+        latents = noisier
+        if visit:
+            visit(timestep, latents)
+    return latents
+
+
+def _step_factors(kind: str, alpha: float, ahead: float) -> tuple[float, float]:
+    """``ddim``'s step as ``keep * latents + change * output``, in which it is linear."""
+    one, zero = torch.ones(()), torch.zeros(())
+
+    def landed(output: Tensor, latents: Tensor) -> float:
+        clean, noise = split_prediction(kind, output.double(), latents.double(), alpha)
+        return float(ahead**0.5 * clean + (1 - ahead) ** 0.5 * noise)
+
+    return landed(zero, one), landed(one, zero)
+
+
+def guided(
+    model: TextToImageModel, latents: Tensor, timestep: int, context: Tensor, empty: Tensor, guidance: float
+) -> Tensor:
+    """The model's output in float32, led by ``guidance`` from ``empty`` to ``context``."""
+    count = len(latents)
+    moments = torch.full((count,), timestep, device=latents.device)
+    if guidance == 1:
+        return model.predict_noise(latents.to(context.dtype), moments, context).float()
+    twice = torch.cat([latents, latents]).to(context.dtype)
+    both = torch.cat([empty.expand(count, -1, -1), context])
+    low, high = model.predict_noise(twice, torch.cat([moments, moments]), both).float().chunk(2)
+    return low + guidance * (high - low)
+
+
+def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The clean latents and the noise that a model's ``output`` implies, with ``alpha`` of the signal left.
+
+    ``kind`` is ``epsilon`` or ``v_prediction`` (arXiv 2202.00512, appendix D); ``alpha`` one number, or ``[n]``.
+    """
+    signal, spread = roots(alpha, latents)
+    if kind == "epsilon":
+        return (latents - spread * output) / signal, output
+    if kind == "v_prediction":
+        return signal * latents - spread * output, signal * output + spread * latents
+    raise ValueError(f"prediction type '{kind}' is unknown; known: epsilon, v_prediction")
+
+
+def roots(alpha: float | Tensor, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
+    """``sqrt(alpha)`` and ``sqrt(1 - alpha)``, the shares of signal and noise, to multiply ``like`` by."""
+    if isinstance(alpha, float):
+        return alpha**0.5, (1 - alpha) ** 0.5
+    alpha = alpha.double()[:, None, None, None]
+    return alpha.sqrt().to(like.device, like.dtype), (1 - alpha).sqrt().to(like.device, like.dtype)
+
+
+def timesteps(trained: int, steps: int) -> list[int]:
+    """Evenly spaced from high to low, ending at 1: "leading" with an offset of 1, as in Stable Diffusion."""
+    stride = trained // steps
+    return [index * stride + 1 for index in reversed(range(steps))]
+
+
+def initial_latents(model: TextToImageModel, seeds: Sequence[Seed]) -> Tensor:
+    """Noise ``[n, c, h, w]`` in float32, each from its own seed."""
+    shape = model.latent_shape()
+    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(drawn).to(model.device)
+
+
+def _check(
+    model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[Seed], steps: int, batch: int, guidance: float
+) -> None:
+    if not prompts or len(prompts) != len(seeds):
+        raise ValueError(f"need as many seeds as prompts and at least one, got {len(seeds)} and {len(prompts)}")
+    check_steps(model, steps)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    check_guidance(guidance)
+
+
+def check_guidance(guidance: float) -> None:
+    if not 0 <= guidance <= MOST_GUIDANCE:
+        raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
+
+
+def check_steps(model: TextToImageModel, steps: int, name: str = "steps") -> None:
+    """Raise ``ValueError`` for more steps than the model has timesteps; ``name`` is how the caller calls them."""
+    most = len(model.alphas_cumprod) - 1
+    if not 1 <= steps <= most:
+        raise ValueError(f"{name} must be from 1 to {most}, got {steps}")
+
+
+def _counter(callback: Callback | None, total: int) -> Advance:
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if callback:
+            callback(done, total, "sampling")
+
+    return advance

@@ -1,0 +1,136 @@
+"""The loop of the methods that train, with its budget and its guard."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from ..model import Callback
+
+EXPLODED, RISEN = 1e3, 2.0
+log = logging.getLogger(__name__)
+
+
+class TrainingError(RuntimeError):
+    """Training left the numbers that make sense and was stopped; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after ``steps`` updates, or earlier once ``seconds`` have passed (None for no limit)."""
+
+    steps: int
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, got {self.steps!r}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds must be above 0, or None for no limit, got {self.seconds!r}")
+
+
+def train(
+    update: Callable[[int], Tensor],
+    budget: Budget,
+    *,
+    what: str = "training",
+    enough: Callable[[], bool] | None = None,
+    callback: Callback | None = None,
+) -> tuple[float, ...]:
+    """Call ``update(step)``, which makes one update and returns its loss, until the budget ends or ``enough()`` says so
+    after an update; returns the losses.
+
+    Raises ``TrainingError`` at a loss that is not finite or a thousand times the first. What ``callback`` raises ends
+    the training within one step and reaches the caller.
+    """
+    losses: list[float] = []
+    began = time.monotonic()
+    with torch.enable_grad():
+        for step in range(budget.steps):
+            if budget.seconds is not None and step and time.monotonic() - began > budget.seconds:
+                log.warning(
+                    "%s: ended after %d of %d steps, when %g seconds had passed; it may have found too little.",
+                    what, step, budget.steps, budget.seconds,
+                )  # fmt: skip
+                break
+            losses.append(float(update(step).detach()))
+            _guard(losses)
+            if callback:
+                callback(step + 1, budget.steps, f"{what}, loss {losses[-1]:.4g}")
+            if enough and enough():
+                break
+    return tuple(losses)
+
+
+def check_learning_rate(**rates: float) -> None:
+    """Raise ``ValueError`` naming the first of ``rates`` that is no finite number above 0."""
+    for name, value in rates.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be a finite number above 0, got {value}")
+
+
+def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+    """Raise ``ValueError`` for a rank that is none, or is more than any change of one of ``weights`` can have."""
+    if rank is None:
+        return
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, or None for whole weights, got {rank}")
+    most = max((min(weight.shape) for weight in weights.values() if weight.ndim == 2), default=rank)
+    if rank > most:
+        raise ValueError(f"rank must be at most {most}, more than which no change of these weights has, got {rank}")
+
+
+def check_fell(losses: Sequence[float]) -> None:
+    """Raise ``TrainingError`` when training has made a loss worse that it should have brought towards zero.
+
+    Fewer than ten steps tell nothing.
+    """
+    if len(losses) < 10:
+        return
+    tail = losses[-(len(losses) // 10) :]
+    last = sum(tail) / len(tail)
+    if last > RISEN * losses[0]:
+        raise TrainingError(
+            f"the loss rose from {losses[0]:.3g} to {last:.3g} in {len(losses)} steps; nothing was changed. "
+            "Try a lower learning rate"
+        )
+
+
+def gradients(loss: Tensor, parameters: Sequence[Tensor], upstream: Tensor | None = None) -> list[Tensor]:
+    """The gradient of ``loss``; zero for a parameter that it does not depend on.
+
+    ``upstream``, of the shape of ``loss``, is the gradient that reaches it where it is not a single number.
+    """
+    found = torch.autograd.grad(loss, parameters, upstream, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def descend(loss: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """One update down the gradient of ``loss``; nothing but ``parameters`` is touched."""
+    take_step(gradients(loss, parameters), parameters, optimiser)
+
+
+def take_step(found: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """One update with the gradients ``found``, which are let go of before the next are computed."""
+    for parameter, gradient in zip(parameters, found, strict=True):
+        parameter.grad = gradient
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def _guard(losses: Sequence[float]) -> None:
+    last, step = losses[-1], len(losses)
+    if not math.isfinite(last):
+        raise TrainingError(f"the loss is {last} at step {step}; nothing was changed. Try a lower learning rate")
+    if abs(last) > EXPLODED * max(1.0, abs(losses[0])):
+        raise TrainingError(
+            f"the loss went from {losses[0]:.3g} to {last:.3g} in {step} steps; nothing was changed. "
+            "Try a lower learning rate"
+        )

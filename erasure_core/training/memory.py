@@ -1,0 +1,91 @@
+"""What training needs of memory beyond the model, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..model import Callback, TextToImageModel
+from .loop import TrainingError
+
+ADAM = 4  # numbers a trained weight: itself, its gradient, two moments
+SIDES = (8, 16)  # of the latents on which a pass is counted
+GB = 1e9
+Forward = Callable[[int, int], Tensor]
+"""A pass with its graph, on latents of a height and width."""
+
+
+class OutOfRoomError(TrainingError):
+    """There is less memory than training needs; it was not begun."""
+
+
+def check_room(
+    what: str,
+    model: TextToImageModel,
+    parameters: Sequence[Tensor],
+    context: Tensor,
+    size: Sequence[int],
+    latents: int,
+    callback: Callback | None = None,
+) -> None:
+    """Say how much memory is needed and how much is free; raise ``OutOfRoomError`` when it is not enough.
+
+    ``model`` is what is trained through, with the ``parameters`` in it or in the ``context`` ``[1, tokens, d]``.
+    ``size`` ends in the height and width of the latents, of which so many are in memory at once.
+    """
+    trained = ADAM * sum(weight.numel() * weight.element_size() for weight in parameters)
+    needed = trained + latents * kept_at(_one_pass(model, context), *size[-2:])
+    free = model.free_memory()
+    known = "" if free is None else f", {free / GB:.1f} GB are free"
+    if callback:
+        callback(0, 1, f"{what} needs about {needed / GB:.1f} GB beyond the model{known}")
+    if free is not None and needed > free:
+        raise OutOfRoomError(
+            f"{what} needs about {needed / GB:.1f} GB beyond the model and {free / GB:.1f} GB are free; nothing was "
+            "begun. Set a rank, a smaller batch_size or gradient_checkpointing, or free memory"
+        )
+
+
+def _one_pass(model: TextToImageModel, context: Tensor) -> Forward:
+    channels, device = model.latent_shape()[0], model.device
+
+    def forward(height: int, width: int) -> Tensor:
+        latents = torch.zeros(1, channels, height, width, device=device)
+        return model.predict_noise(latents, torch.ones(1, dtype=torch.long, device=device), context)
+
+    return forward
+
+
+def kept_at(forward: Forward, height: int, width: int) -> float:
+    """Bytes that a pass keeps at ``height`` and ``width``: counted on two small sizes, for they grow with the area.
+
+    That holds where attention keeps no matrix of weights, as PyTorch's own does not.
+    """
+    if max(height, width) <= max(SIDES):
+        return kept_bytes(lambda: forward(height, width))
+    few, many = (kept_bytes(lambda side=side: forward(side, side)) for side in SIDES)
+    small, large = (side**2 for side in SIDES)
+    return few + (many - few) * (height * width - small) / (large - small)
+
+
+def kept_bytes(forward: Callable[[], Tensor]) -> int:
+    """Bytes that autograd keeps of a pass for its backward pass, each storage once, without weights and inputs."""
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        whole = tensor if tensor._base is None else tensor._base  # a layer keeps a view of its weight
+        if not whole.is_leaf:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # the tensor itself would hold the graph that holds it, for good
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, _never_read):
+        output = forward()
+    del output
+    return sum(kept.values())
+
+
+def _never_read(kept: Tensor) -> Tensor:
+    raise RuntimeError("what autograd keeps was only to be counted; no backward pass reads it")

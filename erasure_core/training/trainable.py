@@ -1,0 +1,74 @@
+"""Trainable copies of weights, whole or as LoRA (arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..erasures.low_rank import Delta, Dense, LowRank
+from ..model import UnsupportedModelError
+from .loop import TrainingError, check_rank
+
+LEAST_CHANGED = 1e-7  # of a weight: what float32 can hold
+
+
+class StandIns:
+    """Trainable stand-ins for named weights, in float32: whole copies, or low-rank changes on frozen ones.
+
+    With ``rank`` the change of every matrix starts at zero as ``up @ down`` (LoRA, arXiv 2106.09685); weights that are
+    not matrices are trained whole.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], rank: int | None, generator: torch.Generator):
+        check_rank(rank)
+        self._frozen: dict[str, Tensor] = {}
+        self._whole: dict[str, Tensor] = {}
+        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, weight in weights.items():
+            frozen = weight.detach().float()
+            if not torch.isfinite(frozen).all():
+                raise UnsupportedModelError(f"{name} holds NaN or infinite values; the checkpoint is damaged")
+            self._frozen[name] = frozen
+            if rank is None or frozen.ndim != 2:
+                self._whole[name] = frozen.clone().requires_grad_()
+            else:
+                self._factors[name] = _factors(frozen, min(rank, *frozen.shape), generator)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [*self._whole.values(), *(factor for pair in self._factors.values() for factor in pair)]
+
+    def weights(self) -> dict[str, Tensor]:
+        """What the model should use, differentiable in ``parameters``."""
+        changed = {name: self._frozen[name] + up @ down for name, (up, down) in self._factors.items()}
+        return {**self._whole, **changed}
+
+    def deltas(self) -> dict[str, Delta]:
+        """The changes so far, on the CPU. Raises ``TrainingError`` when there are none to speak of."""
+        whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
+        low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
+        found = {**whole, **low}
+        if not any(self._changed(name, delta) for name, delta in found.items()):
+            raise TrainingError("training changed nothing; raise the learning rate, or steps")
+        return {name: found[name] for name in self._frozen}
+
+    def _changed(self, name: str, delta: Delta) -> bool:
+        return float(delta.dense().norm()) > LEAST_CHANGED * float(self._frozen[name].norm())
+
+
+def layers_of(names: Iterable[str]) -> int:
+    """The number of encoder layers that weights' names tell of."""
+    found = [int(match[1]) for name in names if (match := re.search(r"\.layers\.(\d+)\.", name))]
+    if not found:
+        raise UnsupportedModelError("the text encoder has no layers that can be told by their names")
+    return max(found) + 1
+
+
+def _factors(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    down = torch.randn(rank, weight.shape[1], generator=generator) / math.sqrt(weight.shape[1])
+    up = torch.zeros(weight.shape[0], rank, device=weight.device)
+    return up.requires_grad_(), down.to(weight.device).requires_grad_()

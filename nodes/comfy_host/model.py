@@ -1,0 +1,142 @@
+"""A MODEL of Stable Diffusion and its CLIP behind the contract of ``erasure_core.model``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
+
+import comfy.model_base
+import comfy.model_sampling
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...erasure_core import EncodedPrompts, UnsupportedModelError
+from ...erasure_core.model import CONTEXT, POOLED, LazyWeights, TextEntry, TextRows
+from .carried import erasures_of
+from .text_encoders import Encoded, TextEncoders
+from .weights import stored
+
+UNET = "diffusion_model."
+CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
+LABEL = "unet.add_embedding.linear_1.weight"
+"""Of SDXL: reads the pooled text vector, and after it the embedded sizes."""
+
+
+class ComfyModel:
+    """A MODEL of Stable Diffusion and its CLIP as the ``TextToImageModel`` that closed forms need; both are only read.
+
+    What upstream LoRAs and erasures did to them is seen. Raises ``UnsupportedModelError`` for families that do
+    not work.
+    """
+
+    def __init__(self, model, clip):
+        self.model = model
+        self.clip = clip
+        self.device = _working_device(model)
+        self._keys = unet_keys(model)
+        self.text = TextEncoders(clip, pooled=reads_pooled(model))
+        self.erasures = erasures_of(model)
+
+    @property
+    def prediction_type(self) -> str:
+        sampling = self.model.get_model_object("model_sampling")
+        return "v_prediction" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "epsilon"
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return 1 / (self.model.get_model_object("model_sampling").sigmas.double().square() + 1)
+
+    @cached_property
+    def context_dim(self) -> int:
+        return self._empty.context.shape[-1]
+
+    @cached_property
+    def tokens(self) -> int:
+        return len(self.text.windows_of("")[self.text.names[0]])
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        return self.text.encode(prompts).packed()
+
+    def reads(self, prompt: str) -> Hashable:
+        return self.text.reads(prompt)
+
+    def text_entries(self) -> Mapping[str, TextEntry]:
+        cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}
+        entries = {CONTEXT: TextEntry(merged_weights(self.model, cross))}
+        if self.text.pooled:
+            width = self._empty.pooled.shape[-1]
+            label = merged_weights(self.model, {LABEL: self._keys[LABEL]})
+            entries[POOLED] = TextEntry(label, columns=(0, width))
+        return entries
+
+    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        return self.text.encode(prompts).rows()
+
+    @property
+    def pooled_width(self) -> int:
+        """Of the pooled text vector, 0 where the model reads none."""
+        return self._empty.pooled.shape[-1] if self.text.pooled else 0
+
+    @cached_property
+    def _empty(self) -> Encoded:
+        return self.text.encode([""])
+
+
+def has_unet(model) -> bool:
+    """Whether a MODEL is a UNet of the layout that Stable Diffusion has, for which all tools have names."""
+    return bool(comfy.utils.unet_to_diffusers(_config(model)))
+
+
+def weight_keys(model) -> dict[str, str]:
+    """The weights of a MODEL of any family: the names that erasures give them, to ComfyUI's."""
+    if has_unet(model):
+        return unet_keys(model)
+    return {f"unet.{key.removeprefix(UNET)}": key for key in model.model_state_dict(UNET)}
+
+
+def unet_keys(model) -> dict[str, str]:
+    """The UNet's weights: diffusers' names to ComfyUI's. Raises ``UnsupportedModelError`` for other families."""
+    config = _config(model)
+    named = comfy.utils.unet_to_diffusers(config)
+    present = set(model.model_state_dict(UNET)) if named else set()
+    keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
+    if config.get("use_temporal_attention") or not any(name.endswith(CROSS) for name in keys):
+        kind = type(getattr(model, "model", None)).__name__
+        raise UnsupportedModelError(f"MODEL is of the kind {kind}, which has no UNet of Stable Diffusion")
+    return {name: key for name, key in keys.items() if not name.startswith("unet.class_embedding.")}  # the label again
+
+
+def _config(model) -> dict:
+    return getattr(getattr(getattr(model, "model", None), "model_config", None), "unet_config", None) or {}
+
+
+def reads_pooled(model) -> bool:
+    """Whether a UNet reads the pooled text vector, as those of SDXL and its refiner do."""
+    return isinstance(model.model, (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner))
+
+
+def text_names(model) -> list[str]:
+    """The weights of a UNet that read text, by diffusers' names; none of another family."""
+    if not has_unet(model):
+        return []
+    pooled = reads_pooled(model)
+    return [name for name in unet_keys(model) if name.endswith(CROSS) or (pooled and name == LABEL)]
+
+
+def text_weights(model) -> Mapping[str, Tensor]:
+    """Those of ``text_names`` in float32, merged with the patches."""
+    keys = unet_keys(model)
+    return merged_weights(model, {name: keys[name] for name in text_names(model)})
+
+
+def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
+    """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's."""
+    device = _working_device(patcher)
+    kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
+    return LazyWeights({name: lambda weight=weight: weight.merged(device) for name, weight in kept.items()})
+
+
+def _working_device(model) -> torch.device:
+    """The model's device, unless it may lack float64."""
+    return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")

@@ -1,0 +1,69 @@
+"""What rounding to a model's own precision leaves of an erasure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ...erasure_core import LowRank
+from ...erasure_core.erasures.low_rank import Delta
+from .weights import stored
+
+log = logging.getLogger(__name__)
+MOST = 0.1  # of the change; above it a user is warned
+SAMPLED = 8  # weights that are measured, of hundreds
+
+
+def report_rounding(patcher, deltas: Mapping[str, Delta], strength: float, what: str) -> float:
+    """Log what ``rounding_error`` finds, as a warning when the precision eats the edit; returns it."""
+    keys = spread(sorted(deltas), SAMPLED)
+    precision = " and ".join(sorted({stored(patcher, key).precision for key in keys}))
+    error = rounding_error(patcher, {key: deltas[key] for key in keys}, strength)
+    share = f"{error:.2%} of the change, by {len(keys)} of {len(deltas)} weights"
+    if error > MOST:
+        log.warning(
+            "%s is stored in %s, and rounding to it loses %s: the erasure is not exact. Load it in a finer precision.",
+            what, precision, share,
+        )  # fmt: skip
+    else:
+        log.info("%s is stored in %s; rounding to it loses %s.", what, precision, share)
+    return error
+
+
+@torch.no_grad()
+def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> float:
+    """What is lost where the changes act, relative to them, in the Frobenius norm over all of ``deltas``.
+
+    With a weight ``W`` that has its change ``dW = U D`` already, and the orthonormal rows ``V`` that span those of
+    ``D``: ``|(q(W) - W) V^T| / |dW V^T|``, where ``q`` rounds as the model does. A dense change acts everywhere.
+    """
+    lost = whole = 0.0
+    basis = lru_cache(_basis)  # one for all layers that share a factor
+    for key, delta in deltas.items():
+        weight = stored(patcher, key)
+        exact = weight.merged(torch.device("cpu"))
+        error = weight.rounded(exact.clone()) - exact
+        if isinstance(delta, LowRank):
+            directions = basis(delta.down)
+            change, error = delta.up.float() @ (delta.down @ directions), error @ directions
+        else:
+            change = delta.change
+        lost += float(error.double().square().sum())
+        whole += float((strength * change).double().square().sum())
+    return (lost / whole) ** 0.5 if whole else 0.0
+
+
+def spread(names: list[str], count: int) -> list[str]:
+    """At most ``count`` of ``names``, at even distances."""
+    if len(names) <= count:
+        return names
+    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
+
+
+def _basis(down: Tensor) -> Tensor:
+    """Orthonormal columns ``[in, rank]`` that span the rows of ``down``."""
+    return torch.linalg.qr(down.T).Q

@@ -1,0 +1,60 @@
+"""ComfyUI's CLIP vision and text models as a recogniser, and the toy's judge where the model is the toy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...erasure_core.audit.recognisers.clip import ClipRecogniser
+from ...erasure_core.audit.recognisers.recogniser import Recogniser
+from ...erasure_core.audit.recognisers.toy import ToyRecogniser
+from .text_encoders import tokenized
+
+NOT_A_TOWER = (
+    "clip_judge has no text projection, so its texts cannot be compared with pictures; load a CLIP text encoder "
+    "that has one with 'Load CLIP'"
+)
+
+
+def recogniser(toy: bool, clip_vision=None, clip_judge=None) -> Recogniser | None:
+    """Who judges pictures: the CLIP that is connected, or the toy's judge for a ``toy``, or nobody.
+
+    Raises ``ValueError`` where only half of a CLIP is connected, or a text encoder that has no projection.
+    """
+    if bool(clip_vision) != bool(clip_judge):
+        missing = "clip_judge" if clip_vision else "clip_vision"
+        raise ValueError(f"{missing} is missing: clip_vision and clip_judge belong together, as halves of one CLIP")
+    if clip_vision:
+        return _Clip(clip_vision, clip_judge)
+    return ToyRecogniser() if toy else None
+
+
+class _Clip(ClipRecogniser):
+    def __init__(self, clip_vision, clip_judge):
+        projection = _projection(clip_judge)
+
+        def embed_images(images: Tensor) -> Tensor:
+            return clip_vision.encode_image(images.movedim(1, -1)).image_embeds
+
+        def embed_texts(texts: Sequence[str]) -> Tensor:
+            tokens = [tokenized(clip_judge, text) for text in texts]
+            pooled = [clip_judge.encode_from_tokens(one, return_pooled=True)[1] for one in tokens]
+            return torch.cat(pooled).float().cpu() @ projection.T
+
+        super().__init__(embed_images, embed_texts)
+
+
+def _projection(clip) -> Tensor:
+    """From the pooled text as CLIP gives it to the space that it shares with pictures."""
+    stage = clip.cond_stage_model
+    encoder = getattr(stage, getattr(stage, "clip", ""), None)
+    weight = getattr(getattr(encoder, "transformer", None), "text_projection", None)
+    if weight is None:
+        raise ValueError(NOT_A_TOWER)
+    weight = weight.weight.detach().float().cpu().clone()
+    same = torch.eye(*weight.shape)
+    if torch.equal(weight, same):
+        raise ValueError(NOT_A_TOWER)
+    return same if encoder.return_projected_pooled else weight

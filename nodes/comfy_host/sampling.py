@@ -1,0 +1,57 @@
+"""Pictures as KSampler, "CLIP Text Encode" and "VAE Decode" make them, of prompts whose brackets are text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+from torch import Tensor
+
+from .text_encoders import tokenized
+
+SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
+FULL_DENOISE = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """KSampler's widgets."""
+
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+
+
+def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> Tensor:
+    """Images ``[n, 3, h, w]`` in 0 to 1, one for each latent of the batch, the same that KSampler gives."""
+    return draw_both(model, clip, vae, prompt, negative, latent, sampling)[0]
+
+
+def draw_both(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """What ``draw`` gives, and the latents ``[n, c, h, w]`` behind it."""
+    start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    samples = comfy.sample.sample(
+        model,
+        comfy.sample.prepare_noise(start, sampling.seed, latent.get("batch_index")),
+        sampling.steps,
+        sampling.cfg,
+        sampling.sampler_name,
+        sampling.scheduler,
+        _conditioning(clip, prompt),
+        _conditioning(clip, negative),
+        start,
+        denoise=FULL_DENOISE,
+        callback=latent_preview.prepare_callback(model, sampling.steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=sampling.seed,
+    )
+    return vae.decode(samples).movedim(-1, 1).float().cpu(), samples.float().cpu()
+
+
+def _conditioning(clip, text: str):
+    return clip.encode_from_tokens_scheduled(tokenized(clip, text))

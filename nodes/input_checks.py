@@ -1,0 +1,87 @@
+"""What inputs of nodes may be: the host checks little of what comes through its API, and nothing of what is linked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import signature
+from typing import Any
+
+import torch
+
+from ..erasure_core import Erasure
+from ..erasure_core.closed_form.statistics import Statistics
+from ..erasure_core.quoting import shortened, shown, unreadable
+
+
+def _has(*names: str) -> Callable[[Any], bool]:
+    return lambda value: all(hasattr(value, name) for name in names)
+
+
+SOCKETS: Mapping[str, Callable[[Any], bool]] = {
+    "MODEL": _has("model", "patches"),
+    "CLIP": _has("tokenize", "cond_stage_model"),
+    "VAE": _has("encode", "decode"),
+    "CLIP_VISION": _has("encode_image"),
+    "LATENT": lambda value: isinstance(value, Mapping) and torch.is_tensor(value.get("samples")),
+    "IMAGE": lambda value: torch.is_tensor(value) and value.ndim == 4 and len(value) > 0 and value.shape[-1] >= 3,
+    "ERASURE": lambda value: isinstance(value, Erasure),
+    "ERASURE_STATISTICS": lambda value: isinstance(value, Statistics),
+}
+"""How each type is told; a stock type by what this pack uses of it."""
+HINTS = {"CLIP": "; where a checkpoint has no text encoder, load one with 'Load CLIP'"}
+
+
+def checked(execute: Callable | None = None, *, without: Sequence[str] = ()) -> Callable:
+    """A node's ``execute`` that first holds every input to the node's schema; ``without`` may be nothing.
+
+    Raises ``ValueError`` in one sentence that names the input.
+    """
+    if execute is None:
+        return lambda one: checked(one, without=without)
+
+    @wraps(execute)
+    def run(cls, *values, **named):
+        bound = signature(execute).bind(cls, *values, **named)
+        given = bound.arguments | bound.kwargs
+        for one in cls.define_schema().inputs:
+            if one.id in given and not (given[one.id] is None and one.id in without):
+                check(one, given[one.id])
+        return execute(cls, *values, **named)
+
+    return run
+
+
+def check(one, value: Any) -> None:
+    """Raise ``ValueError`` for a value that the input ``one`` of a schema cannot have."""
+    name, kind = one.id, one.io_type
+    if kind == "STRING":
+        check_text(name, value)
+    elif kind == "COMBO":
+        if not isinstance(value, str) or value not in one.options:
+            raise ValueError(f"{name} '{shown(value)}' is unknown; known: {shortened(one.options) or 'none'}")
+    elif kind in ("INT", "FLOAT"):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not one.min <= value <= one.max:
+            raise ValueError(f"{name} must be a finite number from {one.min:g} to {one.max:g}, got {shown(value)}")
+    elif kind == "BOOLEAN":
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false, got {shown(value)}")
+    elif value is None and not one.optional:
+        raise ValueError(f"{name} is missing: connect a {kind}{HINTS.get(kind, '')}")
+    elif value is not None and not SOCKETS[kind](value):
+        raise ValueError(f"{name} is no {kind} but {shown(value)}; connect one")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise ``ValueError`` for what is no text: halves of characters, NUL and control characters are none."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, got {shown(value)}")
+    joined = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    lines = joined.split("\n")
+    for number, line in enumerate(lines, start=1):
+        found = unreadable(line)
+        if found:
+            where = f"line {number} of {name}, '{shown(line)}'," if len(lines) > 1 else f"{name} '{shown(line)}'"
+            raise ValueError(f"{where} has '{shown(found)}', which is not text; take it out")

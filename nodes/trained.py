@@ -1,0 +1,284 @@
+"""The nodes whose methods train: few-shot, DoCo and AbO."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..erasure_core.commands.request import CHECKPOINTING
+from ..erasure_core.concepts.common import common_concepts
+from ..erasure_core.concepts.parse import parse_concepts, parse_prompts
+from ..erasure_core.drawing.loss_curve import loss_curve
+from ..erasure_core.methods import METHODS
+from ..erasure_core.methods.abo import SCOPES, abo
+from ..erasure_core.methods.doco import doco
+from ..erasure_core.methods.few_shot import TOWERS, few_shot
+from .comfy_host.images import to_image, to_pictures
+from .comfy_host.patches import apply_erasure
+from .comfy_host.progress import training_progress
+from .comfy_host.toy import is_toy
+from .comfy_host.trainable_model import trainable
+from .input_checks import checked
+from .inputs import CATEGORY, MODELS, Erasure, preserve_common_input, preserve_input, strength_input
+
+log = logging.getLogger(__name__)
+TOY = " (toy)"
+MOST_SEEDS = 0xFFFFFFFF
+
+
+class ErasureFewShot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureFewShot",
+            display_name="Erase a Concept (Few-Shot)",
+            category=CATEGORY,
+            description="Trains the text encoder for a few steps to lose a concept, given about four pictures of it. "
+            f"What its prompts give instead cannot be chosen. {MODELS}",
+            inputs=[
+                *_model_and_clip("read"),
+                _concept("van gogh", "What to erase: one concept, without '->'."),
+                *_training("few_shot"),
+                io.Float.Input(
+                    "growth",
+                    default=0.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.1,
+                    tooltip="Training ends early once the model's error on the pictures has grown so many times; 0 for "
+                    "the preset's. Higher erases more and harms more.",
+                ),
+                io.Combo.Input(
+                    "towers",
+                    options=list(TOWERS),
+                    optional=True,
+                    tooltip="Which text encoder to train where the model has two (SDXL), by its name in diffusers: "
+                    "text_encoder is CLIP-L, text_encoder_2 is the larger one.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="The model's autoencoder; needed when pictures are connected."
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="About four pictures of the concept, as a batch, in the size that the model draws. Without "
+                    "them noise takes their place, which works less well.",
+                ),
+            ],
+            outputs=_outputs("The model; few-shot does not change it.", "A copy of the text encoder that lost it."),
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TOWERS[0], vae=None, images=None,
+        **training,
+    ):  # fmt: skip
+        settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
+
+        def learn(seen, **more):
+            pictures = None if images is None else to_pictures(images)
+            return few_shot(seen, concept, pictures, towers=towers, **vars(settings), **more)
+
+        return _trained(learn, preset, model, clip, vae, **training)
+
+
+class ErasureDoCo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ErasureDoCo",
+            display_name="Erase a Concept (DoCo)",
+            category=CATEGORY,
+            description="Trains cross-attention against a discriminator until prompts of a concept pass for an "
+            f"anchor's, a harmless class, while the anchor itself is preserved. {MODELS}",
+            inputs=[
+                *_model_and_clip("changed"),
+                _concept("parachute -> airplane", "What to erase, '->', and the anchor that its prompts should give."),
+                *_training("doco"),
+                io.Latent.Input(
+                    "anchors",
+                    optional=True,
+                    tooltip="Pictures of the anchor, as latents, a batch of some dozens. Without them the model draws "
+                    "them itself before it trains.",
+                ),
+            ],
+            outputs=_outputs("A copy of the model without it.", "The text encoder; DoCo does not change it."),
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
+        settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
+
+        def learn(seen, **more):
+            latents = None if anchors is None else _anchors(seen, anchors["samples"])
+            return doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
+
+        return _trained(learn, preset, model, clip, **training)
+
+
+class ErasureAbO(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        default = METHODS["abo"].presets["object"]
+        return io.Schema(
+            node_id="ErasureAbO",
+            display_name="Erase a Concept (AbO)",
+            category=CATEGORY,
+            description="Trains cross-attention until a concept guides as an alternative does, or not at all; the "
+            "layout of pictures mostly stays. Reconstructed from the abstract of the paper 'All but One' (AAAI 2024), "
+            f"whose code was never published. {MODELS}",
+            inputs=[
+                *_model_and_clip("changed"),
+                _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
+                preserve_input(),
+                preserve_common_input(),
+                _weight("unconditional_weight", default, "How firmly pictures without a prompt are held as they are."),
+                _weight("preserve_weight", default, "How firmly the preserved prompts are held as they are."),
+                io.Combo.Input(
+                    "scope",
+                    options=list(SCOPES),
+                    tooltip="What is trained. More of the model erases more and needs more memory.",
+                ),
+                *_training("abo"),
+            ],
+            outputs=_outputs("A copy of the model without it.", "The text encoder; AbO does not change it."),
+        )
+
+    @classmethod
+    @checked
+    def execute(
+        cls, model, clip, concept, preserve, preserve_common, unconditional_weight, preserve_weight, scope, preset,
+        steps, learning_rate, **training,
+    ):  # fmt: skip
+        weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
+        settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
+        parsed = parse_concepts(concept)
+        common = common_concepts(parsed) if preserve_common else []
+        prompts = [*common, *parse_prompts(preserve, "preserve")]
+
+        def learn(seen, **more):
+            return abo(seen, parsed, preserve=prompts, scope=scope, **vars(settings), **more)
+
+        return _trained(learn, preset, model, clip, **training)
+
+
+def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
+    """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
+    budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
+    with trainable(model, clip, vae) as seen:
+        if preset.endswith(TOY) and not is_toy(model):
+            raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
+        if is_toy(model) and not preset.endswith(TOY):
+            log.warning(
+                "preset '%s' is for Stable Diffusion and hardly trains the toy model; choose '%s%s'",
+                preset,
+                preset,
+                TOY,
+            )
+        erasure = learn(seen, **budget, **memory, callback=training_progress()).scaled(strength)
+    (origin,) = erasure.origins
+    curve = to_image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
+    return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, curve)
+
+
+def _anchors(seen, samples):
+    channels, shape = seen.latent_shape()[0], tuple(samples.shape)
+    if len(shape) != 4 or shape[1] != channels:
+        raise ValueError(f"anchors must be latents [n, {channels}, height, width], got {shape}; encode with this VAE")
+    return seen.scaled_latents(samples)
+
+
+def _presets(method: str) -> dict:
+    """The presets as the nodes name them."""
+    known = METHODS[method]
+    return {**known.presets, **{name + TOY: preset for name, preset in known.toy_presets.items()}}
+
+
+def _settings(method: str, preset: str, **own):
+    """The preset, with what the user set in place of its own numbers."""
+    return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
+
+
+def _model_and_clip(use: str) -> list:
+    return [
+        io.Model.Input("model", tooltip=f"The model, {use} in training. LoRAs and erasures before this node count."),
+        io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
+    ]
+
+
+def _concept(placeholder: str, tooltip: str):
+    return io.String.Input("concept", default="", placeholder=placeholder, tooltip=tooltip)
+
+
+def _weight(name: str, default, tooltip: str):
+    return io.Float.Input(
+        name, default=getattr(default, name), min=0.0, max=1e4, step=0.1, round=False, tooltip=tooltip
+    )
+
+
+def _training(method: str) -> list:
+    """What every learned method takes; ``steps`` and ``learning_rate`` are the preset's unless they are set."""
+    return [
+        io.Combo.Input(
+            "preset",
+            options=list(_presets(method)),
+            tooltip="The settings for a kind of concept, and for Stable Diffusion or for this pack's toy model.",
+        ),
+        io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="How many updates; 0 for the preset's number."),
+        io.Float.Input(
+            "learning_rate",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=1e-6,
+            round=False,
+            tooltip="How far each update goes; 0 for the preset's. Lower it when the loss explodes.",
+        ),
+        io.Float.Input(
+            "seconds",
+            default=0.0,
+            min=0.0,
+            max=1e6,
+            step=1.0,
+            tooltip="Training ends after so many seconds, finished or not; 0 for no limit. With a limit the result "
+            "depends on the machine's speed.",
+        ),
+        io.Int.Input(
+            "rank",
+            default=0,
+            min=0,
+            max=1024,
+            tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
+        ),
+        *([_checkpointing()] if CHECKPOINTING in METHODS[method].needs else []),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MOST_SEEDS,
+            control_after_generate=True,
+            tooltip="Of all that is drawn in training. The same seed gives the same erasure on the same machine.",
+        ),
+        strength_input(),
+    ]
+
+
+def _checkpointing():
+    return io.Boolean.Input(
+        CHECKPOINTING,
+        default=False,
+        tooltip="Trains in less memory and up to twice the time: switch it on when memory runs out.",
+    )
+
+
+def _outputs(model: str, clip: str) -> list:
+    return [
+        io.Model.Output(display_name="MODEL", tooltip=model),
+        io.Clip.Output(display_name="CLIP", tooltip=clip),
+        Erasure.Output(display_name="ERASURE", tooltip="The change itself, to save, combine or apply."),
+        io.Image.Output(display_name="loss", tooltip="The loss of every step, as a curve."),
+    ]
