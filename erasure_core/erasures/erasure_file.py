@@ -1,8 +1,8 @@
 """Erasures as safetensors files that stock LoRA loaders read, with our metadata in the header.
 
 Their keys are those of ``lora_keys``, and ``lora_programs`` says which programs read them. The header holds a JSON
-text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of each context map (its
-``down`` is that of every layer). Files of format 1 had one map, of all weights.
+text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of each context
+map (its ``down`` is that of every layer). Files of format 1 had one map, of all weights.
 
 Where the maps would fill the header, which ends at 100 MB, all their ``up`` are one tensor, ``MAPS``. Loaders pass over
 it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) that it leaves out ``dora_scale``.
