@@ -1,4 +1,4 @@
-"""What is free on a device."""
+"""How much memory of a device is free."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ MEMINFO = Path("/proc/meminfo")  # Linux
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device, with what PyTorch holds of it unused; ``None`` where that cannot be told."""
+    """Return the free memory of a device in bytes, or ``None`` when that is unknown.
+
+    Memory that PyTorch has reserved on a GPU and does not use counts as free.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

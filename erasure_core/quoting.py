@@ -1,4 +1,4 @@
-"""What a user gave, as sentences and errors quote it."""
+"""How messages quote what a user typed: on one line, shortened, and with escapes for what cannot be printed."""
 
 from __future__ import annotations
 
@@ -6,31 +6,40 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePath
 
-SHOWN = 20  # names that a sentence lists
-MOST_SHOWN = 80
+MOST_NAMES = 20  # names that a message lists before "and so many more"
+MOST_CHARACTERS = 80  # characters of one text that a message quotes
 UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd]")
 
 
 def quoted(names: Sequence[str]) -> str:
+    """Return names in quotes, separated by commas; see ``shortened`` and ``shown``."""
     return shortened([f"'{shown(name)}'" for name in names])
 
 
 def shortened(names: Sequence[str]) -> str:
-    """Names for a sentence, not more than a reader takes in."""
-    return ", ".join(names if len(names) <= SHOWN else [*names[:SHOWN], f"{len(names) - SHOWN} more"])
+    """Return names separated by commas; of more than 20 the first 20 and how many more there are."""
+    return ", ".join(names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"])
 
 
-def shown(text: object, most: int = MOST_SHOWN) -> str:
-    """What a user gave, for a sentence: on one line, shortened, with escapes for all that cannot be printed."""
+def shown(text: object, most: int = MOST_CHARACTERS) -> str:
+    """Return what a user typed so that a message can quote it.
+
+    Text and paths are quoted as they are, any other object by its ``repr``. The result is one line of about ``most``
+    characters at most (by default 80, about half a line of a terminal); whatever cannot be printed is an escape.
+    """
     text = str(text) if isinstance(text, str | PurePath) else repr(text)
     if len(text) > most:
         text = text[: most - 3] + "..."
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def unreadable(text: str) -> str | None:
-    """The first character that no prompt can have: a control character, half of one, or what stands for a lost one."""
-    found = UNREADABLE.search(text)
-    return found and found[0]
+    """Return the first character of ``text`` that no prompt can have, or ``None``.
+
+    Such are control characters, lone surrogates (half a character), and U+FFFD, which stands for a character that was
+    lost when a file was decoded.
+    """
+    match = UNREADABLE.search(text)
+    return match and match[0]

@@ -32,13 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outputs = args.outputs = Outputs(_inputs(args))
         args.command(args)
     except KeyboardInterrupt as error:
-        tell(f"\ninterrupted; {outputs.told()}")
+        tell(f"\ninterrupted; {outputs.summary()}")
         return getattr(error, "code", INTERRUPTED)
     except ModuleNotFoundError as error:
         tell(f"error: {error.name} is missing; pip install 'comfyui-concept-erasure[diffusers]'")
         return FAILED
     except (ValueError, OSError, TrainingError, MemoryError) as error:
-        tell(f"error: {as_typed(_sentence(error), vars(args))}" + (f"; {outputs.told()}" if outputs.written() else ""))
+        tell(
+            f"error: {as_typed(_sentence(error), vars(args))}" + (f"; {outputs.summary()}" if outputs.written() else "")
+        )
         return FAILED
     return code_for_text(bool(outputs.written()))
 

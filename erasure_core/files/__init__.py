@@ -1,1 +1,1 @@
-"""Files that are read with care and written whole: safetensors, JSON, pictures, lists."""
+"""Reading and writing of files: safetensors, JSON, pictures and lists of text, written whole or not at all."""

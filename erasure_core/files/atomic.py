@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all, and never over another unless that is asked for.
+"""Atomic writing: a file appears whole or not at all, and replaces another file only if the caller says so.
 
-What is being written has another name, in the same folder. Its writer holds a lock on it: what nobody holds is what a
-killed program has left, and the next one that writes into the folder clears it. Where there are no such locks, as on
-some network folders, it stays. Permissions are those of any new file: the umask's.
+A file is first written under another name in the same folder, and renamed once it is complete. While it is written,
+its writer holds a lock on it. A partial file without a lock is what a killed program has left behind; the next program
+that writes into the folder deletes it. On file systems without such locks, as on some network folders, it stays.
+A new file has the usual permissions (those of the umask).
 """
 
 from __future__ import annotations
@@ -22,44 +23,45 @@ try:
 except ImportError:  # on Windows, where a file that is open cannot be deleted or moved
     fcntl = None
 PREFIX, SUFFIX = ".erasure-", ".partial"
-LONG = 300  # characters of a path that a sentence shows
+MOST_OF_A_PATH = 300  # characters of a path that a message quotes
 TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise what ``write_whole`` would for this path, before anything is computed for it.
+    """Raise the error that ``write_whole`` would raise for this path, before anything is computed for the file.
 
-    ``FileExistsError`` when something is there and ``overwrite`` is false, another ``OSError`` when nothing can be
-    written there, ``ValueError`` for what is no name of a file.
+    Raises ``FileExistsError`` when something is there and ``overwrite`` is false, another ``OSError`` when no file can
+    be written there, and ``ValueError`` when no file can have this name.
     """
-    folder, told = path.parent, _told(path)
+    folder, name = path.parent, quoted_path(path)
     try:
         if not folder.is_dir():
-            there = "it is a file, not a folder" if folder.exists() else "there is no such folder"
-            raise NotADirectoryError(f"cannot write into {_told(folder)}: {there}")
-        found = path.stat() if path.exists() else path.lstat()
+            reason = "it is a file, not a folder" if folder.exists() else "there is no such folder"
+            raise NotADirectoryError(f"cannot write into {quoted_path(folder)}: {reason}")
+        status = path.stat() if path.exists() else path.lstat()
     except FileNotFoundError:
-        found = None
+        status = None
     except NotADirectoryError:
         raise
     except OSError as error:
-        raise OSError(f"cannot write {told}: {error.strerror}") from error
+        raise OSError(f"cannot write {name}: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"cannot write {told}: no file can have this name ({error})") from error
-    if found and stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(f"cannot write {told}: it is a folder; name a file in it")
-    if found and not overwrite:
-        raise FileExistsError(f"{told} {TAKEN}")
-    if found and not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-        raise OSError(f"cannot write {told}: it is a device or a pipe; name a file")
+        raise ValueError(f"cannot write {name}: no file can have this name ({error})") from error
+    if status and stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"cannot write {name}: it is a folder; name a file in it")
+    if status and not overwrite:
+        raise FileExistsError(f"{name} {TAKEN}")
+    if status and not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+        raise OSError(f"cannot write {name}: it is a device or a pipe; name a file")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write into {_told(folder)}: it is read-only")
+        raise PermissionError(f"cannot write into {quoted_path(folder)}: it is read-only")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool) -> None:
-    """Give ``write`` a file that becomes ``path`` once all is in it; raises what ``check_target`` does.
+    """Call ``write`` with an open binary file, and rename that file to ``path`` once ``write`` has returned.
 
-    What was at ``path`` stays until then.
+    Until then ``path`` stays as it was. Raises the errors of ``check_target``, ``OSError`` when writing fails, and
+    whatever ``write`` raises.
     """
     check_target(path, overwrite)
     clear(path.parent)
@@ -76,14 +78,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
     except FileExistsError:
         raise
     except OSError as error:
-        raise OSError(f"could not write {_told(path)}: {error.strerror or error}") from error
+        raise OSError(f"could not write {quoted_path(path)}: {error.strerror or error}") from error
     finally:
         if os.path.exists(file.name):
             os.unlink(file.name)
 
 
 def clear(folder: Path) -> None:
-    """Delete what killed programs have left in a folder; what cannot be deleted stays."""
+    """Delete the partial files that killed programs have left in a folder; a file that cannot be deleted stays."""
     for partial in folder.glob(f"{PREFIX}*{SUFFIX}"):
         try:
             if fcntl is None:
@@ -97,13 +99,16 @@ def clear(folder: Path) -> None:
 
 
 def _new(folder: Path) -> BinaryIO:
-    """An empty file, locked; another one where it was cleared before it was locked."""
+    """Return a new empty file, open and locked.
+
+    Between creating and locking it another program may have cleared it (``clear``); then a second one is made.
+    """
     while True:
         path = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
         try:
             file = path.open("x+b")
         except OSError as error:
-            raise OSError(f"cannot write into {_told(folder)}: {error.strerror}") from error
+            raise OSError(f"cannot write into {quoted_path(folder)}: {error.strerror}") from error
         _lock(file)
         if path.exists():
             return file
@@ -111,26 +116,31 @@ def _new(folder: Path) -> BinaryIO:
 
 
 def _lock(file: BinaryIO) -> None:
-    """Hold ``file`` until it is closed, where its folder knows locks."""
+    """Lock ``file`` until it is closed, if its file system has locks."""
     if fcntl:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _move(partial: str, path: Path, overwrite: bool) -> None:
-    """Rename; without ``overwrite`` not over what appeared meanwhile, unless there are no hard links."""
+    """Rename ``partial`` to ``path``.
+
+    Without ``overwrite`` a file that has appeared at ``path`` meanwhile is an error. This is certain only on file
+    systems with hard links; on others the check and the renaming are two steps.
+    """
     if overwrite:
         os.replace(partial, path)
         return
     try:
         os.link(partial, path)
     except FileExistsError:
-        raise FileExistsError(f"{_told(path)} {TAKEN}") from None
+        raise FileExistsError(f"{quoted_path(path)} {TAKEN}") from None
     except OSError:
         if path.exists():
-            raise FileExistsError(f"{_told(path)} {TAKEN}") from None
+            raise FileExistsError(f"{quoted_path(path)} {TAKEN}") from None
         os.replace(partial, path)
 
 
-def _told(path: Path) -> str:
-    return shown(str(path), LONG)
+def quoted_path(path: Path) -> str:
+    """Return a path for a message."""
+    return shown(str(path), MOST_OF_A_PATH)

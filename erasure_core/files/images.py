@@ -1,4 +1,4 @@
-"""A user's picture files as a batch of images."""
+"""Picture files: read as a batch of tensors, and written as PNG."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from ..quoting import shown
 from .atomic import write_whole
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MOST_BYTES = 4 * 2**30  # of all pictures together
-SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # modes of a grey PNG of 16 bits
-PAPER = "white"  # behind what is transparent
+MOST_BYTES = 4 * 2**30  # memory that all pictures of a batch may take, in float32
+SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of a grey PNG of 16 bits
+PAPER = "white"  # the background of transparent pictures
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """Every picture file of ``folder``, by name. Raises ``ValueError`` when there is none."""
+    """Return the picture files of ``folder``, sorted by name.
+
+    Raises ``ValueError`` when there is no such folder or it holds no picture.
+    """
     if folder.is_file():
         raise ValueError(f"images: {shown(str(folder))} is a file; name the folder that it is in")
     if not folder.is_dir():
@@ -33,13 +36,16 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
+    """Return the picture files of an existing folder, sorted by name; the list may be empty."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
 
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
-    """Pictures cut to their middle squares, upright and on white where they are transparent: ``[n, 3, size, size]``.
+    """Return pictures as float32 ``[n, 3, size, size]``, with values from 0 to 1.
 
-    Raises ``ValueError`` naming the file when one cannot be read or is not one picture, and for too many.
+    Of each picture the middle square is cut out and scaled to ``size`` pixels. Pictures are turned upright as their
+    EXIF data say, and transparent ones are put on white. Raises ``ValueError`` that names the file when it cannot be
+    read or is not a single picture, and when the batch would need more than 4 GiB.
     """
     most = MOST_BYTES // (3 * size * size * 4)
     if len(paths) > most:
@@ -53,7 +59,7 @@ def _load(path: Path, size: int) -> Tensor:
         raise ValueError(f"images: {name} is not a file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # at twice that size Pillow raises an error
             with Image.open(path) as picture:
                 problem = _problem(picture)
                 square = None if problem else _square(picture, size)
@@ -65,8 +71,8 @@ def _load(path: Path, size: int) -> Tensor:
 
 
 def _problem(picture: Image.Image) -> str | None:
-    """Why a file is not one picture in colours that are known."""
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a camera's JPEG with a preview behind it
+    """Return why a file is not a single picture in well-defined colours, or ``None`` if it is one."""
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO is a camera's JPEG with a preview
         return "is animated; save one frame of it"
     if picture.mode in ("CMYK", "LAB", "HSV"):
         return f"is in {picture.mode}, whose colours depend on a printer or a profile; save it in RGB"
@@ -85,26 +91,29 @@ def _square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def as_tensor(picture: Image.Image) -> Tensor:
-    """A picture in RGB as ``[3, h, w]`` in 0 to 1."""
+    """Return an RGB picture as float32 ``[3, h, w]``, with values from 0 to 1."""
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
 
 
 def save_image(sheet: Image.Image, path: str | Path, overwrite: bool = True) -> Path:
-    """Write a PNG, whole or not at all."""
+    """Write ``sheet`` to ``path`` as PNG and return the path; see ``write_whole`` for errors and ``overwrite``."""
     path = Path(path)
     write_whole(path, lambda file: sheet.save(file, format="PNG", optimize=True), overwrite)
     return path
 
 
 def save_text(text: str, path: str | Path, overwrite: bool = True) -> Path:
-    """Write UTF-8 text in the same way."""
+    """Write ``text`` to ``path`` in UTF-8 and return the path; see ``write_whole`` for errors and ``overwrite``."""
     path = Path(path)
     write_whole(path, lambda file: file.write(text.encode()), overwrite)
     return path
 
 
 def to_image(image: Tensor, scale: float = 1) -> Image.Image:
-    """A picture ``[3, h, w]`` in 0 to 1 for Pillow, enlarged ``scale`` times."""
+    """Return an image ``[3, h, w]`` with values from 0 to 1 as a Pillow picture, enlarged ``scale`` times.
+
+    Values outside of 0 to 1 are clamped.
+    """
     pixels = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
     picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     return picture.resize(
@@ -113,4 +122,5 @@ def to_image(image: Tensor, scale: float = 1) -> Image.Image:
 
 
 def scaled_pixels(size: int, scale: float) -> int:
+    """Return ``size`` times ``scale`` as a whole number of pixels, at least 1."""
     return max(1, round(size * scale))

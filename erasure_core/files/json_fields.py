@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: each field is there and of its type, or a ``ValueError`` says what is wrong."""
+"""JSON from a file that anybody may have written: every field is checked, and a ``ValueError`` says what is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ..quoting import shown, unreadable
 
-DEEPEST = 32  # of what stands in one another
+DEEPEST = 32  # levels of lists and objects inside one another
 KINDS = {
     str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object",
 }  # fmt: skip
@@ -19,7 +19,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Fields:
-    """An object of JSON; ``what`` is how errors call it."""
+    """A JSON object. ``values`` are its fields; ``what`` is what error messages call the object."""
 
     values: Mapping[str, Any]
     what: str
@@ -28,31 +28,41 @@ class Fields:
         return name in self.values
 
     def null(self, name: str) -> bool:
+        """Return whether there is a field of this name whose value is ``null``."""
         return name in self.values and self.values[name] is None
 
     def get(self, name: str, kind: type) -> Any:
-        """A field of this type; whole numbers are numbers too, true and false are none."""
+        """Return the field ``name``, which must be of type ``kind``, one of ``KINDS``; raise ``ValueError`` otherwise.
+
+        A whole number is also a ``float``; ``true`` and ``false`` are not numbers.
+        """
         if name not in self.values:
             raise ValueError(f"{self.what} has no '{name}'")
         return _of(self.values[name], kind, f"'{name}' of {self.what}")
 
     def all(self, name: str, kind: type) -> list[Any]:
-        """A field that is a list of values of this type."""
+        """Return the field ``name``, which must be a list of values of type ``kind``."""
         return [_of(value, kind, f"what '{name}' of {self.what} lists") for value in self.get(name, list)]
 
     def object(self, name: str) -> Fields:
+        """Return the field ``name``, which must be an object."""
         return Fields(self.get(name, dict), f"'{shown(name)}'")
 
     def objects(self, name: str) -> list[Fields]:
+        """Return the field ``name``, which must be a list of objects."""
         return [Fields(value, f"one of '{name}'") for value in self.all(name, dict)]
 
     def items(self) -> Iterator[tuple[str, Fields]]:
-        """The fields, all of which are objects."""
+        """Iterate over the names and values of all fields, each of which must be an object."""
         return ((name, self.object(name)) for name in self.values)
 
 
 def parsed(text: str, what: str) -> Fields:
-    """An object of JSON, with neither a name twice, nor numbers that are not finite, nor text that is none."""
+    """Parse ``text``, which must be one JSON object; ``what`` is what error messages call it.
+
+    Raises ``ValueError`` for what is not JSON, for an object with two fields of one name, for numbers that are not
+    finite, for text with characters that no text has, and for more than 32 levels of nesting.
+    """
     try:
         values = json.loads(text, object_pairs_hook=_once)
         _check(values, DEEPEST)
@@ -64,7 +74,10 @@ def parsed(text: str, what: str) -> Fields:
 
 
 def written(values: Mapping[str, Any], what: str) -> str:
-    """The text that ``parsed`` reads, the same each time. Raises ``ValueError`` for what it would not."""
+    """Return JSON text that ``parsed`` reads back, with the fields sorted by name.
+
+    Raises ``ValueError`` when ``values`` hold what ``parsed`` would refuse; ``what`` is what messages call them.
+    """
     try:
         text = json.dumps(values, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -74,7 +87,7 @@ def written(values: Mapping[str, Any], what: str) -> str:
 
 
 def twice(texts: Sequence[str]) -> str | None:
-    """One of those that are there more than once."""
+    """Return a text that ``texts`` holds more than once, or ``None``."""
     if len(set(texts)) == len(texts):
         return None
     ((text, _),) = Counter(texts).most_common(1)
@@ -82,10 +95,10 @@ def twice(texts: Sequence[str]) -> str | None:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError(f"it has '{shown(twice([name for name, _ in pairs]))}' twice")
-    return found
+    return fields
 
 
 def _check(value: Any, levels: int) -> None:

@@ -1,4 +1,4 @@
-"""The files that a command writes: none of them is one that it reads, and it can tell which are there by now."""
+"""The files that a command will write: checked before the work begins, and listed when it ends early."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..quoting import shown
-
-LONG = 300  # characters of a path that a sentence shows
+from .atomic import quoted_path
 
 
 class Outputs:
-    """``inputs`` are the files and folders that a command reads, by the options that name them."""
+    """The files that one run of a command writes.
+
+    ``inputs`` are the files and folders that it reads, by the option that names them: none of these may be replaced.
+    """
 
     def __init__(self, inputs: Mapping[str, Sequence[Path]]):
         self._read = {_place(path): option for option, paths in inputs.items() for one in paths for path in _all(one)}
@@ -20,46 +21,51 @@ class Outputs:
         self._before: dict[Path, tuple | None] = {}
 
     def add(self, option: str, *paths: Path, besides: str = "") -> None:
-        """Files that an ``option`` has written, before they are.
+        """Announce that ``option`` is going to write these files.
 
-        Raises ``ValueError`` for one that an option reads, by whatever path, unless it is ``besides``; ``OSError``
-        where no file can be written.
+        Raises ``ValueError`` for a file that another option reads or writes, whatever path leads to it, and ``OSError``
+        when no file can be written there. The option ``besides`` may read the file: it is meant to be replaced.
         """
         for path in paths:
             place = _place(path)
             reads, writes = self._read.get(place, besides), self._taken.setdefault(place, option)
             if reads != besides:
-                raise ValueError(f"{option} would replace {_told(path)}, which {reads} reads; write to another place")
+                raise ValueError(
+                    f"{option} would replace {quoted_path(path)}, which {reads} reads; write to another place"
+                )
             if writes != option:
-                raise ValueError(f"{option} and {writes} name the same file, {_told(path)}; give each one of its own")
+                raise ValueError(
+                    f"{option} and {writes} name the same file, {quoted_path(path)}; give each one of its own"
+                )
             _check_writable(path)
             self._before[path] = _state(path)
 
     def written(self) -> list[Path]:
-        """Those that are there, whole, and were not when they were added."""
+        """Return the announced files that have been written since they were announced."""
         return [path for path, before in self._before.items() if _state(path) not in (None, before)]
 
-    def told(self) -> str:
-        """What has been written, for a sentence."""
-        found = ", ".join(map(_told, self.written()))
-        return f"{found} had been written" if found else "nothing was written"
+    def summary(self) -> str:
+        """Return which files have been written, as half a sentence."""
+        names = ", ".join(map(quoted_path, self.written()))
+        return f"{names} had been written" if names else "nothing was written"
 
 
 def same_place(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file or folder, through links too, or would if it were there."""
+    """Return whether two paths lead to one file or folder, also through links, and also if it does not exist yet."""
     return _place(one) == _place(other)
 
 
 def _place(path: Path) -> object:
+    """Return what is equal for two paths to the same file: device and inode, or the real path of a missing file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return os.path.realpath(path)
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _all(path: Path) -> Iterator[Path]:
-    """A file; a folder with its files and those of the folders in it, which is as deep as models' folders are."""
+    """Iterate over a path and, if it is a folder, over its contents two levels deep, as model folders are."""
     yield path
     if os.path.isdir(path):
         folders = [one for one in path.iterdir() if one.is_dir() and os.access(one, os.R_OK)]
@@ -69,24 +75,20 @@ def _all(path: Path) -> Iterator[Path]:
 
 def _check_writable(path: Path) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"cannot write {_told(path)}: it is a folder")
+        raise IsADirectoryError(f"cannot write {quoted_path(path)}: it is a folder")
     folder = path.parent
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
-        raise NotADirectoryError(f"cannot write into {_told(folder)}: it is no folder")
+        raise NotADirectoryError(f"cannot write into {quoted_path(folder)}: it is no folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write into {_told(folder)}: it is read-only")
+        raise PermissionError(f"cannot write into {quoted_path(folder)}: it is read-only")
 
 
 def _state(path: Path) -> tuple | None:
-    """What tells that another file is at ``path``; ``None`` where there is none."""
+    """Return what changes when the file at ``path`` is replaced or rewritten; ``None`` if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _told(path: Path) -> str:
-    return shown(str(path), LONG)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Safetensors files: read so that whatever is wrong with one is a sentence, written in the same bytes each time."""
+"""Safetensors files: read with errors in plain sentences, and written to the same bytes each time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 from ..quoting import shown
 
 SUFFIX = ".safetensors"
-MOST_HEADER = 100_000_000  # bytes; no program reads more
+MOST_HEADER = 100_000_000  # bytes: the limit of the safetensors format
 KINDS = {torch.float16: "F16", torch.float32: "F32", torch.float64: "F64"}
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The texts of a file's header, and its tensors.
+    """Return the metadata of a file's header, and its tensors by name.
 
-    Raises ``OSError`` where there is no file, and ``ValueError`` for what is damaged or no such file.
+    Raises ``OSError`` when there is no file, and ``ValueError`` when it is damaged or not a safetensors file.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{shown(path, 300)} is a folder; name a {SUFFIX} file")
@@ -36,11 +36,12 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """All of a safetensors file, on the CPU; safetensors' own writer puts ``metadata`` in another order each time.
+    """Write a whole safetensors file to ``file``; ``tensors`` are float16, float32 or float64, on any device.
 
-    Raises ``ValueError`` for a header that no program would read.
+    The writer of the library safetensors orders ``metadata`` differently each time; this one sorts it.
+    Raises ``ValueError`` when the header would be longer than the format allows.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # wide types first: all are aligned
     header, end = {"__metadata__": dict(sorted(metadata.items()))}, 0
     for name in names:
         start, end = end, end + tensors[name].nbytes
@@ -57,6 +58,6 @@ def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
 
 
 def _little(tensor: Tensor):
-    """The bytes of a tensor in the order of files."""
+    """Return the bytes of a tensor, little-endian as the format says."""
     values = tensor.detach().cpu().contiguous().numpy().reshape(-1)
     return (values.byteswap() if sys.byteorder == "big" else values).view("uint8")

@@ -1,4 +1,4 @@
-"""Lists that a user names as files, read no further than a list can be long."""
+"""Text files that hold a list, read up to a limit of size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ MOST_TEXT = 16 * 2**20  # bytes; a million concepts
 
 
 def read_list(path: Path) -> bytes:
-    """All of a text file, or of what comes through a pipe. Raises ``ValueError`` when it is too long for a list."""
+    """Return the bytes of a text file or a pipe. Raises ``ValueError`` for a folder, and for more than 16 MiB."""
     if path.is_dir():
         raise ValueError(f"{shown(path.name)} is a folder; name a text file")
     with path.open("rb") as file:
-        found = file.read(MOST_TEXT + 1)
-    if len(found) > MOST_TEXT:
+        data = file.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
         raise ValueError(f"{shown(path.name)} is longer than {MOST_TEXT // 2**20} MiB, too long for a list; split it")
-    return found
+    return data

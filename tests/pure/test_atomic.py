@@ -172,7 +172,7 @@ def test_what_a_killed_program_left_is_cleared(tmp_path: Path) -> None:
 
         package = sys.modules["erasure_core"] = types.ModuleType("erasure_core")
         package.__path__ = [str(Path("erasure_core").absolute())]  # without torch, which takes seconds
-        from erasure_core.atomic import write_whole
+        from erasure_core.files.atomic import write_whole
 
         def write(file):
             file.write(b"half")

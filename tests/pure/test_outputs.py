@@ -87,9 +87,9 @@ def test_what_has_been_written(tmp_path: Path) -> None:
     outputs, (one, other, there) = Outputs({}), (tmp_path / name for name in "abc")
     there.write_text("before")
     outputs.add("--out", one, other, there)
-    assert outputs.told() == "nothing was written"
+    assert outputs.summary() == "nothing was written"
     one.write_text("x")
-    assert outputs.told() == f"{one} had been written"
+    assert outputs.summary() == f"{one} had been written"
     (tmp_path / "partial").write_text("before")
     (tmp_path / "partial").replace(there)
     assert outputs.written() == [one, there]
