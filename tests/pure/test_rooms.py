@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
 from pathlib import Path
+
+from rooms import imports_of, modules
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
@@ -16,31 +19,12 @@ FACADE = ("__init__", "__main__")
 """They stand above all rooms: what users import and what they run."""
 
 
-def modules(top: str) -> dict[str, Path]:
-    return {dotted(path): path for path in sorted((ROOT / top).rglob("*.py"))}
-
-
-def dotted(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-def imported(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of the project that a module imports, inside its functions too."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package.split(".")[: package.count(".") + 2 - node.level]
-            source = ".".join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inner = f"{source}.{alias.name}"
-                yield inner if inner in known else source
-
-
 def room(name: str) -> str:
     return name.split(".")[1] if "." in name else "__init__"
 
 
-CORE = modules("erasure_core")
+ALL = modules(ROOT)
+CORE = {name: path for name, path in ALL.items() if name.startswith("erasure_core")}
 
 
 def test_every_module_has_a_room() -> None:
@@ -51,13 +35,13 @@ def test_imports_lead_down() -> None:
     upward = []
     for name in [name for name in CORE if room(name) not in FACADE]:
         below = ROOMS[: ROOMS.index(room(name)) + 1]
-        upward += [(name, one) for one in imported(name, CORE[name], CORE) if room(one) not in below]
+        upward += [(name, one) for one in imports_of(name, CORE[name], CORE) if room(one) not in below]
     assert upward == []
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """Also within a room; what is imported inside a function counts."""
-    ahead = {name: set(imported(name, path, CORE)) for name, path in CORE.items() if room(name) not in FACADE}
+    ahead = {name: set(imports_of(name, path, CORE)) for name, path in CORE.items() if room(name) not in FACADE}
     while free := [name for name in ahead if not ahead[name] & ahead.keys() - {name}]:
         for name in free:
             del ahead[name]
@@ -65,10 +49,23 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_the_core_knows_no_node() -> None:
-    nodes = modules("nodes")
-    found = {one for name, path in nodes.items() for one in imported(name, path, {**CORE, **nodes})}
-    assert found & CORE.keys(), "nodes are made of the core"
-    assert not [one for name, path in CORE.items() for one in imported(name, path, {**CORE, **nodes}) if one in nodes]
+    nodes = {name: path for name, path in ALL.items() if name not in CORE}
+    met = {one for name, path in nodes.items() for one in imports_of(name, path, ALL)}
+    assert met & CORE.keys(), "nodes are made of the core"
+    assert not [one for name, path in CORE.items() for one in imports_of(name, path, ALL) if one in nodes]
     below = [name for name in nodes if name.startswith("nodes.comfy_host")]
     above = set(nodes) - set(below)
-    assert not [(name, one) for name in below for one in imported(name, nodes[name], nodes) if one in above]
+    assert not [(name, one) for name in below for one in imports_of(name, nodes[name], nodes) if one in above]
+
+
+def test_the_page_has_the_rooms_in_their_order() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `([\w/]+)` \|", page.partition("## The way")[0], re.MULTILINE)
+    assert named == ["nodes", "nodes/comfy_host", *reversed(ROOMS)]
+
+
+def test_the_rooms_are_counted_and_a_model_followed() -> None:
+    command = [sys.executable, str(ROOT / "tools/rooms.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert f"in {len(ROOMS) + 2} rooms" in printed and "0 upward at least, 0 circles" in printed
+    assert "nodes > comfy_host" in printed and "closed_form" in printed
