@@ -17,7 +17,7 @@ from erasure_core.methods import doco, few_shot, rece
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "web", "erasure_core", "nodes", "tools", "benchmarks", "tests", "workflows")
 ENDINGS = ("md", "py", "png", "json", "safetensors", "txt")
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("web/docs/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("web/docs/*.md"))]
 SOURCES = [path for folder in FOLDERS for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
 HERE = Path(__file__)
 WRITTEN = {"demo.md"}  # by commands, where the user says
