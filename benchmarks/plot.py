@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from erasure_core.drawing.contact_sheet import FAINT, INK, MARGIN, PAPER, TEXT
+from erasure_core.drawing.contact_sheet import FAINT, FONT_SIZE, INK, MARGIN, PAPER
 
 GRID = (225, 225, 225)
 COLOURS = ((0, 90, 181), (220, 50, 32), (0, 125, 80), (120, 70, 160))
@@ -25,10 +25,10 @@ def log_chart(lines: Mapping[str, Points], title: str, below: str, size: tuple[i
     if not points or not all(math.isfinite(value) and value > 0 for point in points for value in point):
         raise ValueError(f"a logarithmic chart needs points above 0 and at least one, got {points[:5]}")
     picture = Image.new("RGB", size, PAPER)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=TEXT)
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=FONT_SIZE)
     columns, rows = (_powers([point[axis] for point in points]) for axis in (0, 1))
     left = MARGIN + max(math.ceil(font.getlength(_label(power))) for power in rows) + MARGIN // 2
-    top, right, bottom = 2 * MARGIN + TEXT, size[0] - 2 * MARGIN, size[1] - 2 * MARGIN - 2 * TEXT
+    top, right, bottom = 2 * MARGIN + FONT_SIZE, size[0] - 2 * MARGIN, size[1] - 2 * MARGIN - 2 * FONT_SIZE
 
     def across(value: float) -> float:
         return left + _share(value, columns) * (right - left)
@@ -51,7 +51,7 @@ def log_chart(lines: Mapping[str, Points], title: str, below: str, size: tuple[i
         pen.line(places, colour, width=2)
         for x, y in places:
             pen.ellipse([x - DOT, y - DOT, x + DOT, y + DOT], colour)
-        pen.text((left + MARGIN // 2, top + row * (TEXT + 4)), name, colour, font)
+        pen.text((left + MARGIN // 2, top + row * (FONT_SIZE + 4)), name, colour, font)
     return picture
 
 

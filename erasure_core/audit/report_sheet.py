@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..drawing.contact_sheet import FAINT, INK, LINE, MARGIN, PAPER, TEXT, TITLE, wrapped
+from ..drawing.contact_sheet import FAINT, FONT_SIZE, INK, LINE, MARGIN, PAPER, TITLE_SIZE, wrapped
 from .report import HEADER, Interval, Report, cells
 
 WIDTH, PANEL, BAR = 960, 200, 34  # pixels
@@ -16,10 +16,10 @@ COLUMNS = (0, 330, 440, 560, 640, 730, 820, 890)  # of the table
 
 def report_sheet(report: Report) -> Image.Image:
     """Draw it: what still shows what was asked for, what has changed, the verdict, and a line a prompt."""
-    font, large = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=TITLE)
+    font, large = ImageFont.load_default(size=FONT_SIZE), ImageFont.load_default(size=TITLE_SIZE)
     verdict = wrapped(report.verdict(), font, WIDTH - 2 * MARGIN)
     lines = [[probe.prompt, probe.group, *cells(row)] for probe, row in zip(report.probes, report.rows, strict=True)]
-    top = MARGIN + TITLE + MARGIN
+    top = MARGIN + TITLE_SIZE + MARGIN
     below = top + PANEL + 4 * LINE
     height = below + LINE * (len(verdict) + 1) + LINE * (len(lines) + 1) + MARGIN
     sheet = Image.new("RGB", (WIDTH, height), PAPER)
@@ -68,7 +68,7 @@ def _bars(
 def _legend(pen: ImageDraw.ImageDraw, font, corner: tuple[int, int]) -> None:
     x, y = corner
     for colour, text in ((LIGHT, "before"), (STRONG, "after")):
-        pen.rectangle([x, y, x + TEXT, y + TEXT], colour)
+        pen.rectangle([x, y, x + FONT_SIZE, y + FONT_SIZE], colour)
         pen.text((x + LINE + 4, y), text, INK, font)
         x += 90
     pen.text((x, y), "whiskers: 95 % of bootstrap resamples", FAINT, font)

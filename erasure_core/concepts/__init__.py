@@ -1,1 +1,1 @@
-"""What users name: concepts, lists of them, prompts that name them, everyday concepts to preserve."""
+"""Concepts as users write them: parsing, lists in files, comparing names, and everyday concepts to preserve."""

@@ -1,4 +1,4 @@
-"""Everyday concepts that an erasure should leave alone: the product's default for what to preserve."""
+"""The built-in list of everyday concepts that an erasure preserves by default."""
 
 from __future__ import annotations
 
@@ -33,32 +33,36 @@ COMMON: tuple[str, ...] = (
 
 
 def without_style(name: str) -> str:
-    """The name of a style without "in the style of" before it."""
+    """Return the name of a style without a leading "in the style of "."""
     name = spelled(name)
     return name[len(STYLE) :] if name.casefold().startswith(STYLE) else name
 
 
 def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[str]:
-    """The common concepts, less those that share a word with what is erased; the empty prompt comes first."""
+    """Return what to preserve by default while ``concepts`` are erased.
+
+    That is the empty prompt and then every concept of ``COMMON`` that shares no word with an erased one.
+    """
     several = [concepts] if isinstance(concepts, str | Concept) else concepts
-    return ["", *sharing_no_word([concept for one in several for concept in as_concepts(one)], COMMON)]
+    return ["", *sharing_no_word([concept for item in several for concept in as_concepts(item)], COMMON)]
 
 
 def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:
-    """Of ``among``, those that share no word with ``concepts``, whatever its capitals, number and punctuation.
+    """Return those of the names ``among`` that share no word with ``concepts``.
 
-    Articles and the like count as no words, unless they are all that a name has.
+    Capitals, plural and punctuation make no difference. Articles and prepositions are not counted as words, unless a
+    name has no other.
     """
     erased = {word for concept in concepts for word in content(concept.name)}
     return [name for name in among if not erased & set(map(singular, words(name)))]
 
 
 def not_among(concept: str, concepts: Sequence[Concept]) -> str | None:
-    """A sentence where ``concept`` is none of ``concepts``, which were erased; articles, number, "style" do not count.
+    """Return a message if ``concept`` is none of the erased ``concepts``, else ``None``.
 
-    ``None`` where it is one of them, and where there are none: then nothing is known.
+    Articles, plural and the word "style" make no difference. Without erased concepts nothing is known: ``None``.
     """
-    if not concepts or any(content(concept) == content(one.name) for one in concepts):
+    if not concepts or any(content(concept) == content(erased.name) for erased in concepts):
         return None
-    names = shortened([shown(one.name) for one in concepts])
+    names = shortened([shown(erased.name) for erased in concepts])
     return f"'{shown(concept)}' is not what was erased, that is {names}; name one of these"

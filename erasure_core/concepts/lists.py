@@ -1,4 +1,4 @@
-"""Lists of concepts in files: a text of one a line, or a column of a table (``list.csv:name``)."""
+"""Lists of concepts in files: a text file with one concept a line, or a column of a table (``list.csv:name``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ..files.text_lists import read_list
 from ..quoting import quoted, shown
 from .names import singular, words
-from .parse import Concept, ConceptError, decoded, parse_concepts
+from .parse import Concept, ConceptError, decode, parse_concepts
 
 log = logging.getLogger(__name__)
 TABLES = (".csv", ".tsv")
@@ -20,17 +20,21 @@ HEADINGS = {
     *HEADERS, "subject", "object", "item", "keyword", "tag", "term", "entity", "class", "category", "text", "word",
     "target", "character", "celebrity", "description", "caption", "list", "id",
 }  # fmt: skip
-"""Words that a first line may end in that names what follows; a concept may be called so too."""
+"""Last words of a first line that may be a heading and not a concept; a concept may be called so too, so we warn."""
 
 
 def load_concepts(source: str | Path, *, separator: str | None = None) -> list[Concept]:
-    """The concepts of a file, ``list.txt``, or of a column of a table, ``list.csv:name``; see ``parse_concepts``."""
+    """Return the concepts of a file (``list.txt``) or of a column of a table (``list.csv:name``).
+
+    ``separator`` splits lines further, as "," does; by default a line is one concept. Raises ``OSError`` for a file
+    that cannot be read and ``ConceptError`` as ``parse_concepts`` and ``list_text`` do.
+    """
     path, column = place_of(source)
     return parse_concepts(list_text(read_list(path), str(path), column), str(path), separator=separator)
 
 
 def place_of(source: str | Path) -> tuple[Path, str]:
-    """The file and the column of ``list.csv:name``; a column of ``""`` where none is named."""
+    """Return the file and the column that ``list.csv:name`` names; the column is "" if none is named."""
     before, colon, column = str(source).rpartition(":")
     if colon and not Path(source).exists() and (before.lower().endswith(TABLES) or Path(before).is_file()):
         return Path(before), column
@@ -38,16 +42,17 @@ def place_of(source: str | Path) -> tuple[Path, str]:
 
 
 def list_text(data: bytes, what: str, column: str = "") -> str:
-    """The text of a list, one name a line: of a table, line n is what its row n has in ``column``.
+    """Return the text of a list with one name a line; line n of a table is the cell of ``column`` in its row n.
 
-    ``what`` is the file's name, and how errors call it. The first row of a table names its columns; one that has a
-    single column need not name it. Raises ``ConceptError`` for a column that is not there, or not said.
+    ``data`` is the content of the file and ``what`` its name, which errors quote and whose ending (.csv, .tsv) makes
+    it a table. The first row of a table holds the names of its columns; a table with a single column needs no such
+    row. Raises ``ConceptError`` for a column that is missing or not named.
     """
-    text = decoded(data, what)
+    text = decode(data, what)
     if not what.lower().endswith(TABLES):
         if column:
             raise ConceptError(f"{what} is no table (.csv or .tsv), so it has no column '{shown(column)}'")
-        _tell_of_a_heading(text.splitlines(), what)
+        _warn_of_a_heading(text.splitlines(), what)
         return text
     return "\n".join(" ".join(cell.split()) for cell in _cells(text, what, column.strip()))
 
@@ -64,7 +69,7 @@ def _cells(text: str, what: str, column: str) -> list[str]:
                 "or 'column' in the node), or take it out"
             )
         cells = [row[0] if row else "" for row in rows]
-        _tell_of_a_heading(cells, what)
+        _warn_of_a_heading(cells, what)
         return cells
     if not column:
         raise ConceptError(
@@ -78,12 +83,12 @@ def _cells(text: str, what: str, column: str) -> list[str]:
     return ["", *(row[place] if len(row) > place else "" for row in rows[1:])]
 
 
-def _tell_of_a_heading(cells: list[str], what: str) -> None:
-    """Warn of a first line that may name what follows: by its words, a colon, or as the only one with a capital."""
+def _warn_of_a_heading(cells: list[str], what: str) -> None:
+    """Warn if the first line may be a heading: by its last word, by a colon, or as the only line with a capital."""
     first, *others = [cell.strip() for cell in cells if cell.strip() and not cell.strip().startswith("#")] or [""]
     last = (words(first) or ("",))[-1]
-    alone = first[:1].isupper() and all(one == one.lower() for one in others)
-    if others and (last in HEADINGS or singular(last) in HEADINGS or first.endswith(":") or alone):
+    only_capital = first[:1].isupper() and all(cell == cell.lower() for cell in others)
+    if others and (last in HEADINGS or singular(last) in HEADINGS or first.endswith(":") or only_capital):
         log.warning(
             "%s begins with '%s', which may be the name of its column and is read as a concept; take it out if it is.",
             what, shown(first),

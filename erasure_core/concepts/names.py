@@ -1,8 +1,9 @@
-"""How names and prompts are spelled, shown and compared.
+"""Comparing names: one spelling for each, and when two of them mean the same concept.
 
-Where a model is at hand, what its text encoders read tells names apart (``TextToImageModel.reads``): T5 tells ``Van
-Gogh`` from ``van gogh``, CLIP does not. Where none is, and wherever what is to be preserved is held against what is to
-be erased, normalised words do: without capitals, punctuation, ``'s`` and a leading article, plurals as the singular.
+With a model at hand, two names are the same if its text encoders read the same tokens (``TextToImageModel.reads``): T5
+distinguishes ``Van Gogh`` from ``van gogh``, CLIP does not. Without a model, and whenever prompts to preserve are
+compared with concepts to erase, normalised words are compared: without capitals, punctuation, ``'s`` and a leading
+article, and with the singular for the plural.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Hashable, Iterable
 
 Reads = Callable[[str], Hashable]
-"""What is read of a text: equal for texts that are the same name."""
+"""Maps a text to a value that is equal for texts which are the same name."""
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
 )
@@ -23,7 +24,7 @@ IDLE = re.compile(
     rf"|(?<=[0-9#*])(?!\ufe0f\u20e3)[{JOINS}{SELECTS}]+"
     rf"|[{JOINS}]+(?![^\x00-\x7f\s])"
 )
-"""What joins letters and pictures or selects their form, where there are none beside it that it could."""
+"""Joiners and variation selectors without a neighbour that they could join or change."""
 BACKSLASHED = re.compile(r"\\+([()])")
 APOSTROPHES = "'’‘ʼ＇`´′"
 ARTICLES = ("a", "an", "the")
@@ -32,39 +33,42 @@ IRREGULAR = {
     "cacti": "cactus", "octopi": "octopus", "wolves": "wolf", "knives": "knife", "leaves": "leaf", "elves": "elf",
 }  # fmt: skip
 LINKING = frozenset((*ARTICLES, "in", "of", "style", "on", "background"))
-"""Words of prompts that name nothing by themselves."""
+"""Words in prompts that name nothing by themselves."""
 
 
 def visible(text: str) -> str:
-    """A text without byte order marks, spaces of no width and others that nobody sees; composed, where it had any."""
+    """Return a text without invisible characters, such as byte order marks and spaces of no width.
+
+    A text that had some is also composed (NFC); one without is returned as it is.
+    """
     if text.isascii() or not (INVISIBLE.search(text) or IDLE.search(text)):
         return text
     return unicodedata.normalize("NFC", IDLE.sub("", unicodedata.normalize("NFC", INVISIBLE.sub("", text))))
 
 
 def spelled(text: str) -> str:
-    """A text in one spelling: visible and composed characters, single spaces, ``\\(`` as the bracket that it means."""
+    """Return a text in its one spelling: visible and composed characters, single spaces, and ``(`` for ``\\(``."""
     text = visible(unicodedata.normalize("NFC", text))
     return " ".join((BACKSLASHED.sub(r"\1", text) if "\\" in text else text).split())
 
 
 def folded(text: str) -> str:
-    """A text as an encoder reads it that knows neither capitals nor forms of a character."""
+    """Return a text as an encoder reads it that ignores capitals and compatibility forms of characters (NFKC)."""
     return spelled(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words and numbers of a text, without capitals, punctuation and ``'s``; what is invisible is passed over."""
+    """Return the words and numbers of a text, without capitals, punctuation, ``'s`` and invisible characters."""
     bare = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _spaced(text)).casefold())
     bare = re.sub(r"'s(?!\w)", " ", _spaced(bare))
     return tuple(re.findall(r"\d+|[^\d\s']+", bare))
 
 
 def singular(word: str) -> str:
-    """What an English word and its regular plural have in common: ``fox`` and ``foxes``, ``cherry`` and ``cherries``.
+    """Return a stem that an English word shares with its regular plural, as ``fox`` with ``foxes``.
 
-    It need not be a word itself (``hors`` of ``horse``). Of other plurals only those of ``IRREGULAR`` and those in
-    ``men`` are known.
+    The stem need not be a word (``hors`` for ``horse``). Of irregular plurals those in ``IRREGULAR`` and words that end
+    in ``men`` are known.
     """
     if word in IRREGULAR or word.endswith("men"):
         return IRREGULAR.get(word) or word[:-2] + "an"
@@ -78,20 +82,20 @@ def singular(word: str) -> str:
 
 
 def key(text: str) -> tuple[str, ...]:
-    """What is the same of texts that name one thing, as far as words tell: ``a Cat``, ``cats``, ``cat's``, ``cat_``."""
-    found = words(text)
-    found = found[1:] if len(found) > 1 and found[0] in ARTICLES else found
-    return tuple(map(singular, found)) or (folded(text),)
+    """Return the normalised words of a text: equal for ``a Cat``, ``cats``, ``cat's`` and ``cat_``."""
+    parts = words(text)
+    parts = parts[1:] if len(parts) > 1 and parts[0] in ARTICLES else parts
+    return tuple(map(singular, parts)) or (folded(text),)
 
 
 def content(text: str) -> set[str]:
-    """The words of ``key`` that name something; all of them where none does."""
-    found = set(key(text))
-    return found - LINKING or found
+    """Return the words of ``key`` that name something; all of them if none does."""
+    parts = set(key(text))
+    return parts - LINKING or parts
 
 
 class Named:
-    """Names, to hold prompts against."""
+    """A set of names that prompts are searched for; ``reads`` decides which texts are the same name."""
 
     def __init__(self, names: Iterable[str], reads: Reads = folded):
         names = list(names)
@@ -100,31 +104,35 @@ class Named:
         self.lengths = {len(one) for one in self.keys}
 
     def alone_in(self, prompt: str) -> bool:
-        """Whether a prompt is one of the names and nothing else."""
+        """Return whether a prompt is one of the names and nothing else."""
         return key(prompt) in self.keys or self.reads(prompt) in self.read
 
     def within(self, prompt: str) -> str | None:
-        """A name whose words stand one behind the other in a prompt."""
-        among = tuple(map(singular, words(prompt)))
-        runs = (among[start : start + length] for length in self.lengths for start in range(len(among)))
+        """Return a name whose words occur in a prompt one after the other, or ``None``."""
+        parts = tuple(map(singular, words(prompt)))
+        runs = (parts[start : start + length] for length in self.lengths for start in range(len(parts)))
         return next((self.keys[run] for run in (key(prompt), *runs) if run in self.keys), None)
 
 
 def reader(model) -> Reads:
-    """What tells names apart where a ``TextToImageModel`` is at hand: all that its text encoders read of one."""
+    """Return a cached function from a text to the tokens that the text encoders of ``model`` read."""
     return functools.cache(lambda text: model.reads(spelled(text)))
 
 
 def distinct(texts: Iterable[str], reads: Reads = folded) -> list[str]:
-    """The texts as ``spelled``, the first of those that are read alike."""
-    found: dict[Hashable, str] = {}
+    """Return the texts in their one spelling, and of several that are read alike only the first."""
+    first: dict[Hashable, str] = {}
     for text in map(spelled, texts):
-        found.setdefault(reads(text), text)
-    return list(found.values())
+        first.setdefault(reads(text), text)
+    return list(first.values())
 
 
 def finder(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Finds those of ``names`` that a text stands for: spelled like it, or else ``folded``, or else of its ``key``."""
+    """Return a function that finds those of ``names`` which a text means.
+
+    Names of the same spelling come first; if there is none, names that are ``folded`` alike; else those of the same
+    ``key``.
+    """
     names = list(dict.fromkeys(names))
     kinds: list[tuple[Reads, dict[Hashable, list[str]]]] = [(spelled, {}), (folded, {}), (key, {})]
     for alike, places in kinds:
@@ -134,16 +142,16 @@ def finder(names: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def _spaced(text: str) -> str:
-    """Letters with their marks, numbers without any, and apostrophes; what is invisible goes, all else is a space."""
+    """Return letters with their marks, digits and apostrophes; other visible characters become spaces."""
     if text.isascii():
         return re.sub("[^0-9A-Za-z']", " ", text.replace("`", "'"))
-    found = " "
-    for one in visible(text):
-        kind = "'" if one in APOSTROPHES else unicodedata.category(one)
-        if kind in ("Mn", "Mc", "Me") and (found[-1] in " '" or found[-1].isdecimal()):
+    spaced = " "
+    for char in visible(text):
+        kind = "'" if char in APOSTROPHES else unicodedata.category(char)
+        if kind in ("Mn", "Mc", "Me") and (spaced[-1] in " '" or spaced[-1].isdecimal()):
             kind = " "
         if kind in ("Nl", "No"):
-            found += f" {one} "
+            spaced += f" {char} "
         elif kind != "Cf":
-            found += one if kind[0] in "LMN" else "'" if kind == "'" else " "
-    return found
+            spaced += char if kind[0] in "LMN" else "'" if kind == "'" else " "
+    return spaced

@@ -1,4 +1,4 @@
-"""Concepts as a user names them: one a line, ``van gogh -> art``."""
+"""Parsing of concepts and prompts: one a line, as ``van gogh -> art``, or what a caller passes in Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .prompt_syntax import arrow_in, beside, doubts, points_back, wrong
 
 log = logging.getLogger(__name__)
 ARROW = "->"
-EMPTY_TARGET = " "  # the prompt of a concept that nothing in particular takes the place of
+EMPTY_TARGET = " "  # the target prompt of a concept that names none
 COMMENT = re.compile(r"(^|\s)#(\s.*)?$")
 OTHER_FORMATS = {
     b"PK\x03\x04": "a spreadsheet or an archive", b"\xd0\xcf\x11\xe0": "a spreadsheet or a document",
@@ -23,12 +23,17 @@ PARTED = re.compile(rf"(?<!\S){ARROW}(?!\S)")
 
 
 class ConceptError(ValueError):
-    """A line of a concept list cannot be used; the message quotes it and says what would be right."""
+    """A line of a list of concepts cannot be used; the message quotes it and says what would be right."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """What to erase, and what its prompts should give ``instead`` ("" for nothing in particular)."""
+    """A concept to erase, and its target.
+
+    ``name`` is the concept in words. ``instead`` is the target: what prompts that name the concept should draw; by
+    default "", nothing in particular. Both are stored in one spelling (``names.spelled``). Raises ``ConceptError`` for
+    an empty name, for text that no prompt can have, and for a concept that is its own target.
+    """
 
     name: str
     instead: str = ""
@@ -50,42 +55,44 @@ class Concept:
 
 
 def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str | None = None) -> list[Concept]:
-    """Read one concept a line; blank lines, and comments that begin with ``#``, are passed over.
+    """Parse one concept a line; blank lines, and comments that begin with ``#``, are skipped.
 
-    ``what`` is how errors call the text; at a ``separator``, as a comma, lines are split too. Raises ``ConceptError``
-    quoting the line for an empty name, for what looks like an arrow, an entry of another list or syntax of prompts, for
-    a concept that is mapped to itself or listed twice, and when no line holds a concept; warns of a name that looks
-    like a list, or that text encoders read otherwise than its writer may mean.
+    ``what`` is what error messages call the text. Lines are also split at ``separator``, for example ","; by default
+    they are not. Raises ``ConceptError`` that quotes the line for an empty name, for what looks like another kind of
+    arrow, like an entry of another kind of list or like prompt syntax, for a concept that is its own target or listed
+    twice, and when there is no concept at all. Warns of a name that looks like a list, or that text encoders may read
+    differently from what the writer means.
     """
     concepts: dict[str, Concept] = {}
-    lines, told = list(_lines(text, what)), _Doubts()
+    lines, warnings = list(_lines(text, what)), _Doubts()
     for number, line in lines:
         for part in split(line, separator):
             where = f"line {number} of {what}, '{shown(part)}'," if len(lines) + number > 2 else None
-            concept = _parse_line(part, where, told)
+            concept = _parse_line(part, where, warnings)
             earlier = concepts.setdefault(concept.name, concept)
             if earlier is not concept:
                 raise ConceptError(f"{where or what} lists '{shown(concept.name)}' a second time")
     if not concepts:
         raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
     check_targets(concepts.values(), concepts)
-    told.of_targets(concepts.values())
-    told.log()
+    warnings.add_targets(concepts.values())
+    warnings.log()
     return list(concepts.values())
 
 
 def parse_prompts(text: str, what: str = "prompts") -> list[str]:
-    """Read one prompt a line, each once; blank lines and comments that begin with ``#`` are passed over.
+    """Parse one prompt a line, each once; blank lines and comments that begin with ``#`` are skipped.
 
-    ``what`` is how errors call the text.
+    ``what`` is what error messages call the text.
     """
     return list(dict.fromkeys(line for _, line in _lines(text, what)))
 
 
 def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]:
-    """Prompts, or names, from what a caller passes: one text, or several.
+    """Return a list of prompts or names from what a caller passes: one text, or several.
 
-    ``what`` is how errors call them. Raises ``ConceptError`` for what is not text, and for one text of several lines.
+    ``what`` is what error messages call them. Raises ``ConceptError`` for what is not text, and for a single text of
+    several lines.
     """
     if isinstance(prompts, str):
         if len(prompts.splitlines()) > 1:
@@ -93,28 +100,34 @@ def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]
         prompts = [prompts]
     if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
         raise ConceptError(f"{what} is text or a list of texts, not {shown(prompts)}")
-    found = list(prompts)
-    for one in found:
-        if not isinstance(one, str):
-            raise ConceptError(f"{what} lists {shown(one)}, which is not text")
-        check_text(one, f"{what} lists '{shown(one)}', which")
-    return found
+    texts = list(prompts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise ConceptError(f"{what} lists {shown(text)}, which is not text")
+        check_text(text, f"{what} lists '{shown(text)}', which")
+    return texts
 
 
 def kept_prompts(prompts: Iterable[str] | str, what: str) -> list[str]:
-    """``as_prompts`` that are to be left alone. Raises ``ConceptError`` for what no text encoder is meant to read."""
-    found = as_prompts(prompts, what)
-    for prompt in found:
+    """Return the prompts to preserve from what a caller passes; see ``as_prompts``.
+
+    Raises ``ConceptError`` also for prompt syntax and for a target (``cat -> dog``), which mean nothing here.
+    """
+    texts = as_prompts(prompts, what)
+    for prompt in texts:
         problem = wrong(prompt)
         if PARTED.search(prompt.strip()) or _has_an_arrow(prompt):
             problem = "says what to draw instead; write only what to leave alone"
         if problem:
             raise ConceptError(f"{what} lists '{shown(prompt)}', which {problem}")
-    return found
+    return texts
 
 
 def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Concept]:
-    """Concepts from what a caller passes: text to parse, one concept, or several of either."""
+    """Return a list of concepts from what a caller passes: text to parse, one concept, or several of either.
+
+    Raises ``ConceptError`` as ``parse_concepts`` does, and for an empty list.
+    """
     if isinstance(concepts, str):
         return parse_concepts(concepts)
     if isinstance(concepts, Concept):
@@ -122,30 +135,35 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     if isinstance(concepts, Mapping) or not isinstance(concepts, Iterable):
         raise ConceptError(f"concepts is text or a list of concepts, not {shown(repr(concepts))}")
     concepts = list(concepts)
-    for one in concepts:
-        if isinstance(one, str) and len(one.splitlines()) > 1:
-            raise ConceptError(f"the concept '{shown(one)}' has several lines; list each concept by itself")
-    told = _Doubts()
-    parsed = [_parse_line(_without_comment(one), None, told) if isinstance(one, str) else one for one in concepts]
+    for item in concepts:
+        if isinstance(item, str) and len(item.splitlines()) > 1:
+            raise ConceptError(f"the concept '{shown(item)}' has several lines; list each concept by itself")
+    warnings = _Doubts()
+    parsed = [
+        _parse_line(_without_comment(item), None, warnings) if isinstance(item, str) else item for item in concepts
+    ]
     if not parsed:
         raise ConceptError("concepts is empty: name at least one concept to erase")
-    seen: set[str] = set()
+    names: set[str] = set()
     for concept in parsed:
         if not isinstance(concept, Concept):
             raise ConceptError(f"a concept is text, not {shown(repr(concept))}")
-        if concept.name in seen:
+        if concept.name in names:
             raise ConceptError(f"'{shown(concept.name)}' is listed twice")
         _check_target(concept, f"the concept '{shown(str(concept))}'")
-        seen.add(concept.name)
-    check_targets(parsed, seen)
-    if any(isinstance(one, str) for one in concepts):
-        told.of_targets(parsed)
-    told.log()
+        names.add(concept.name)
+    check_targets(parsed, names)
+    if any(isinstance(item, str) for item in concepts):
+        warnings.add_targets(parsed)
+    warnings.log()
     return parsed
 
 
 def check_targets(concepts: Iterable[Concept], erased: Iterable[str], reads: Reads = folded) -> None:
-    """Raise ``ConceptError`` for a concept whose prompts would draw what is to be erased too."""
+    """Raise ``ConceptError`` for a concept whose target is one of the names ``erased``.
+
+    ``reads`` decides which texts are the same name; by default capitals make no difference, as for CLIP.
+    """
     names = Named(erased, reads)
     for concept in concepts:
         if concept.instead and names.alone_in(concept.instead):
@@ -156,35 +174,41 @@ def check_targets(concepts: Iterable[Concept], erased: Iterable[str], reads: Rea
 
 
 def name_of(concept: str, what: str = "concept") -> str:
-    """The name of one concept, without what comes instead of it; ``what`` is how errors call the text."""
-    found, *more = parse_concepts(concept, what)
-    if more:
-        raise ConceptError(f"{what} has {1 + len(more)} lines; name one of them")
-    return found.name
+    """Return the name of the one concept in a text, without its target; ``what`` is what errors call the text."""
+    first, *others = parse_concepts(concept, what)
+    if others:
+        raise ConceptError(f"{what} has {1 + len(others)} lines; name one of them")
+    return first.name
 
 
 def single_concept(concepts: Iterable[Concept | str] | Concept | str, method: str) -> Concept:
-    """The only concept of what a caller passes to a ``method`` that erases one at a time."""
-    found, *more = as_concepts(concepts)
-    if more:
-        raise ConceptError(f"{method} erases one concept at a time, got {1 + len(more)}; run it once for each")
-    return found
+    """Return the only concept of what a caller passes to a method that erases one at a time.
+
+    ``method`` is the method's name, for the message. Raises ``ConceptError`` for several concepts.
+    """
+    concept, *others = as_concepts(concepts)
+    if others:
+        raise ConceptError(f"{method} erases one concept at a time, got {1 + len(others)}; run it once for each")
+    return concept
 
 
 def split(line: str, separator: str | None) -> list[str]:
-    """What stands between separators, without what is blank; without a separator the line."""
+    """Return the parts of a line between separators, without blank ones; with ``None``, the whole line."""
     return [part.strip() for part in line.split(separator) if part.strip()] if separator else [line]
 
 
 def check_text(text: str, where: str) -> None:
-    """Raise ``ConceptError`` for a character that no prompt can have."""
-    found = unreadable(text)
-    if found:
-        raise ConceptError(f"{where} has '{shown(found)}', which is not text; take it out, and save files as UTF-8")
+    """Raise ``ConceptError`` for a character that no prompt can have; the message begins with ``where``."""
+    char = unreadable(text)
+    if char:
+        raise ConceptError(f"{where} has '{shown(char)}', which is not text; take it out, and save files as UTF-8")
 
 
-def decoded(text: str | bytes, what: str) -> str:
-    """Text as it was typed, or as the bytes of a file hold it; ``what`` is how errors call it."""
+def decode(text: str | bytes, what: str) -> str:
+    """Return text that was typed, or decode the bytes of a UTF-8 file; ``what`` is what error messages call it.
+
+    Raises ``ConceptError`` for the bytes of a spreadsheet, a PDF or the like, and for other encodings.
+    """
     if not isinstance(text, str | bytes):
         raise ConceptError(f"{what} is text, not {shown(repr(text))}")
     if isinstance(text, bytes):
@@ -195,11 +219,13 @@ def decoded(text: str | bytes, what: str) -> str:
             text = text.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ConceptError(f"{what} is not UTF-8 text: {error}; save it as UTF-8") from error
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass").lstrip("\ufeff")  # joins halves
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # pairs of surrogates, joined
+    return joined.lstrip("\ufeff")
 
 
 def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
-    for number, line in enumerate(visible(decoded(text, what)).splitlines(), start=1):
+    """Iterate over the numbers, from 1, and the texts of lines that are neither blank nor a comment."""
+    for number, line in enumerate(visible(decode(text, what)).splitlines(), start=1):
         line = _without_comment(line) if not line.strip().startswith("#") else ""
         check_text(line, f"line {number} of {what}, '{shown(line)}',")
         if line:
@@ -210,7 +236,7 @@ def _without_comment(line: str) -> str:
     return COMMENT.sub("", visible(line)).strip()
 
 
-def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:
+def _parse_line(line: str, where: str | None, warnings: _Doubts) -> Concept:
     where = where or f"the concept '{shown(line)}'"
     check_text(line, where)
     name, *rest = PARTED.split(line)
@@ -232,7 +258,7 @@ def _parse_line(line: str, where: str | None, told: _Doubts) -> Concept:
         raise ConceptError(f"{where} maps a concept to itself; name something else after '{ARROW}'")
     concept = Concept(name, rest[0] if rest else "")
     _check_target(concept, where)
-    told.of(where, name, *rest)
+    warnings.add(where, name, *rest)
     return concept
 
 
@@ -242,9 +268,9 @@ def _check_target(concept: Concept, where: str) -> None:
 
 
 def _check_arrows(text: str, where: str) -> None:
-    found = arrow_in(text)
-    if found:
-        before, sign, after = (shown(" ".join(part.split())) for part in found)
+    parts = arrow_in(text)
+    if parts:
+        before, sign, after = (shown(" ".join(part.split())) for part in parts)
         right = f"'{before} {ARROW} {after}'" if before and after else f"'{ARROW}' with a space on both sides"
         if sign == ARROW:
             raise ConceptError(f"{where} needs a space on both sides of '{ARROW}'; write {right}")
@@ -257,32 +283,34 @@ def _check_arrows(text: str, where: str) -> None:
 
 
 def _has_an_arrow(prompt: str) -> bool:
-    """Of more than one sign: a prompt may compare and part."""
-    found = arrow_in(prompt)
-    return bool(found) and (len(found[1]) > 1 or not found[1].isascii())
+    """Return whether a prompt has an arrow of more than one ASCII sign; a single ``>`` or ``|`` may be text."""
+    parts = arrow_in(prompt)
+    return bool(parts) and (len(parts[1]) > 1 or not parts[1].isascii())
 
 
 class _Doubts:
-    """What to warn of in a list: each kind once, with the first line that has it."""
+    """Warnings about a list: one for each kind of doubt, with the first line that raises it."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list[str]] = {}
+        self.by_kind: dict[str, list[str]] = {}
 
-    def of(self, where: str, *texts: str) -> None:
+    def add(self, where: str, *texts: str) -> None:
+        """Add the doubts about the texts of a line; ``where`` is what the warning calls the line."""
         for text in texts:
             for kind, doubt in doubts(text):
-                self.found.setdefault(kind, []).append(f"{where.rstrip(',')} {doubt}")
+                self.by_kind.setdefault(kind, []).append(f"{where.rstrip(',')} {doubt}")
 
-    def of_targets(self, concepts: Iterable[Concept]) -> None:
-        """What is drawn instead of one concept and names another among other things."""
+    def add_targets(self, concepts: Iterable[Concept]) -> None:
+        """Add a doubt for a target that names another concept to erase among other things."""
         concepts = list(concepts)
         erased = Named([concept.name for concept in concepts])
         for concept in concepts:
             name = erased.within(concept.instead) if concept.instead else None
             if name and name != concept.name:
                 doubt = f"'{shown(str(concept))}' draws what names '{shown(name)}', which is to be erased too"
-                self.found.setdefault("target", []).append(doubt)
+                self.by_kind.setdefault("target", []).append(doubt)
 
     def log(self) -> None:
-        for first, *others in self.found.values():
+        """Log each kind of doubt once."""
+        for first, *others in self.by_kind.values():
             log.warning("%s%s.", first, f" (so do {len(others)} more)" if others else "")

@@ -1,6 +1,6 @@
-"""What programs make of prompts before a text encoder reads them, and what lists look like: in a name neither is meant.
+"""Syntax that does not belong into a name: weights and choices of prompt programs, marks of lists, other arrows.
 
-A name is text. What it holds besides is refused where nobody can mean it as text, and told of where somebody may.
+A name is plain text. Syntax that nobody can mean as text is refused; syntax that somebody may mean so causes a warning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EQUALS = re.compile(r"[^\W_][=＝][^\W_]")
 
 
 def arrow_in(text: str) -> tuple[str, str, str] | None:
-    """What stands before, in and behind the first thing in a text that looks like an arrow."""
+    """Return what is before, in and after the first thing that looks like an arrow, or ``None``."""
     if text.isascii() and not DRAWN.search(text):
         return None
     words = list(re.finditer(r"\S+", text))
@@ -52,54 +52,54 @@ def arrow_in(text: str) -> tuple[str, str, str] | None:
 
 
 def points_back(arrow: str) -> bool:
-    """Whether an arrow points to the left, alone or as well."""
-    return arrow[:1] in "<＜" or any(_is_whole_arrow(one) and "LEFT" in unicodedata.name(one) for one in arrow)
+    """Return whether an arrow points to the left, or to both sides."""
+    return arrow[:1] in "<＜" or any(_is_whole_arrow(char) and "LEFT" in unicodedata.name(char) for char in arrow)
 
 
 def wrong(text: str) -> str | None:
-    """What makes a text no name, and what would be right; ``None`` for a name."""
-    found = EDITED.search(text)
-    if found:
-        before, after = spelled(found[1]), spelled(found[2])
+    """Return what makes a text no name and how to write it, as a sentence without subject; ``None`` for a name."""
+    match = EDITED.search(text)
+    if match:
+        before, after = spelled(match[1]), spelled(match[2])
         right = f"{_quoted(f'{before} -> {after}')} for what to draw instead" if before and after else "one name a line"
-        return f"edits a prompt, {_quoted(found[0])}, and is no name; write {right}"
-    found = WEIGHT.search(text)
-    if found:
-        name = spelled(text[: found.start()] + (found[1] or found[2] or "") + text[found.end() :]).strip("()[]{} ")
-        return f"sets a weight, {_quoted(found[0])}, and a name has none; write {_quoted(name or 'cat')}"
-    found = LOADED.search(text)
-    if found:
-        return f"loads a file, {_quoted(found[0])}, and is no name; load it into the model, and name the concept"
-    found = CHOICE.search(text)
-    if found:
-        return f"chooses, {_quoted(found[0])}, and is no name; write one name a line"
-    found = JOINED.search(text)
-    if found and not (text[: found.start()] + text[found.end() :]).isupper():
+        return f"edits a prompt, {_quoted(match[0])}, and is no name; write {right}"
+    match = WEIGHT.search(text)
+    if match:
+        name = spelled(text[: match.start()] + (match[1] or match[2] or "") + text[match.end() :]).strip("()[]{} ")
+        return f"sets a weight, {_quoted(match[0])}, and a name has none; write {_quoted(name or 'cat')}"
+    match = LOADED.search(text)
+    if match:
+        return f"loads a file, {_quoted(match[0])}, and is no name; load it into the model, and name the concept"
+    match = CHOICE.search(text)
+    if match:
+        return f"chooses, {_quoted(match[0])}, and is no name; write one name a line"
+    match = JOINED.search(text)
+    if match and not (text[: match.start()] + text[match.end() :]).isupper():
         one = JOINED.sub(lambda sign: f" {sign[1].lower()} ", text)
         right = f"one name a line, or {_quoted(one)} if it is one"
-        return f"joins prompts with '{found[1]}', and a name is one text; write {right}"
+        return f"joins prompts with '{match[1]}', and a name is one text; write {right}"
     return _marked(text)
 
 
 def beside(text: str) -> str | None:
-    """What makes a name an entry of a list with a sign that parts it from the next, and what would be right."""
+    """Return how to write a name that has a separator of a list before or after it; ``None`` for one without."""
     text = text.strip()
-    right, found = bare(text), BESIDE.match(text)
-    if not found or not _says_something(right):
+    right, match = bare(text), BESIDE.match(text)
+    if not match or not _says_something(right):
         return None
-    sign = (found[1] or text[0]).strip()
+    sign = (match[1] or text[0]).strip()
     right = "one name a line" if SEPARATED.search(right) else _quoted(right)
     return f"has '{sign}' beside it, as in a list; write {right}"
 
 
 def bare(text: str) -> str:
-    """A text without what lists put before, around and behind their entries."""
+    """Return a text without the bullets, quotes and separators that lists put around their entries."""
     while True:
-        found = BULLET.match(text) or BESIDE.match(text)
-        if found and found.lastindex and found.re is BESIDE:
-            shorter = text[: found.start(1)]
+        match = BULLET.match(text) or BESIDE.match(text)
+        if match and match.lastindex and match.re is BESIDE:
+            shorter = text[: match.start(1)]
         else:
-            shorter = text[found.end() :] if found else _unquoted(text)
+            shorter = text[match.end() :] if match else _unquoted(text)
         shorter = shorter.strip()
         if shorter == text or not shorter:
             return text
@@ -107,18 +107,18 @@ def bare(text: str) -> str:
 
 
 def doubts(text: str) -> Iterator[tuple[str, str]]:
-    """What is read in a text otherwise than who wrote it may mean: the kind, and a sentence without its subject."""
-    found = SEPARATED.search(text)
-    if found:
-        sign = f"'{found[1].strip()}'" if found[1].strip() else "a tab"
+    """Yield what the writer of a text may have meant differently: the kind, and a sentence without its subject."""
+    match = SEPARATED.search(text)
+    if match:
+        sign = f"'{match[1].strip()}'" if match[1].strip() else "a tab"
         yield "list", f"looks like a list with {sign} and is read as one name; write one name a line if it is one"
-    found = NUMBERED.fullmatch(text)
-    if found:
-        right = _quoted(found[2])
-        yield "1.", f"begins with {_quoted(found[1])}, as in a list, and is read so; write {right} if it is one"
-    found = SCALED.fullmatch(text)
-    if found:
-        yield ":", f"ends in {_quoted(found[2])}, which is text in a name; write {_quoted(found[1])} if it is a weight"
+    match = NUMBERED.fullmatch(text)
+    if match:
+        right = _quoted(match[2])
+        yield "1.", f"begins with {_quoted(match[1])}, as in a list, and is read so; write {right} if it is one"
+    match = SCALED.fullmatch(text)
+    if match:
+        yield ":", f"ends in {_quoted(match[2])}, which is text in a name; write {_quoted(match[1])} if it is a weight"
     if EQUALS.search(text):
         yield "=", "has '=' and is read as one name; write 'cat -> dog' for what to draw instead"
     if UNDERSCORE.search(text):
@@ -132,9 +132,9 @@ def _marked(text: str) -> str | None:
     right = bare(text)
     if right == text or not _says_something(right):
         return None
-    found = BULLET.match(text)
-    if found:
-        return f"begins with {_quoted(found[0])}, as in a list; write {_quoted(right)}"
+    match = BULLET.match(text)
+    if match:
+        return f"begins with {_quoted(match[0])}, as in a list; write {_quoted(right)}"
     if QUOTED.fullmatch(text):
         return f"has quotes around it, which text encoders read too; write {_quoted(right)}"
     if HALF_QUOTED.fullmatch(text):
@@ -147,11 +147,11 @@ def _quoted(text: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    found = QUOTED.fullmatch(text)
-    if found:
-        return found[2] or found[3]
-    found = HALF_QUOTED.fullmatch(text)
-    return found[1] if found else text
+    match = QUOTED.fullmatch(text)
+    if match:
+        return match[2] or match[3]
+    match = HALF_QUOTED.fullmatch(text)
+    return match[1] if match else text
 
 
 def _says_something(text: str) -> bool:
@@ -159,7 +159,7 @@ def _says_something(text: str) -> bool:
 
 
 def _with_neighbours(words: list[re.Match[str]], place: int, start: int, end: int) -> tuple[int, int]:
-    """From where to where an arrow reaches that has spaces within, as ``- >`` has."""
+    """Return where an arrow begins and ends that has spaces inside, as ``- >`` has."""
     first, last = place, place
     while start == words[first].start() and first and all(map(_draws_arrows, words[first - 1][0])):
         first -= 1
@@ -170,16 +170,19 @@ def _with_neighbours(words: list[re.Match[str]], place: int, start: int, end: in
     return start, end
 
 
-def _draws_arrows(one: str) -> bool:
-    return one in DASHES or one in SIGNS or one in POINTS or _is_whole_arrow(one)
+def _draws_arrows(char: str) -> bool:
+    return char in DASHES or char in SIGNS or char in POINTS or _is_whole_arrow(char)
 
 
-def _is_whole_arrow(one: str) -> bool:
-    return "\x7f" < one < "\U0001f000" and "ARROW" in unicodedata.name(one, "")
+def _is_whole_arrow(char: str) -> bool:
+    return "\x7f" < char < "\U0001f000" and "ARROW" in unicodedata.name(char, "")
 
 
 def _is_arrow(before: str, run: str, after: str, several: bool) -> bool:
-    """Whether characters that arrows are typed with are one, by what touches them and whether there are other words."""
+    """Return whether ``run``, characters that arrows are typed with, is one.
+
+    ``before`` and ``after`` are the rest of its word; ``several`` says whether the text has other words.
+    """
     if not before and not after:
         return several and not set(run) <= DASHES
     if "<" in before:  # ``<cat-toy>``, as textual inversions are named

@@ -1,4 +1,4 @@
-"""Whether a text encoder makes anything of a concept's name, and of what to draw instead."""
+"""Checks that a text encoder reads something in a concept's name, and something else in its target."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ..model import TextRows, TextToImageModel
 from .parse import EMPTY_TARGET, Concept, ConceptError
 
 ALIKE = 0.01
-"""At most, the relative difference of a row between the same tokens in two batches and precisions."""
+"""The largest relative difference between rows of the same tokens, computed in other batches and precisions."""
 Read = Mapping[str, Sequence[TextRows]]
-"""What the layers of each text entry read for a prompt."""
+"""The rows that the layers of each text entry read for one prompt, by the entry's name."""
 
 
 def check_readable(model: TextToImageModel, concept: Concept) -> None:
-    """Raise what ``check_read`` does for a concept of which nothing was encoded yet."""
+    """Encode a concept and its target with ``model``, and raise ``ConceptError`` as ``check_read`` does."""
     prompts = [EMPTY_TARGET, concept.name, *([concept.instead] if concept.instead else [])]
     nothing, name, *target = model.text_rows(prompts)
     check_read(concept, name, target[0] if target else nothing, nothing)
 
 
 def check_read(concept: Concept, name: Read, target: Read, nothing: Read) -> None:
-    """Raise ``ConceptError`` when a concept's name reads like nothing or like its target, or its target like nothing.
+    """Raise ``ConceptError`` when the name or the target reads like the empty prompt, or both read the same.
 
-    ``name``, ``target`` and ``nothing`` are what is read for the name, for what to draw instead and for the empty
-    prompt; of a concept without a target, that is its ``target`` too.
+    ``name``, ``target`` and ``nothing`` are the rows for the concept's name, its target and the empty prompt. For a
+    concept without a target, ``target`` is the same as ``nothing``.
     """
     for text, read in ((concept.name, name), (concept.instead, target)):
         if text and alike(read, nothing):
@@ -42,7 +42,7 @@ def check_read(concept: Concept, name: Read, target: Read, nothing: Read) -> Non
 
 
 def alike(one: Read, other: Read) -> bool:
-    """Whether all layers read the same, row by row."""
+    """Return whether all layers read the same rows, within ``ALIKE``."""
     return all(
         _same(mine.rows, theirs.rows) for name in one for mine, theirs in zip(one[name], other[name], strict=True)
     )

@@ -1,4 +1,4 @@
-"""How a concept is worded when a method trains on prompts that name it."""
+"""Templates of prompts that name a concept, for the methods that train."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDINGS: Mapping[str, tuple[str, ...]] = {
 
 
 def wordings(kind: str, name: str) -> list[str]:
-    """Prompts that name ``name``. Raises ``ValueError`` for an unknown kind."""
+    """Return prompts with ``name`` in each; ``kind`` is ``object`` or ``style``, else ``ValueError`` is raised."""
     if kind not in WORDINGS:
         raise ValueError(f"kind must be one of {', '.join(WORDINGS)}, got '{kind}'")
     return [wording.format(name) for wording in WORDINGS[kind]]

@@ -1,1 +1,1 @@
-"""Contact sheets, curves and tables."""
+"""Pictures and tables for reports: contact sheets, loss curves, markdown tables."""

@@ -1,4 +1,4 @@
-"""Labelled contact sheets: the same prompts and seeds in rows under one another."""
+"""Labelled contact sheets: pictures of the same prompts and seeds in rows below one another."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from ..files.images import scaled_pixels, to_image
 
 MARGIN, GAP = 16, 6
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
-TITLE, TEXT = 20, 14  # pixels
-LINE = TEXT + 4
+TITLE_SIZE, FONT_SIZE = 20, 14  # pixels
+LINE = FONT_SIZE + 4  # pixels from one line of text to the next
 LABEL = 240  # pixels; longer labels of rows are wrapped
 
 
 @dataclass(frozen=True)
 class Section:
-    """A block of a sheet. ``rows`` are labels with images ``[n, 3, h, w]`` in 0 to 1, ``captions`` stand over
-    the columns, ``groups`` over runs of columns: a heading and how many columns it spans."""
+    """A block of a contact sheet, with a title above it.
+
+    Each of ``rows`` is a label and images ``[n, 3, h, w]`` with values from 0 to 1. ``captions`` are the n texts above
+    the columns. ``groups`` are headings above several columns: a text, and how many columns it spans; by default none.
+    """
 
     title: str
     captions: Sequence[str]
@@ -29,7 +32,11 @@ class Section:
 
 
 def contact_sheet(sections: Sequence[Section], *, scale: float = 2) -> Image.Image:
-    """All sections under one another, pictures enlarged ``scale`` times."""
+    """Return a picture of all sections below one another.
+
+    Images are enlarged ``scale`` times, by default twice, so that those of the embedded model are easy to see.
+    Raises ``ValueError`` for a row with more or fewer images than its section has captions.
+    """
     pages = [_page(section, scale) for section in sections]
     width = max(page.width for page in pages) + 2 * MARGIN
     height = sum(page.height + MARGIN for page in pages) + MARGIN
@@ -47,12 +54,12 @@ def _page(section: Section, scale: float) -> Image.Image:
         if len(images) != columns:
             raise ValueError(f"row '{label}' has {len(images)} pictures for {columns} captions")
     cell_height, cell_width = (scaled_pixels(size, scale) for size in section.rows[0][1].shape[-2:])
-    font, large = ImageFont.load_default(size=TEXT), ImageFont.load_default(size=TITLE)
+    font, large = ImageFont.load_default(size=FONT_SIZE), ImageFont.load_default(size=TITLE_SIZE)
     labels = [wrapped(label, font, LABEL) for label, _ in section.rows]
     left = max(round(font.getlength(line)) for lines in labels for line in lines) + 2 * GAP
     headings = [wrapped(caption, font, cell_width) for caption in section.captions]
     heading = LINE if section.groups else 0
-    top = TITLE + 2 * GAP + heading + LINE * max(map(len, headings)) + GAP
+    top = TITLE_SIZE + 2 * GAP + heading + LINE * max(map(len, headings)) + GAP
     places = _places(left, cell_width, columns, section.groups)
     height = top + len(section.rows) * (cell_height + GAP)
     width = max(places[-1] + cell_width, round(large.getlength(section.title)) + GAP)
@@ -61,11 +68,11 @@ def _page(section: Section, scale: float) -> Image.Image:
     pen.text((0, 0), section.title, INK, large)
     at = 0
     for text, span in section.groups:
-        pen.text((places[at], TITLE + 2 * GAP), text, FAINT, font)
+        pen.text((places[at], TITLE_SIZE + 2 * GAP), text, FAINT, font)
         at += span
     for x, lines in zip(places, headings, strict=True):
         for number, line in enumerate(lines):
-            pen.text((x, TITLE + 2 * GAP + heading + LINE * number), line, INK, font)
+            pen.text((x, TITLE_SIZE + 2 * GAP + heading + LINE * number), line, INK, font)
     for number, (lines, (_, images)) in enumerate(zip(labels, section.rows, strict=True)):
         y = top + number * (cell_height + GAP)
         for place, line in enumerate(lines[: max(1, cell_height // LINE)]):
@@ -76,7 +83,7 @@ def _page(section: Section, scale: float) -> Image.Image:
 
 
 def _places(left: int, width: int, columns: int, groups: Sequence[tuple[str, int]]) -> list[int]:
-    """The left edge of each column; groups stand a margin apart."""
+    """Return the left edge of each column in pixels, with a margin between groups."""
     starts, at = set(), 0
     for _, span in groups[:-1]:
         at += span
@@ -90,7 +97,7 @@ def _places(left: int, width: int, columns: int, groups: Sequence[tuple[str, int
 
 
 def wrapped(text: str, font, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` pixels; a longer word has a line of its own."""
+    """Break ``text`` into lines of at most ``width`` pixels in a Pillow font; a longer word has its own line."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

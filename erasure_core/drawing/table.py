@@ -1,4 +1,4 @@
-"""Plain tables that read well in a terminal and in markdown alike."""
+"""Markdown tables with padded columns, which can also be read in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table with padded columns; all but the first are aligned to the right."""
+    """Return a markdown table; all columns but the first are aligned to the right.
+
+    Raises ``ValueError`` for a row with more or fewer cells than the header.
+    """
     lines = [list(header), *(list(row) for row in rows)]
     for line in lines:
         if len(line) != len(header):
@@ -18,7 +21,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(share: float) -> str:
-    """0.953 as ``95``; a share of nothing as a dash."""
+    """Return a share from 0 to 1 as whole percent, 0.953 as ``95``; NaN, a share of nothing, as ``-``."""
     return "-" if share != share else f"{100 * share:.0f}"
 
 
