@@ -66,8 +66,9 @@ mutants-table: $(READY) ## write docs/testing.md's score, and list the mutants t
 	$(BIN)/python tools/mutants.py table
 	$(BIN)/python tools/mutants.py survivors
 
-lint: $(READY) ## ruff
+lint: $(READY) ## ruff: rules and layout
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean: ## remove what the other targets made (build/toy, hours of training, stays)
 	rm -rf .venv build/comfyui mutants *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ _PLACES = {
     "closed_form.update": ("updated",),
     "concepts.common": ("common_concepts",),
     "concepts.parse": ("Concept", "ConceptError", "parse_concepts"),
+    "diffusers.model": ("from_diffusers",),
     "erasures.erasure": ("Erasure",),
     "erasures.erasure_file": ("ErasureFileError",),
     "erasures.low_rank": ("Dense", "LowRank"),
@@ -37,7 +38,7 @@ _PLACES = {
     "training.loop": ("TrainingError",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
-__all__ = ["from_diffusers", *_MODULES]
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str):
@@ -50,10 +51,3 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def from_diffusers(pipe):
-    """See ``diffusers.model.from_diffusers``; diffusers itself is needed only by the pipeline."""
-    from .diffusers.model import from_diffusers
-
-    return from_diffusers(pipe)

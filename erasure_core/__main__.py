@@ -18,7 +18,7 @@ def main() -> int:
     try:
         code = run()
     except SystemExit as end:  # of --help, --version and what argparse does not understand
-        code = end.code or code_for_text(written=False)
+        code = end.code if isinstance(end.code, int) and end.code else code_for_text(written=False)
     on_signals(lambda number: os._exit(code))
     return code
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
 from inspect import signature
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
 from .model import check_model
 from .quoting import shown
 
+F = TypeVar("F", bound=Callable[..., Any])
 Seed = int
 """From 0 to ``MOST_SEED``."""
 MOST_SEED = 2**63 - 1  # PyTorch takes twice as many; methods count on from the one that they are given
@@ -44,7 +45,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 """What values of an annotation are, and how a sentence calls them."""
 
 
-def checked(function: Callable) -> Callable:
+def checked(function: F) -> F:
     """A function that first holds what it is called with to its annotations, as far as ``KINDS`` knows these.
 
     Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
@@ -54,12 +55,12 @@ def checked(function: Callable) -> Callable:
     taken = signature(function)
 
     @wraps(function)
-    def run(*values: Any, **named: Any):
+    def run(*values: Any, **named: Any) -> Any:
         for name, value in taken.bind(*values, **named).arguments.items():
             check_argument(name, taken.parameters[name].annotation, value)
         return function(*values, **named)
 
-    return run
+    return cast(F, run)
 
 
 def check_fields(settings: Any) -> None:

@@ -121,11 +121,10 @@ def collect(
     for prompt, read in _encoded(model, prompts, callback):
         for name, rows in read.items():
             if name not in gatherers:
-                gatherers[name] = _Gatherer(rows[0].rows, name_only)
+                gatherers[name] = _Gatherer(rows, name_only)  # of the empty prompt, which comes first
             gatherers[name].read(rows, prompt in listed[0], prompt in listed[1])
             if prompt == EMPTY_TARGET:
                 nothing = read
-                gatherers[name].probe = _probe(rows)
         for pair, concept, target in waiting.complete_with(prompt, read):
             if check:
                 check_read(pairs[pair], concept, target, nothing)
@@ -180,16 +179,16 @@ class _Waiting:
 class _Gatherer:
     """What becomes the ``EntryStatistics`` of one text entry."""
 
-    def __init__(self, rows: Tensor, name_only: bool):
+    def __init__(self, of_empty_prompt: Sequence[TextRows], name_only: bool):
+        rows, self.probe = of_empty_prompt[0].rows, _probe(of_empty_prompt)
         self.name_only = name_only
         self.edited, self.derived = _Pairs(rows), _Pairs(rows)
         nothing = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
         self.kept, self.exempt = nothing, nothing.clone()
-        self.probe: Tensor | None = None
 
     def read(self, parts: Sequence[TextRows], kept: bool, exempt: bool) -> None:
-        if kept or exempt:
-            gram = row_gram([part.rows for part in parts])
+        gram = row_gram([part.rows for part in parts]) if kept or exempt else None
+        if gram is not None:
             self.kept += gram * kept
             self.exempt += gram * exempt
 

@@ -30,7 +30,14 @@ def free_directions(gram: Tensor, tolerance: float) -> Tensor:
 def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
     """``sum R^T R`` in float64, ``[d, d]``, of row matrices ``[rows, d]``; ``None`` of none."""
     check_widths(rows)
-    return sum(part.T @ part for part in (stacked([one]) for one in rows)) if rows else None
+    if not rows:
+        return None
+    width = rows[0].shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=rows[0].device)
+    for one in rows:
+        part = stacked([one])
+        total += part.T @ part
+    return total
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -45,13 +46,12 @@ class EntryStatistics:
 
     def plus(self, other: EntryStatistics, sign: int) -> EntryStatistics:
         """With ``sign`` times the other's sums."""
-        one, two = self.summed(), other.summed()
         return replace(
-            one,
-            edited=one.edited.plus(two.edited, sign),
-            derived=one.derived.plus(two.derived, sign),
-            kept=one.kept + sign * two.kept.to(one.kept),
-            exempt=one.exempt + sign * two.exempt.to(one.exempt),
+            self,
+            edited=self.edited.summed().plus(other.edited.summed(), sign),
+            derived=self.derived.summed().plus(other.derived.summed(), sign),
+            kept=self.kept + sign * other.kept.to(self.kept),
+            exempt=self.exempt + sign * other.exempt.to(self.exempt),
         )
 
 
@@ -90,14 +90,13 @@ class Statistics:
 
     def __sub__(self, other: Statistics) -> Statistics:
         """Without the other's. Raises ``ValueError`` for what is not held, and for other text encoders."""
-        left = {}
-        for kind in ("concepts", "preserve", "exactly"):
-            own, taken = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
-            missing = [text for text in taken if text not in own]
-            if missing:
-                raise ValueError(f"the statistics do not hold '{shown(missing[0])}' ({kind})")
-            left[kind] = tuple(one for text, one in own.items() if text not in taken)
-        return replace(self, entries=self._entries(other, -1), **left)
+        return replace(
+            self,
+            concepts=self._left("concepts", other),
+            preserve=self._left("preserve", other),
+            exactly=self._left("exactly", other),
+            entries=self._entries(other, -1),
+        )
 
     def check_encoder(self, probes: Mapping[str, Tensor]) -> None:
         """Raise ``ValueError`` when rows that end in ``probes`` come from another text encoder than these."""
@@ -110,6 +109,14 @@ class Statistics:
             size = float(own.norm())  # of what is not finite nothing is known to be the same
             if probe.shape != own.shape or not float((probe - own).norm()) <= SAME_ENCODER * size < math.inf:
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
+
+    def _left(self, kind: str, other: Statistics) -> tuple[Any, ...]:
+        """Those concepts or prompts of a kind that ``other`` does not hold."""
+        own, taken = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
+        missing = [text for text in taken if text not in own]
+        if missing:
+            raise ValueError(f"the statistics do not hold '{shown(missing[0])}' ({kind})")
+        return tuple(one for text, one in own.items() if text not in taken)
 
     def _texts(self, kind: str) -> list[str]:
         return [one.name if isinstance(one, Concept) else one for one in getattr(self, kind)]

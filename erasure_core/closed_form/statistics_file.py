@@ -113,7 +113,8 @@ def _entry(name: str, left: dict[str, Tensor]) -> EntryStatistics:
             f"{shown(keys[-1])} is {tuple(probe.shape)} in {probe.dtype}, or not finite; "
             "expected a row of finite numbers in float32"
         )
-    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), *sums[4:], probe)
+    kept, exempt = sums[4:]
+    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), kept, exempt, probe)
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -122,7 +122,7 @@ def _section(plan: Plan, states: list[State]) -> Section:
     places = shown + rest[:SHOWN]
     return Section(
         f"{'RECE: erase' if plan.methods == RECE else 'Erase'} {plan.concept}",
-        [", ".join((c.object, c.style, c.colour)) for c in (captions[place] for place in places)],
+        [", ".join(filter(None, (c.object, c.style, c.colour))) for c in (captions[place] for place in places)],
         [(state.label, state.gallery.images[torch.tensor(places)]) for state in states],
         (("prompts that name it", len(shown)), ("other prompts", len(places) - len(shown))),
     )

@@ -7,8 +7,9 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ..quoting import shown
 from .ending import FAILED
@@ -24,17 +25,18 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings):
         super().__init__(**settings, allow_abbrev=False)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Names an unknown option before argparse misses the required one that it may have been meant for."""
+        words = None if args is None else list(args)
         if self._subparsers is None:
-            for word in args or ():
+            for word in words or ():
                 if word == "--":
                     break
                 if word.startswith("--") and " " not in word:
                     self._check_known(word.partition("=")[0])
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(words, namespace)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").replace(": must ", " must ", 1)
         self.exit(FAILED, f"error: {message}; see {self.prog} --help\n")
 

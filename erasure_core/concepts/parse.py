@@ -80,7 +80,7 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
     return list(concepts.values())
 
 
-def parse_prompts(text: str, what: str = "prompts") -> list[str]:
+def parse_prompts(text: str | bytes, what: str = "prompts") -> list[str]:
     """Parse one prompt a line, each once; blank lines and comments that begin with ``#`` are skipped.
 
     ``what`` is what error messages call the text.
@@ -285,7 +285,7 @@ def _check_arrows(text: str, where: str) -> None:
 def _has_an_arrow(prompt: str) -> bool:
     """Return whether a prompt has an arrow of more than one ASCII sign; a single ``>`` or ``|`` may be text."""
     parts = arrow_in(prompt)
-    return bool(parts) and (len(parts[1]) > 1 or not parts[1].isascii())
+    return parts is not None and (len(parts[1]) > 1 or not parts[1].isascii())
 
 
 class _Doubts:

@@ -43,8 +43,8 @@ class Erasure(ErasureRecord):
             raise ValueError(f"strength must be from -{MOST_STRENGTH:g} to {MOST_STRENGTH:g}, got {strength}")
         if strength == 1:
             return self  # of many concepts on SDXL a copy takes 700 MB
-        deltas = {name: _scaled(delta, strength) for name, delta in self.deltas.items()}
-        maps = {entry: replace(one, change=_scaled(one.change, strength)) for entry, one in self.maps.items()}
+        deltas = {name: delta.scaled(strength) for name, delta in self.deltas.items()}
+        maps = {entry: replace(one, change=one.change.scaled(strength)) for entry, one in self.maps.items()}
         return replace(self, deltas=deltas, maps=maps)
 
     scaled = checked(scaled)
@@ -96,9 +96,10 @@ class Erasure(ErasureRecord):
             raise ValueError(f"tolerance must be from 0 to less than 1, got {tolerance}")
         deltas, maps = dict(self.deltas), {}
         for entry, one in self.maps.items():
-            if all(isinstance(self.deltas[name], LowRank) for name in one.names):
-                small, maps[entry] = self._compressed_together(one, tolerance, max_rank)
-                deltas |= small
+            factors = {name: delta for name in one.names if isinstance(delta := self.deltas[name], LowRank)}
+            if len(factors) == len(one.names):
+                small, maps[entry] = _compressed_together(one, factors, tolerance, max_rank)
+                deltas.update(small)
         together = {name for one in maps.values() for name in one.names}
         deltas |= {
             name: _compressed(delta, tolerance, max_rank) for name, delta in deltas.items() if name not in together
@@ -109,22 +110,6 @@ class Erasure(ErasureRecord):
         return replace(self, deltas=deltas, maps=maps, error=max(self.error, error))
 
     compressed = checked(compressed)
-
-    def _compressed_together(self, one: ContextMap, tolerance: float, max_rank: int | None):
-        """All layers of an entry at once: the best shared ``down`` for the changes stacked on one another."""
-        own = one.change.down
-        stack = LowRank(torch.cat([self.deltas[name].up.double() for name in one.names]), own.double())
-        best = stack.recompressed(tolerance, max_rank)
-        turn = stack.down @ best.down.T
-        down = best.down.to(own.dtype)
-
-        def turned(up: Tensor) -> Tensor:
-            return (up.double() @ turn).to(up.dtype)
-
-        width = self.deltas[one.names[0]].down.shape[1]
-        whole = widened(down, one.columns, width)
-        deltas = {name: LowRank(turned(self.deltas[name].up), whole) for name in one.names}
-        return deltas, replace(one, change=LowRank(turned(one.change.up), down))
 
     @checked
     @contextmanager
@@ -182,11 +167,13 @@ class Erasure(ErasureRecord):
         own, theirs = _widths(self.maps), {name: _width(entry) for name, entry in entries.items()}
         if own != theirs:
             raise ValueError(f"the erasure is for text read as {_told(own)}, the model reads it as {_told(theirs)}")
-        deltas, maps, error = {}, {}, self.error
+        deltas: dict[str, Delta] = {}
+        maps, error = {}, self.error
         for name, entry in entries.items():
             change = self.maps[name].change
             formed, lost = deltas_of(change, entry)
-            deltas, error = deltas | formed, max(error, lost)
+            deltas.update(formed)
+            error = max(error, lost)
             maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
         made_on = fingerprint(entry_weights(model))
         origins = tuple(replace(origin, fingerprint=made_on) for origin in self.origins)
@@ -303,23 +290,26 @@ def _both_maps(one: Mapping[str, ContextMap], other: Mapping[str, ContextMap]) -
     layers = [{name: (found.names, found.columns) for name, found in maps.items()} for maps in (one, other)]
     if layers[0] != layers[1]:
         return {}
-    return {name: replace(one[name], change=_sum(name, one[name].change, other[name].change)) for name in one}
-
-
-def _scaled(delta: Delta, strength: float) -> Delta:
-    if isinstance(delta, LowRank):
-        return LowRank(delta.up * strength, delta.down)
-    return Dense(delta.change * strength)
+    return {name: replace(one[name], change=_low_rank_sum(name, one[name].change, other[name].change)) for name in one}
 
 
 def _sum(name: str, one: Delta, other: Delta) -> Delta:
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        return _low_rank_sum(name, one, other)
+    _check_same_shape(name, one, other)
+    return Dense(one.dense() + other.dense())
+
+
+def _low_rank_sum(name: str, one: LowRank, other: LowRank) -> LowRank:
+    _check_same_shape(name, one, other)
+    return LowRank(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down]))
+
+
+def _check_same_shape(name: str, one: Delta, other: Delta) -> None:
     if one.shape != other.shape:
         raise ValueError(
             f"these erasures are for different models: {name} is {one.shape} in one, {other.shape} in the other"
         )
-    if isinstance(one, LowRank) and isinstance(other, LowRank):
-        return LowRank(torch.cat([one.up, other.up], 1), torch.cat([one.down, other.down]))
-    return Dense(one.dense() + other.dense())
 
 
 def _check_shape(name: str, delta: Delta, own: Mapping[str, Tensor]) -> None:
@@ -340,6 +330,25 @@ def _squares(delta: Delta, other: Delta | None = None) -> float:
 def _rows(delta: Delta, start: int, count: int) -> Tensor:
     rows = slice(start, start + count)
     return LowRank(delta.up[rows], delta.down).dense() if isinstance(delta, LowRank) else delta.change[rows]
+
+
+def _compressed_together(
+    one: ContextMap, factors: Mapping[str, LowRank], tolerance: float, max_rank: int | None
+) -> tuple[dict[str, LowRank], ContextMap]:
+    """All layers of an entry at once: the best shared ``down`` for the changes stacked on one another."""
+    own = one.change.down
+    stack = LowRank(torch.cat([factor.up.double() for factor in factors.values()]), own.double())
+    best = stack.recompressed(tolerance, max_rank)
+    turn = stack.down @ best.down.T
+    down = best.down.to(own.dtype)
+
+    def turned(up: Tensor) -> Tensor:
+        return (up.double() @ turn).to(up.dtype)
+
+    width = factors[one.names[0]].down.shape[1]
+    whole = widened(down, one.columns, width)
+    deltas = {name: LowRank(turned(factor.up), whole) for name, factor in factors.items()}
+    return deltas, replace(one, change=LowRank(turned(one.change.up), down))
 
 
 def _compressed(delta: Delta, tolerance: float, max_rank: int | None) -> Delta:

@@ -31,6 +31,9 @@ class LowRank:
         """``[out, in]``."""
         return self.up.to(self.down.dtype) @ self.down
 
+    def scaled(self, strength: float) -> LowRank:
+        return LowRank(self.up * strength, self.down)
+
     def followed_by(self, step: LowRank) -> LowRank:
         """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``, of rank at most ``in``."""
         up = torch.cat([self.up, step.up + self.up @ (self.down @ step.up)], 1)
@@ -73,6 +76,9 @@ class Dense:
 
     def dense(self) -> Tensor:
         return self.change
+
+    def scaled(self, strength: float) -> Dense:
+        return Dense(self.change * strength)
 
 
 Delta = LowRank | Dense

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import BinaryIO
 
 from ..quoting import shown
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where a file that is open cannot be deleted or moved
+if sys.platform == "win32":  # where a file that is open cannot be deleted or moved
     fcntl = None
+else:
+    import fcntl
 PREFIX, SUFFIX = ".erasure-", ".partial"
 MOST_OF_A_PATH = 300  # characters of a path that a message quotes
 TAKEN = "is already there; choose another name, or ask to overwrite it (overwrite=True, --overwrite)"

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,7 +42,8 @@ def write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     Raises ``ValueError`` when the header would be longer than the format allows.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # wide types first: all are aligned
-    header, end = {"__metadata__": dict(sorted(metadata.items()))}, 0
+    header: dict[str, dict[str, Any]] = {"__metadata__": dict(sorted(metadata.items()))}
+    end = 0
     for name in names:
         start, end = end, end + tensors[name].nbytes
         header[name] = {

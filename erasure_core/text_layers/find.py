@@ -16,7 +16,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from .constant_layers import is_linear, layers_of, skeleton
+from .constant_layers import Layer, is_linear, layers_of, skeleton
 
 Run = Callable[[Mapping[str, Tensor]], Tensor]
 """Calls a denoiser with texts by name, all else fixed by the caller, and returns its output."""
@@ -107,7 +107,7 @@ def find_entries(
     for call in calls:
         if first.digests[call] != again.digests[call]:
             raise ValueError(f"two equal runs differ in what {call[0]} reads; switch off dropout and fix random seeds")
-    findings = {}
+    findings: dict[tuple[str, Call], _Finding | str] = {}
     for name, probe in probes.items() if calls else ():
         alone = moved if len(probes) == 1 else _observe(layers, run, plain | {name: probe.moved}, wanted=calls)
         wanted = [call for call in calls if alone.digests[call] != again.digests[call]]
@@ -128,7 +128,8 @@ def find_entries(
     _refuse_sums(findings)
     read = {name for name, _ in findings}
     unread = tuple(name for name in texts if name not in read and moved.output == first.output)
-    return Trace(_entries(Counter(name for name, _ in first.digests), layers, findings, leaks), tuple(leaks), unread)
+    widths = {name: layer.in_features for name, layer in layers.items() if is_linear(layer)}
+    return Trace(_entries(Counter(name for name, _ in first.digests), widths, findings, leaks), tuple(leaks), unread)
 
 
 def collect_rows(
@@ -209,7 +210,7 @@ class _Pass:
 
 
 def _observe(
-    layers: Mapping[str, nn.Module],
+    layers: Mapping[str, Layer],
     run: Run,
     texts: Mapping[str, Tensor],
     keep: Callable[[Call, int], bool] = lambda *_: False,
@@ -326,7 +327,7 @@ def _refuse_sums(findings: dict[tuple[str, Call], _Finding | str]) -> None:
 
 def _entries(
     counts: Mapping[str, int],
-    layers: Mapping[str, nn.Module],
+    widths: Mapping[str, int],
     findings: Mapping[tuple[str, Call], _Finding | str],
     leaks: list[Leak],
 ) -> tuple[FoundEntry, ...]:
@@ -334,9 +335,11 @@ def _entries(
     by_layer: dict[tuple[str, str], list[_Finding | str]] = defaultdict(list)
     for (text, (name, _)), finding in findings.items():
         by_layer[text, name].append(finding)
-    entries, groups = [], {}
-    for (text, name), found in by_layer.items():
-        problems = [one for one in found if isinstance(one, str)]
+    entries: list[FoundEntry] = []
+    groups: dict[tuple, str] = {}
+    for (text, name), results in by_layer.items():
+        problems = [one for one in results if isinstance(one, str)]
+        found = [one for one in results if not isinstance(one, str)]
         if not problems and len({(one.kind, one.columns) for one in found}) > 1:
             problems = ["it reads the text in more ways than one"]
         if problems:
@@ -349,7 +352,7 @@ def _entries(
                 name=name,
                 text=text,
                 kind=one.kind,
-                width=layers[name].in_features,
+                width=widths[name],
                 columns=one.columns,
                 aligned=all(each.aligned for each in found),
                 shared=len(found) < counts[name] or not all(bool(each.rows.all()) for each in found),

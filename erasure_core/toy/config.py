@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -11,7 +12,7 @@ from torch import Tensor
 WEIGHTS = Path(__file__).with_name("weights")
 PICTURE = 64  # pixels
 VOCABULARY = 49_408
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 192,
     "intermediate_size": 384,
@@ -25,7 +26,7 @@ TEXT = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
-UNET = {
+UNET: dict[str, Any] = {
     "sample_size": 8,
     "in_channels": 16,
     "out_channels": 16,
@@ -37,14 +38,14 @@ UNET = {
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "mid_block_type": None,
 }
-VAE = {
+VAE: dict[str, Any] = {
     "encoder_block_out_channels": (32, 32, 32, 32),
     "decoder_block_out_channels": (48, 48, 48, 48),
     "latent_channels": 16,
     "scaling_factor": 1.0,
     "force_upcast": False,
 }
-SCHEDULE = {
+SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,

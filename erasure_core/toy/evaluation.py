@@ -197,9 +197,15 @@ def drift_outside(before: Gallery, after: Gallery, subject: Subject) -> float:
     stayed."""
     named = [index for index, caption in enumerate(before.captions) if getattr(caption, subject.kind) == subject.name]
     was, now = before.images[named], after.images[named]
-    colours = torch.tensor([COLOURS[before.captions[index].colour] for index in named]) / 255
+    colours = torch.tensor([_background(before.captions[index]) for index in named]) / 255
     outside = (was - colours[:, :, None, None]).abs().amax(1) < BACKGROUND
     return float((now - was).square().mean(1)[outside].mean().sqrt())
+
+
+def _background(caption: Caption) -> tuple[int, int, int]:
+    if caption.colour is None:
+        raise ValueError(f"'{caption}' names no background, so it cannot be told whether it stayed")
+    return COLOURS[caption.colour]
 
 
 def pictures_of(subject: Subject, count: int = 4) -> Tensor:
@@ -243,7 +249,8 @@ def evaluate_renders(model: TextToImageModel, judge: Judge) -> RenderAccuracy:
 
 def _overall(gallery: Gallery) -> Accuracy:
     every = range(len(gallery.captions))
-    return Accuracy(*(accuracy(gallery, kind, every) for kind in ("object", "style", "colour")), len(every))
+    thing, style, colour = (accuracy(gallery, kind, every) for kind in ("object", "style", "colour"))
+    return Accuracy(thing, style, colour, len(every))
 
 
 def deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:

@@ -307,7 +307,8 @@ def test_the_name_of_one_concept() -> None:
 
 
 def test_prompts_are_listed_once() -> None:
-    assert parse_prompts("a dog\n\n# no\na dog # mine\n a -> b \nroom #5") == ["a dog", "a -> b", "room #5"]
+    text = "a dog\n\n# no\na dog # mine\n a -> b \nroom #5"
+    assert parse_prompts(text) == parse_prompts(text.encode()) == ["a dog", "a -> b", "room #5"]
 
 
 def test_a_bad_prompt_names_the_input_that_it_came_by() -> None:

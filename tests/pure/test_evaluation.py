@@ -83,6 +83,12 @@ def test_drift_is_counted_where_there_was_background() -> None:
     assert drift_outside(before, before, Subject("object", "cat")) == 0
 
 
+def test_drift_needs_captions_that_name_a_background() -> None:
+    gallery = Gallery((Caption("cat"),), torch.zeros(1, 3, 2, 2), Verdict([], [], []))
+    with pytest.raises(ValueError, match="'a cat' names no background"):
+        drift_outside(gallery, gallery, Subject("object", "cat"))
+
+
 @pytest.mark.parametrize("subject", [Subject("object", "cat"), Subject("style", "noto")])
 def test_real_pictures_of_a_subject(subject: Subject) -> None:
     captions, images = load_renders()

@@ -1,0 +1,36 @@
+"""The public names, as type checkers read them; at run time ``__init__.py`` imports each when it is asked for."""
+
+from .audit.compare import compare as compare
+from .audit.red_team import attack as attack
+from .audit.report import report as report
+from .closed_form import derived_context as derived_context
+from .closed_form import edit_map as edit_map
+from .closed_form.collect import gather_statistics as gather_statistics
+from .closed_form.statistics import Statistics as Statistics
+from .closed_form.statistics_file import StatisticsFileError as StatisticsFileError
+from .closed_form.statistics_file import load_statistics as load_statistics
+from .closed_form.statistics_file import save_statistics as save_statistics
+from .closed_form.update import updated as updated
+from .concepts.common import common_concepts as common_concepts
+from .concepts.parse import Concept as Concept
+from .concepts.parse import ConceptError as ConceptError
+from .concepts.parse import parse_concepts as parse_concepts
+from .diffusers.model import from_diffusers as from_diffusers
+from .erasures.erasure import Erasure as Erasure
+from .erasures.erasure_file import ErasureFileError as ErasureFileError
+from .erasures.low_rank import Dense as Dense
+from .erasures.low_rank import LowRank as LowRank
+from .erasures.record import Origin as Origin
+from .erasures.record import __version__ as __version__
+from .methods.abo import abo as abo
+from .methods.doco import doco as doco
+from .methods.few_shot import few_shot as few_shot
+from .methods.rece import erase_statistics as erase_statistics
+from .methods.rece import rece as rece
+from .methods.rece import uce as uce
+from .model import EncodedPrompts as EncodedPrompts
+from .model import TextToImageModel as TextToImageModel
+from .model import UnsupportedModelError as UnsupportedModelError
+from .sampling.ddim import generate as generate
+from .sampling.purify import purify as purify
+from .training.loop import TrainingError as TrainingError
