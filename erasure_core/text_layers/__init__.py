@@ -1,1 +1,1 @@
-"""Where text enters a denoiser of any architecture, and which token each row stands for."""
+"""The linear layers through which text enters a denoiser of any architecture, and the token of each row they read."""

@@ -1,7 +1,7 @@
-"""A model run without its weights: every linear layer and convolution gives a constant, whatever it is fed.
+"""Running a model as a skeleton: each linear layer and convolution returns a constant, whatever its input is.
 
-What a layer is fed then depends on the model's inputs only along ways that pass no other such layer. The weights are
-not touched, so they may be quantised, somewhere else or missing; norms, embeddings and bare parameters are real.
+The input of a layer then depends on the model's inputs only along paths that pass no other layer. Weights are not
+read, so they may be quantised, on another device or missing; norms, embeddings and bare parameters work as usual.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 Layer = nn.Linear | _ConvNd
-"""What has the attributes of one of these, as quantised layers have; it need not be of the class."""
-STEP = 101  # how far apart the constants of neighbouring layers start in the pool of numbers
+"""A module with the attributes of one of these, as quantised layers have; it need not be of the class."""
+STEP = 101  # distance between the places where neighbouring layers take their constants from the pool of numbers
 
 
 def layers_of(modules: Mapping[str, nn.Module]) -> dict[str, Layer]:
-    """The linear layers and convolutions, each under its first name.
+    """Return the linear layers and convolutions by name; a layer with several names is listed under its first.
 
-    A linear layer is what has ``in_features`` and ``out_features`` and no layers of its own, as ``nn.Linear`` and its
-    quantised relatives. One that is not recognised runs for real.
+    A linear layer is a module with ``in_features`` and ``out_features`` and without children, as ``nn.Linear`` and its
+    quantised relatives. A layer that is not recognised computes as usual.
     """
     layers: dict[Layer, str] = {}
     for name, module in modules.items():
@@ -33,15 +33,16 @@ def layers_of(modules: Mapping[str, nn.Module]) -> dict[str, Layer]:
 
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return whether a module is a linear layer; see ``layers_of``."""
     widths = (getattr(module, "in_features", None), getattr(module, "out_features", None))
     return all(isinstance(width, int) for width in widths) and not any(module.children())
 
 
 @contextmanager
-def skeleton(layers: Mapping[str, Layer], seen: Callable[[str, Tensor], None], salt: int = 0) -> Iterator[None]:
-    """For the length of a ``with`` block ``seen(name, input)`` is called in place of each layer's forward.
+def skeleton(layers: Mapping[str, Layer], record: Callable[[str, Tensor], None], salt: int = 0) -> Iterator[None]:
+    """Replace the forward of each layer inside a ``with`` block by a call of ``record(name, input)``.
 
-    The layers' outputs are positive numbers that differ by layer, by feature and by ``salt``.
+    The outputs of the layers are positive numbers that differ by layer, by feature and by ``salt``.
     """
     widths = [_width(layer) for layer in layers.values()]
     size = max(widths, default=0) + STEP * (len(widths) + salt)
@@ -50,7 +51,7 @@ def skeleton(layers: Mapping[str, Layer], seen: Callable[[str, Tensor], None], s
 
     def stand_in(name: str, layer: Layer, start: int) -> Callable[..., Tensor]:
         def forward(input: Tensor, *_, **__) -> Tensor:
-            seen(name, input)
+            record(name, input)
             kind = (input.dtype, input.device)
             if kind not in pools:
                 pools[kind] = numbers.to(*kind[::-1])
@@ -88,7 +89,7 @@ def _output_shape(layer: Layer, input: Tensor) -> tuple[int, ...]:
 
 
 def _conv_size(layer: _ConvNd, axis: int, size: int) -> int:
-    """The output's size along an axis, by the formulas in PyTorch's docs; never less than 1."""
+    """Return the size of the output along an axis, by the formulas in PyTorch's documentation; at least 1."""
     reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
     named = {"same": reach, "valid": 0}
     padding = named[layer.padding] if isinstance(layer.padding, str) else 2 * layer.padding[axis]

@@ -1,8 +1,8 @@
-"""Where text enters a denoiser: the first linear layers that its influence reaches, and the rows that they read.
+"""Finding the layers through which text enters a denoiser, and the rows of text that they read.
 
-The closed form edits a layer to ``W A`` wherever text enters through it. These layers are found without knowing the
-family: the model is run as a skeleton, its text is changed, and the layers whose inputs change are those that text
-reaches past no other layer. How the inputs change tells what a layer reads.
+The closed form edits a layer to ``W A`` wherever text enters through it. These layers are found without knowledge of
+the architecture: the model runs as a skeleton (``constant_layers``) with several texts. A layer whose input differs
+between two texts reads text that has passed no other layer, and how its input differs shows what it reads.
 """
 
 from __future__ import annotations
@@ -19,42 +19,46 @@ from torch import Tensor, nn
 from .constant_layers import Layer, is_linear, layers_of, skeleton
 
 Run = Callable[[Mapping[str, Tensor]], Tensor]
-"""Calls a denoiser with texts by name, all else fixed by the caller, and returns its output."""
-TEXT, ROWS = "text", "rows"
+"""Calls a denoiser with texts by name and returns its output; the caller has fixed all other inputs."""
+LINEAR, ROWWISE = "text", "rows"
+"""The kinds of an ``EntryLayer``: it reads the text linearly, or a function of each row."""
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 TOLERANCE = 1e-4
-LARGE = 64  # what softmax spreads over small numbers it gives to one of large ones, so no pooling seems linear
+LARGE = 64  # factor by which a text is enlarged: a softmax over it changes its weights, so pooling never looks linear
 
 
 @dataclass(frozen=True)
-class FoundEntry:
-    """A linear layer that text enters through.
+class EntryLayer:
+    """A linear layer through which text enters.
 
-    ``kind`` is ``text`` when each row that it reads is, in the ``columns`` start to stop of its input, a sum of
-    multiples of the text's own rows: with ``W A`` in these columns the model does what it did for ``text A^T``.
-    It is ``rows`` when each row is a function of one row of the text, a normalised one for example: a map is solved
-    among the rows that the layer sees (``collect_rows``), in these columns.
+    ``kind`` is ``text`` when each row of the layer's input is, in the ``columns``, a sum of multiples of rows of the
+    text: with ``W A`` in these columns the model does what it did for ``text A^T``. It is ``rows`` when each row is a
+    function of one row of the text, for example a normalised one: then a map is solved in these columns for the rows
+    that the layer reads (``collect_rows``).
     """
 
     name: str
+    """The module's name."""
     text: str
+    """The name of the text that it reads."""
     kind: str
     width: int
-    """How many columns the weight has."""
+    """The number of columns of the layer's weight."""
     columns: tuple[int, int]
+    """The first column that reads the text, and the one after the last."""
     aligned: bool
-    """The rows that the text changes are the text's rows, one for one and in their order."""
+    """Whether the rows that the text changes are the text's rows, one for one and in their order."""
     shared: bool
-    """The layer also reads rows that the text does not change."""
+    """Whether the layer also reads rows that the text does not change."""
     group: str
-    """The first layer that reads the same rows."""
+    """The name of the first layer that reads the same rows."""
     calls: int
-    """How often a run of the model calls the layer."""
+    """How often one run of the model calls the layer."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A place that text reaches past all entries; ``name`` is a layer's, or ``output``."""
+    """A place that text reaches without passing an entry layer; ``name`` is the layer there, or ``output``."""
 
     name: str
     text: str
@@ -63,38 +67,40 @@ class Leak:
 
 @dataclass(frozen=True)
 class Trace:
-    """``unread`` are the texts that nothing in the model depends on."""
+    """All entry layers and leaks of a model; ``unread`` are the texts that nothing in the model depends on."""
 
-    entries: tuple[FoundEntry, ...]
+    entries: tuple[EntryLayer, ...]
     leaks: tuple[Leak, ...]
     unread: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether all influence of the texts passes through the entries."""
+        """Whether all influence of the texts passes through the entry layers."""
         return not self.leaks
 
 
 def find_entries(
     modules: Mapping[str, nn.Module], run: Run, texts: Mapping[str, Tensor], elsewhere: Run | None = None
 ) -> Trace:
-    """The entries of the texts, of which only shapes and types are used: ``[..., rows, width]`` or ``[1, width]``.
+    """Find the layers of a denoiser through which texts enter.
 
-    ``run`` must depend on nothing random. ``elsewhere`` is the same call at other latents and another timestep; with
-    it, layers that read a function of the text and of these are told from those that read one of the text alone.
-    Raises ``ValueError`` when two equal runs differ or the text decides which layers are called.
+    ``modules`` are the denoiser's modules by name. Of the ``texts``, ``[..., rows, width]`` or ``[1, width]``, only
+    shapes and types are used. ``run`` must not depend on random numbers. ``elsewhere`` is the same call with other
+    latents and another timestep; with it, a layer that reads a function of both text and timestep counts as a leak.
+    By default this is not examined. Raises ``ValueError`` when two equal runs differ, or when the text decides which
+    layers are called.
     """
     layers = layers_of(modules)
-    probes = {name: _Probe.of(text, place) for place, (name, text) in enumerate(texts.items())}
-    plain = {name: probe.plain for name, probe in probes.items()}
+    test_texts = {name: _TestText.of(text, place) for place, (name, text) in enumerate(texts.items())}
+    plain = {name: text.plain for name, text in test_texts.items()}
     first = _observe(layers, run, plain)
-    changed = {name: probe.moved for name, probe in probes.items()}
+    changed = {name: text.moved for name, text in test_texts.items()}
     moved = _observe(layers, run, changed, lambda call, digest: first.digests.get(call) != digest)
     if moved.digests.keys() != first.digests.keys():
         name = next(iter(moved.digests.keys() ^ first.digests.keys()))[0]
         raise ValueError(f"the text decides whether {name} is called; such a model cannot be traced")
     alike: dict[tuple[int, int], list[Call]] = defaultdict(list)
-    for call in moved.kept:
+    for call in moved.inputs:
         alike[first.digests[call], moved.digests[call]].append(call)
     leaks = []
     if moved.output != first.output:
@@ -103,27 +109,27 @@ def find_entries(
         leaks.append(Leak(first.blind, "", "what it reads is not finite, and hides what it depends on"))
 
     calls = {same[0]: same for same in alike.values()}
-    again = _observe(layers, run, plain, wanted=calls) if calls else first
+    again = _observe(layers, run, plain, only=calls) if calls else first
     for call in calls:
         if first.digests[call] != again.digests[call]:
             raise ValueError(f"two equal runs differ in what {call[0]} reads; switch off dropout and fix random seeds")
     findings: dict[tuple[str, Call], _Finding | str] = {}
-    for name, probe in probes.items() if calls else ():
-        alone = moved if len(probes) == 1 else _observe(layers, run, plain | {name: probe.moved}, wanted=calls)
-        wanted = [call for call in calls if alone.digests[call] != again.digests[call]]
-        if not wanted:
+    for name, text in test_texts.items() if calls else ():
+        alone = moved if len(test_texts) == 1 else _observe(layers, run, plain | {name: text.moved}, only=calls)
+        readers = [call for call in calls if alone.digests[call] != again.digests[call]]
+        if not readers:
             continue
         half, large, other = (
-            _observe(layers, way, plain | {name: text}, wanted=wanted, salt=salt)
-            for way, text, salt in (
-                (run, probe.half, 0),
-                (run, LARGE * probe.moved, 0),
-                (elsewhere or run, probe.moved, 1),
+            _observe(layers, way, plain | {name: values}, only=readers, salt=salt)
+            for way, values, salt in (
+                (run, text.half, 0),
+                (run, LARGE * text.moved, 0),
+                (elsewhere or run, text.moved, 1),
             )
         )
-        for call in wanted:
-            inputs = (passed.kept[call] for passed in (again, alone, half, large, other))
-            finding = _judge(probe, is_linear(layers[call[0]]), *inputs)
+        for call in readers:
+            inputs = (observed.inputs[call] for observed in (again, alone, half, large, other))
+            finding = _judge(text, is_linear(layers[call[0]]), *inputs)
             findings |= {(name, same): finding for same in calls[call]}
     _refuse_sums(findings)
     read = {name for name, _ in findings}
@@ -133,35 +139,36 @@ def find_entries(
 
 
 def collect_rows(
-    modules: Mapping[str, nn.Module], run: Run, entries: Sequence[FoundEntry], texts: Mapping[str, Tensor]
+    modules: Mapping[str, nn.Module], run: Run, entries: Sequence[EntryLayer], texts: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """By each entry's name the rows ``[n, stop - start]`` of the texts as its layer reads them, in float32.
+    """Return the rows of the ``texts`` that each of the ``entries`` reads, by the layer's name.
 
-    Rows that do not depend on the text are left out. The model runs as a skeleton, and no further than needed.
+    The rows are float32 ``[n, width of the entry's columns]``; rows that do not depend on the text are left out. The
+    model runs as a skeleton, and only until all of these layers have been called.
     """
-    layers, found = layers_of(modules), {}
+    layers, rows_by_layer = layers_of(modules), {}
     for text in dict.fromkeys(entry.text for entry in entries):
         mine = [entry for entry in entries if entry.text == text]
-        wanted = {(entry.name, number) for entry in mine for number in range(entry.calls)}
-        one = changed = _observe(layers, run, texts, wanted=wanted)
+        only = {(entry.name, number) for entry in mine for number in range(entry.calls)}
+        one = changed = _observe(layers, run, texts, only=only)
         if any(entry.shared for entry in mine):
-            changed = _observe(layers, run, dict(texts) | {text: _numbers(texts[text], 2)}, wanted=wanted)
+            changed = _observe(layers, run, dict(texts) | {text: _numbers(texts[text], 2)}, only=only)
         for entry in mine:
             rows = []
             for number in range(entry.calls):
-                here, there = (passed.kept[entry.name, number].flatten(0, -2) for passed in (one, changed))
+                here, there = (observed.inputs[entry.name, number].flatten(0, -2) for observed in (one, changed))
                 touched = (here != there).any(1) if entry.shared else slice(None)
                 rows.append(here[touched, slice(*entry.columns)].float())
-            found[entry.name] = torch.cat(rows)
-    return found
+            rows_by_layer[entry.name] = torch.cat(rows)
+    return rows_by_layer
 
 
 @dataclass(frozen=True)
-class _Probe:
-    """A text and changed versions of it, in numbers that add without rounding, in half precision too.
+class _TestText:
+    """A random text and changed versions of it, in numbers that add without rounding, also in half precision.
 
-    ``moved`` differs from ``plain`` in each row by a multiple of ``direction``; ``half`` is ``moved`` in the rows
-    where ``chosen``, and ``plain`` in the others.
+    ``moved`` differs from ``plain`` in each row by a multiple of ``direction``. ``half`` is ``moved`` in the rows that
+    the mask ``chosen`` selects, and ``plain`` in the others.
     """
 
     plain: Tensor
@@ -171,7 +178,8 @@ class _Probe:
     chosen: Tensor
 
     @classmethod
-    def of(cls, text: Tensor, seed: int) -> _Probe:
+    def of(cls, text: Tensor, seed: int) -> _TestText:
+        """Make one with the shape and type of ``text``."""
         draw = torch.Generator().manual_seed(seed)
         plain = _numbers(text, seed)
         *front, width = text.shape
@@ -185,28 +193,29 @@ class _Probe:
 
 
 def _numbers(text: Tensor, seed: int) -> Tensor:
-    """Multiples of 1/64 between -1/8 and 1/8 in the shape of a text."""
+    """Return random multiples of 1/64 between -1/8 and 1/8 in the shape and type of a text."""
     draw = torch.Generator().manual_seed(seed)
     return (torch.randint(-8, 9, text.shape, generator=draw) / 64).to(text)
 
 
-class _Enough(BaseException):
-    """Ends a run of which all that is wanted has been seen; no ``except Exception`` on the way may stop it."""
+class _StopRun(BaseException):
+    """Ends a run once all needed inputs are stored; a BaseException, so that no ``except Exception`` catches it."""
 
 
 Call = tuple[str, int]
-"""A layer's name and which call of it in a run this is, from 0."""
+"""A layer's name, and the number of one of its calls in a run, from 0."""
 
 
 @dataclass
-class _Pass:
-    """One run: digests of what calls read, in their order, and the inputs that were kept."""
+class _Observation:
+    """What one run shows: digests of the inputs of all calls, in their order, and some of the inputs themselves."""
 
     digests: dict[Call, int]
-    kept: dict[Call, Tensor]
+    inputs: dict[Call, Tensor]
     output: int | None = None
+    """The digest of the model's output; ``None`` for a run that ended early."""
     blind: str | None = None
-    """The first layer that read a number that is not finite."""
+    """The name of the first layer whose input is not finite, which hides what it depends on."""
 
 
 def _observe(
@@ -214,41 +223,44 @@ def _observe(
     run: Run,
     texts: Mapping[str, Tensor],
     keep: Callable[[Call, int], bool] = lambda *_: False,
-    wanted: Collection[Call] | None = None,
+    only: Collection[Call] | None = None,
     salt: int = 0,
-) -> _Pass:
-    """Run the skeleton and keep the inputs that ``keep`` asks for; equal ones are kept once.
+) -> _Observation:
+    """Run the skeleton and store the inputs of the calls for which ``keep(call, digest)`` is true.
 
-    With ``wanted``, look at these calls only, keep what they read, and end the run when all have been seen. Raises
-    ``ValueError`` for those that never come.
+    Equal inputs are stored once. With ``only``, just these calls are looked at, all their inputs are stored, and the
+    run ends after the last of them; ``ValueError`` is raised if one of them never comes.
     """
-    passed = _Pass({}, {})
+    observed = _Observation({}, {})
     counts: Counter[str] = Counter()
     store: dict[tuple, Tensor] = {}
     odd: dict[tuple, Tensor] = {}
 
-    def seen(name: str, input: Tensor) -> None:
+    def record(name: str, input: Tensor) -> None:
         call = (name, counts[name])
         counts[name] += 1
-        if wanted is not None and call not in wanted:
+        if only is not None and call not in only:
             return
-        digest = passed.digests[call] = _digest(input, odd)
-        if not passed.blind and not bool(input.sum(dtype=torch.float32).isfinite()):
-            passed.blind = name
-        if wanted is not None or keep(call, digest):
-            passed.kept[call] = store.setdefault((digest, input.shape), input.detach().clone())
-        if wanted is not None and len(passed.kept) == len(wanted):
-            raise _Enough
+        digest = observed.digests[call] = _digest(input, odd)
+        if not observed.blind and not bool(input.sum(dtype=torch.float32).isfinite()):
+            observed.blind = name
+        if only is not None or keep(call, digest):
+            observed.inputs[call] = store.setdefault((digest, input.shape), input.detach().clone())
+        if only is not None and len(observed.inputs) == len(only):
+            raise _StopRun
 
-    with torch.no_grad(), skeleton(layers, seen, salt), suppress(_Enough):
-        passed.output = _digest(run({name: text.clone() for name, text in texts.items()}), odd)
-    for name, _ in set(wanted or ()) - set(passed.kept):
+    with torch.no_grad(), skeleton(layers, record, salt), suppress(_StopRun):
+        observed.output = _digest(run({name: text.clone() for name, text in texts.items()}), odd)
+    for name, _ in set(only or ()) - set(observed.inputs):
         raise ValueError(f"this run of the model does not call {name} as others did")
-    return passed
+    return observed
 
 
 def _digest(values: Tensor, odd: dict[tuple, Tensor]) -> int:
-    """A hash of every bit, which a change of one number alone always changes; ``odd`` keeps what it needs."""
+    """Return a hash of all bits, which always differs when a single number differs.
+
+    ``odd`` is a cache of the multipliers, by size and device.
+    """
     bits = values.detach().contiguous().view(INTEGERS[values.element_size()])
     for size in reversed(bits.shape):
         kind = (size, bits.device)
@@ -259,14 +271,17 @@ def _digest(values: Tensor, odd: dict[tuple, Tensor]) -> int:
 
 
 def _odd(count: int, device: torch.device) -> Tensor:
-    """Odd numbers of 64 bits, which look random."""
+    """Return ``count`` odd numbers of 64 bits that look random."""
     steps = torch.arange(1, count + 1, dtype=torch.int64, device=device) * 0x1E3779B97F4A7C15
     return (steps ^ (steps >> 29)) * 0x3F58476D1CE4E5B9 | 1
 
 
 @dataclass(frozen=True)
 class _Finding:
-    """What one call of a layer reads of a text; ``rows`` says which rows of its input the text changes."""
+    """What one call of a layer reads of a text.
+
+    ``rows`` is a mask of the rows of its input that the text changes, ``contents`` a digest of these rows.
+    """
 
     kind: str
     columns: tuple[int, int]
@@ -276,9 +291,9 @@ class _Finding:
 
 
 def _judge(
-    probe: _Probe, linear: bool, plain: Tensor, moved: Tensor, half: Tensor, large: Tensor, other: Tensor
+    text: _TestText, linear: bool, plain: Tensor, moved: Tensor, half: Tensor, large: Tensor, other: Tensor
 ) -> _Finding | str:
-    """What a layer reads of the text, from its inputs in five runs; or why it is none that can be edited."""
+    """Return what a layer reads of the text, judged by its inputs in five runs, or why it cannot be edited."""
     if not linear:
         return "it is a convolution"
     plain, moved, half, large, other = (x.reshape(-1, x.shape[-1]) for x in (plain, moved, half, large, other))
@@ -288,24 +303,24 @@ def _judge(
         return "what it reads of the text is not finite"
     used = (plain != moved).any(0).nonzero()
     columns = int(used[0]), int(used[-1]) + 1
-    kept, changed = ((half == side).all(1) for side in (plain, moved))
-    chosen = probe.chosen.to(changed.device)
+    unchanged, changed = ((half == side).all(1) for side in (plain, moved))
+    chosen = text.chosen.to(changed.device)
     aligned = len(changed) == len(chosen) and bool((changed == chosen).all())
-    found = _Finding(TEXT, columns, aligned, touched, _digest(moved[:, slice(*columns)], {}))
-    if _is_multiple(probe, *(x[:, slice(*columns)] for x in (plain, moved, large))):
-        return found
-    if not bool((kept | changed).all()):
+    finding = _Finding(LINEAR, columns, aligned, touched, _digest(moved[:, slice(*columns)], {}))
+    if _is_multiple(text, *(x[:, slice(*columns)] for x in (plain, moved, large))):
+        return finding
+    if not bool((unchanged | changed).all()):
         return "it reads rows of the text that were mixed before any linear layer, as by attention pooling"
     if not bool((other == moved).all()):
         return "it reads a function of the text and of something else, as of the timestep"
-    return replace(found, kind=ROWS)
+    return replace(finding, kind=ROWWISE)
 
 
-def _is_multiple(probe: _Probe, plain: Tensor, moved: Tensor, large: Tensor) -> bool:
-    """Whether each row is a sum of multiples of the text's rows, so that it also grows as they do."""
-    rounding = max(torch.finfo(x.dtype).eps for x in (probe.plain, moved))
+def _is_multiple(text: _TestText, plain: Tensor, moved: Tensor, large: Tensor) -> bool:
+    """Return whether each row is a sum of multiples of rows of the text, so that it also grows in proportion."""
+    rounding = max(torch.finfo(x.dtype).eps for x in (text.plain, moved))
     plain, moved, large = plain.float(), moved.float(), large.float()
-    direction = probe.direction.to(moved)
+    direction = text.direction.to(moved)
     step = moved - plain
     if step.shape[1] != len(direction):
         return False
@@ -315,7 +330,10 @@ def _is_multiple(probe: _Probe, plain: Tensor, moved: Tensor, large: Tensor) -> 
 
 
 def _refuse_sums(findings: dict[tuple[str, Call], _Finding | str]) -> None:
-    """Two texts in the same numbers that a layer reads, as their sum: a map of one would change the other."""
+    """Replace findings by a reason where a layer reads two texts in the same rows and columns, as their sum.
+
+    A map for one of these texts would change the other too.
+    """
     for (one, call), (other, same) in combinations(findings, 2):
         first, second = findings[one, call], findings[other, same]
         if call != same or isinstance(first, str) or isinstance(second, str):
@@ -330,32 +348,32 @@ def _entries(
     widths: Mapping[str, int],
     findings: Mapping[tuple[str, Call], _Finding | str],
     leaks: list[Leak],
-) -> tuple[FoundEntry, ...]:
-    """The calls' findings layer by layer; those that are no entries become leaks."""
+) -> tuple[EntryLayer, ...]:
+    """Return the entry layers from the findings of all calls; add the other layers to ``leaks``."""
     by_layer: dict[tuple[str, str], list[_Finding | str]] = defaultdict(list)
     for (text, (name, _)), finding in findings.items():
         by_layer[text, name].append(finding)
-    entries: list[FoundEntry] = []
+    entries: list[EntryLayer] = []
     groups: dict[tuple, str] = {}
     for (text, name), results in by_layer.items():
-        problems = [one for one in results if isinstance(one, str)]
-        found = [one for one in results if not isinstance(one, str)]
-        if not problems and len({(one.kind, one.columns) for one in found}) > 1:
+        problems = [result for result in results if isinstance(result, str)]
+        calls = [result for result in results if not isinstance(result, str)]
+        if not problems and len({(call.kind, call.columns) for call in calls}) > 1:
             problems = ["it reads the text in more ways than one"]
         if problems:
             leaks.append(Leak(name, text, problems[0]))
             continue
-        one = found[0]
-        key = (text, one.kind, *(each.contents for each in found))
+        first = calls[0]
+        key = (text, first.kind, *(call.contents for call in calls))
         entries.append(
-            FoundEntry(
+            EntryLayer(
                 name=name,
                 text=text,
-                kind=one.kind,
+                kind=first.kind,
                 width=widths[name],
-                columns=one.columns,
-                aligned=all(each.aligned for each in found),
-                shared=len(found) < counts[name] or not all(bool(each.rows.all()) for each in found),
+                columns=first.columns,
+                aligned=all(call.aligned for call in calls),
+                shared=len(calls) < counts[name] or not all(bool(call.rows.all()) for call in calls),
                 group=groups.setdefault(key, name),
                 calls=counts[name],
             )

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...erasure_core import UnsupportedModelError
 from ...erasure_core.model import TextEntry, TextRows
 from ...erasure_core.quoting import shown
-from ...erasure_core.text_layers.find import TEXT, FoundEntry, Run, Trace, collect_rows, find_entries
+from ...erasure_core.text_layers.find import LINEAR, EntryLayer, Run, Trace, collect_rows, find_entries
 from ...erasure_core.text_layers.token_rows import Token, encoders_of, last_content, split_rows, suffix_length
 from .carried import erasures_of
 from .model import UNET, merged_weights
@@ -82,10 +82,10 @@ class TracedText:
             found.append({name: self._rows(group, tokens, conditioning) for name, group in self._groups.items()})
         return found
 
-    def _rows(self, group: Sequence[FoundEntry], tokens: Mapping[str, list[Token]], conditioning: list):
+    def _rows(self, group: Sequence[EntryLayer], tokens: Mapping[str, list[Token]], conditioning: list):
         texts = texts_of(conditioning)
         text = texts[group[0].text]
-        if group[0].kind == TEXT and text.ndim < 4:
+        if group[0].kind == LINEAR and text.ndim < 4:
             matrices = [text.reshape(-1, text.shape[-1]).to("cpu", torch.float32)]
         else:
             firsts = [entry for entry in group if entry.name == entry.group]
@@ -93,7 +93,7 @@ class TracedText:
             matrices = list(collect_rows(modules, runner(self.model, conditioning), firsts, texts).values())
         return tuple(part for rows in matrices for part in self._parts(group[0], rows.cpu(), tokens))
 
-    def _parts(self, entry: FoundEntry, rows: Tensor, tokens: Mapping[str, list[Token]]) -> list[TextRows]:
+    def _parts(self, entry: EntryLayer, rows: Tensor, tokens: Mapping[str, list[Token]]) -> list[TextRows]:
         """Rows as their encoders gave them."""
         if entry.text not in self._encoders:
             return [TextRows(rows, len(rows) - 1)]
@@ -150,16 +150,16 @@ def _told(function, *arguments):
         raise UnsupportedModelError(f"CLIP gives rows that cannot be matched with its tokens: {error}") from error
 
 
-def _grouped(entries: Sequence[FoundEntry]) -> dict[str, list[FoundEntry]]:
+def _grouped(entries: Sequence[EntryLayer]) -> dict[str, list[EntryLayer]]:
     """Entries that one map edits: those that read a text itself, and those that read the same function of it."""
-    groups: dict[tuple, list[FoundEntry]] = {}
+    groups: dict[tuple, list[EntryLayer]] = {}
     for entry in entries:
-        if entry.kind != TEXT and not entry.aligned:
+        if entry.kind != LINEAR and not entry.aligned:
             raise UnsupportedModelError(
                 f"{entry.name} reads rows that are functions of '{entry.text}' but not as many as its tokens"
             )
         whole = entry.columns == (0, entry.width)
-        key = (entry.text, None if whole else entry.columns, entry.kind == TEXT or entry.group)
+        key = (entry.text, None if whole else entry.columns, entry.kind == LINEAR or entry.group)
         groups.setdefault(key, []).append(entry)
     counts = Counter(text for text, *_ in groups)
     return {text if counts[text] == 1 else f"{text} of {group[0].name}": group for (text, *_), group in groups.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from erasure_core.text_layers.find import FoundEntry, Trace, collect_rows, find_entries
+from erasure_core.text_layers.find import EntryLayer, Trace, collect_rows, find_entries
 
 WIDTH, TOKENS, INNER = 12, 7, 16
 
@@ -167,7 +167,7 @@ def trace(kind: type[Denoiser], dtype: torch.dtype = torch.float32, **shapes: tu
     return find_entries(dict(model.named_modules()), runner(model, dtype), texts(dtype, **shapes))
 
 
-def named(found: Trace) -> dict[str, FoundEntry]:
+def named(found: Trace) -> dict[str, EntryLayer]:
     assert len({entry.name for entry in found.entries}) == len(found.entries)
     return {entry.name: entry for entry in found.entries}
 
@@ -379,7 +379,7 @@ def test_a_model_that_the_text_steers_is_refused():
         find_entries(dict(model.named_modules()), runner(model), texts())
 
 
-def edited(model: nn.Module, found: FoundEntry, change: Tensor) -> None:
+def edited(model: nn.Module, found: EntryLayer, change: Tensor) -> None:
     weight = model.get_submodule(found.name).weight.data
     weight[:, slice(*found.columns)] = weight[:, slice(*found.columns)] @ change
 
