@@ -32,7 +32,7 @@ _PLACES = {
     "methods.doco": ("doco",),
     "methods.few_shot": ("few_shot",),
     "methods.rece": ("erase_statistics", "rece", "uce"),
-    "model": ("EncodedPrompts", "TextToImageModel", "UnsupportedModelError"),
+    "model": ("DiffusionModel", "EncodedPrompts", "TextReader", "UnsupportedModelError"),
     "sampling.ddim": ("generate",),
     "sampling.purify": ("purify",),
     "training.loop": ("TrainingError",),

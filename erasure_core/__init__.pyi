@@ -28,8 +28,9 @@ from .methods.few_shot import few_shot as few_shot
 from .methods.rece import erase_statistics as erase_statistics
 from .methods.rece import rece as rece
 from .methods.rece import uce as uce
+from .model import DiffusionModel as DiffusionModel
 from .model import EncodedPrompts as EncodedPrompts
-from .model import TextToImageModel as TextToImageModel
+from .model import TextReader as TextReader
 from .model import UnsupportedModelError as UnsupportedModelError
 from .sampling.ddim import generate as generate
 from .sampling.purify import purify as purify

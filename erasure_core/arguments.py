@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from .model import check_model
+from .model import check_model, check_reader
 from .quoting import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,14 +43,16 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "Erasure": (lambda value: hasattr(value, "deltas"), "an Erasure (Erasure.load reads one from a file)"),
 }  # fmt: skip
 """What values of an annotation are, and how a sentence calls them."""
+MODELS: Mapping[str, Callable[[Any, str], None]] = {"TextReader": check_reader, "DiffusionModel": check_model}
+"""What checks the models that functions take."""
 
 
 def checked(function: F) -> F:
     """A function that first holds what it is called with to its annotations, as far as ``KINDS`` knows these.
 
     Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
-    no ``TextToImageModel``. A decorator, but called after the definition (``abo = checked(abo)``) in modules that
-    mutants are made of: mutmut passes over what is decorated.
+    no ``TextReader`` or no ``DiffusionModel``. A decorator, but called after the definition (``abo = checked(abo)``) in
+    modules that mutants are made of: mutmut passes over what is decorated.
     """
     taken = signature(function)
 
@@ -71,8 +73,8 @@ def check_fields(settings: Any) -> None:
 
 def check_argument(name: str, annotation: Any, value: Any) -> None:
     """Raise ``ValueError`` for a value that an argument of this ``annotation``, as it is written, cannot have."""
-    if annotation == "TextToImageModel":
-        check_model(value, name)
+    if annotation in MODELS:
+        MODELS[annotation](value, name)
         return
     kind = str(annotation).removesuffix(OR_NONE)
     optional = kind != annotation

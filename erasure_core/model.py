@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -58,25 +58,20 @@ class TextEntry:
 
 
 @runtime_checkable
-class TextToImageModel(Protocol):
-    """A latent diffusion model that reads text.
+class TextReader(Protocol):
+    """A text-to-image model as closed forms see it: how it reads prompts, and where its denoiser reads the text.
 
     Weights are named as in diffusers with the part in front:
     ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight``.
     """
 
-    device: torch.device
-    context_dim: int
-    tokens: int
-    prediction_type: str
-    """``epsilon`` or ``v_prediction``."""
-    alphas_cumprod: Tensor
-    """``[timesteps]``, float64: the share of signal left at each timestep."""
+    erasures: tuple[Any, ...]
+    """Each ``Erasure`` that the model carries, one on top of the other; ``Erasure.applied_to`` and ``over`` set it."""
 
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window.
+    def reads(self, prompt: str) -> Hashable:
+        """What all text encoders get of a prompt, as tokens: equal for prompts that they cannot tell apart.
 
-        Where the model also reads a pooled vector (SDXL), that is a last row of the context, filled up with zeros.
+        Raises ``ValueError`` for a prompt longer than the window.
         """
 
     def text_entries(self) -> Mapping[str, TextEntry]:
@@ -88,10 +83,23 @@ class TextToImageModel(Protocol):
         Raises ``ValueError`` for a prompt longer than the window.
         """
 
-    def reads(self, prompt: str) -> Hashable:
-        """What all text encoders get of a prompt, as tokens: equal for prompts that they cannot tell apart.
 
-        Raises ``ValueError`` for a prompt longer than the window.
+@runtime_checkable
+class DiffusionModel(TextReader, Protocol):
+    """A latent diffusion model that can also be sampled, trained and attacked."""
+
+    device: torch.device
+    tokens: int
+    """How many tokens a prompt's window has, with start and end."""
+    prediction_type: str
+    """``epsilon`` or ``v_prediction``."""
+    alphas_cumprod: Tensor
+    """``[timesteps]``, float64: the share of signal left at each timestep."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window.
+
+        Where the model also reads a pooled vector (SDXL), that is a last row of the context, filled up with zeros.
         """
 
     def tokenize(self, prompt: str) -> list[int]:
@@ -113,7 +121,7 @@ class TextToImageModel(Protocol):
         ``text_encoder`` (all of them, where there are two) what they say.
         """
 
-    def with_weights(self, weights: Mapping[str, Tensor]) -> TextToImageModel:
+    def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusionModel:
         """The same model as it would be with ``weights`` in the places of its own, differentiable in them.
 
         Nothing is written: ``encode_prompts`` and ``predict_noise`` of the result use them, those of this one do not.
@@ -138,12 +146,21 @@ class TextToImageModel(Protocol):
         """Add dense deltas to the named weights for the length of a ``with`` block, then put all back."""
 
 
-def check_model(model: object, what: str = "model") -> None:
-    """Raise ``UnsupportedModelError`` for what is no ``TextToImageModel``; ``what`` is how the sentence calls it."""
+def check_reader(model: object, what: str = "model") -> None:
+    """Raise ``UnsupportedModelError`` for what is no ``TextReader``; ``what`` is how the sentence calls it."""
     if not callable(getattr(model, "text_entries", None)):
         raise UnsupportedModelError(
             f"{what} is of type {type(model).__name__}, which cannot be read; wrap a pipeline of diffusers, "
             "from_diffusers(pipe), or take the embedded model, load_toy()"
+        )
+
+
+def check_model(model: object, what: str = "model") -> None:
+    """Raise ``UnsupportedModelError`` for what is no ``DiffusionModel``; ``what`` is how the sentence calls it."""
+    check_reader(model, what)
+    if not callable(getattr(model, "predict_noise", None)):
+        raise UnsupportedModelError(
+            f"{what} is of type {type(model).__name__}, which reads text but can be neither sampled nor trained"
         )
 
 
@@ -163,7 +180,7 @@ class LazyWeights(Mapping[str, Tensor]):
         return len(self._readers)
 
 
-def entry_weights(model: TextToImageModel) -> Mapping[str, Tensor]:
+def entry_weights(model: TextReader) -> Mapping[str, Tensor]:
     """The weights of all text entries of a model."""
     entries = model.text_entries().values()
     return LazyWeights(
@@ -171,7 +188,7 @@ def entry_weights(model: TextToImageModel) -> Mapping[str, Tensor]:
     )
 
 
-def token_embeddings(model: TextToImageModel) -> dict[str, Tensor]:
+def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
     """The table of each text encoder, ``[vocabulary, width]``, by its name."""
     weights = model.weights_of("text_encoder")
     found = {name: weights[name] for name in weights if name.endswith(TOKEN_EMBEDDING)}

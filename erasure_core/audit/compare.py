@@ -13,7 +13,7 @@ from ..arguments import Seed, checked
 from ..concepts.parse import as_prompts
 from ..drawing.contact_sheet import Section, contact_sheet
 from ..erasures.erasure import Erasure
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from ..sampling.ddim import generate
 
 BEFORE = "before"
@@ -24,7 +24,7 @@ STRONGEST = 0.5  # the mean difference of channels that is drawn white
 
 @checked
 def compare(
-    model: TextToImageModel,
+    model: DiffusionModel,
     erasures: Mapping[str, Erasure],
     prompts: Sequence[str] | str,
     *,

@@ -17,8 +17,7 @@ from ..concepts.parse import as_prompts
 from ..concepts.templates import wordings
 from ..drawing.contact_sheet import Section, contact_sheet
 from ..drawing.table import table
-from ..erasures.erasure import erasures_of
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from ..sampling.ddim import check_steps, generate
 from ..training.loop import Budget
 from .attacks.attempt import Attempt, Scene
@@ -144,8 +143,8 @@ class RedTeam:
 
 @checked
 def attack(
-    original: TextToImageModel,
-    edited: TextToImageModel,
+    original: DiffusionModel,
+    edited: DiffusionModel,
     concept: str,
     *,
     kind: str = "object",
@@ -176,7 +175,7 @@ def attack(
         "steps": steps, "seconds": seconds, "seed": seed,
     }  # fmt: skip
     budget = Budget(steps, seconds)
-    problem = not_among(concept, [one for erasure in erasures_of(edited) for one in erasure.concepts])
+    problem = not_among(concept, [one for erasure in edited.erasures for one in erasure.concepts])
     if problem:
         log.warning("%s, unless it was erased elsewhere.", problem)
     check_steps(original, sampling_steps, "sampling_steps")
@@ -193,7 +192,7 @@ def attack(
 
 
 def drawn(
-    model: TextToImageModel,
+    model: DiffusionModel,
     concept: str,
     kind: str,
     recogniser: Recogniser | None,

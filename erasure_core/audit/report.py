@@ -15,7 +15,7 @@ from ..concepts.common import COMMON, not_among, sharing_no_word
 from ..concepts.parse import as_prompts
 from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from ..sampling.ddim import sample_latents
 from .recognisers.recogniser import Recogniser
 from .report_prompts import ERASED, FAR, GROUPS, NEIGHBOUR, Probe, probes
@@ -161,7 +161,7 @@ def cells(row: Row) -> list[str]:
 
 @checked
 def report(
-    model: TextToImageModel,
+    model: DiffusionModel,
     erasure: Erasure,
     concept: str,
     *,
@@ -198,7 +198,7 @@ def report(
 
 @checked
 def draw(
-    model: TextToImageModel,
+    model: DiffusionModel,
     asked: Sequence[Probe],
     *,
     seeds: Sequence[Seed],

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..concepts.common import COMMON, STYLE, sharing_no_word, without_style
 from ..concepts.parse import Concept, as_prompts
+from ..concepts.readable import Read
 from ..concepts.templates import wordings
-from ..model import TextToImageModel
+from ..model import TextReader
 
 ERASED, NEIGHBOUR, FAR = "erased", "neighbour", "far"
 GROUPS = (ERASED, NEIGHBOUR, FAR)
@@ -28,7 +30,7 @@ class Probe:
 
 
 def probes(
-    model: TextToImageModel,
+    model: TextReader,
     concept: str,
     kind: str = "object",
     *,
@@ -76,12 +78,17 @@ def _plainly(other: str) -> str:
     return f"{'an' if other[0] in 'aeiou' else 'a'} {other}"
 
 
-def _ranked(model: TextToImageModel, name: str, others: Sequence[str]) -> list[str]:
+def _ranked(model: TextReader, name: str, others: Sequence[str]) -> list[str]:
     """``others`` by the cosine of their last word's context to that of ``name``, less what all have in common."""
     if not others:
         return []
-    encoded = model.encode_prompts([name, *others])
-    last: Tensor = encoded.context[range(len(others) + 1), list(encoded.last_content)].float()
+    last = torch.stack([_last_row(rows) for rows in model.text_rows([name, *others])]).float()
     near = F.normalize(last - last.mean(0), dim=1)
     likeness = (near[1:] @ near[0]).tolist()
     return [other for _, other in sorted(zip(likeness, others, strict=True), key=lambda pair: -pair[0])]
+
+
+def _last_row(read: Read) -> Tensor:
+    """The row of a prompt's last token, as the layers of the first text entry read it."""
+    first, *_ = next(iter(read.values()))
+    return first.rows[first.last_content]

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from ..concepts.names import key
 from ..concepts.parse import EMPTY_TARGET, Concept
 from ..concepts.readable import Read
-from ..erasures.erasure import Erasure, erasures_of
+from ..erasures.erasure import Erasure
 from ..erasures.low_rank import LowRank
-from ..model import TextRows, TextToImageModel
+from ..model import TextReader, TextRows
 from ..quoting import quoted
 from .align import aligned_rows
 
@@ -18,9 +18,9 @@ class ErasedAlreadyError(ValueError):
     """A concept is past its target already; erasing it again would bring part of it back."""
 
 
-def check_not_erased(model: TextToImageModel, concepts: Iterable[Concept]) -> None:
+def check_not_erased(model: TextReader, concepts: Iterable[Concept]) -> None:
     """Raise ``ErasedAlreadyError`` for a concept that ``model`` carries an erasure of; only such are encoded."""
-    known = erasures_of(model)
+    known = model.erasures
     named = {_keys(concept) for erasure in known for concept in erasure.concepts}
     for concept in concepts:
         if _keys(concept) in named:

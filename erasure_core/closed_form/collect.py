@@ -14,8 +14,7 @@ from ..arguments import checked
 from ..concepts.names import Named, Reads, distinct, folded, reader, spelled
 from ..concepts.parse import EMPTY_TARGET, Concept, as_concepts, as_prompts, kept_prompts
 from ..concepts.readable import Read, check_read
-from ..erasures.erasure import erasures_of
-from ..model import Callback, TextRows, TextToImageModel
+from ..model import Callback, TextReader, TextRows
 from ..quoting import shown
 from .align import aligned_rows, facing_rows
 from .already_erased import check_pair
@@ -29,7 +28,7 @@ PART = 16  # prompts encoded between two reports of progress
 
 @checked
 def gather_statistics(
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
     preserve: Sequence[str] | str = (),
     *,
@@ -48,7 +47,7 @@ def gather_statistics(
     return collect(model, concepts, preserve, exactly, name_only, callback)
 
 
-def probes(model: TextToImageModel) -> dict[str, Tensor]:
+def probes(model: TextReader) -> dict[str, Tensor]:
     """What ``Statistics.check_encoder`` compares, of a model."""
     with torch.no_grad():
         (read,) = model.text_rows([EMPTY_TARGET])
@@ -103,7 +102,7 @@ def check_lists(concepts: Sequence[Concept], preserve: Sequence[str], exactly: S
 
 
 def collect(
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept],
     preserve: Sequence[str],
     exactly: Sequence[str],
@@ -113,7 +112,7 @@ def collect(
 ) -> Statistics:
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
     mentioned = [prompt for pair in pairs for prompt in pair]
-    known = erasures_of(model) if check else ()
+    known = model.erasures if check else ()
     prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))
     listed = set(preserve), set(exactly)
     gatherers: dict[str, _Gatherer] = {}
@@ -136,7 +135,7 @@ def collect(
     return Statistics(entries, tuple(concepts), tuple(preserve), tuple(exactly), name_only)
 
 
-def _encoded(model: TextToImageModel, prompts: Sequence[str], callback: Callback | None) -> Iterator[tuple[str, Read]]:
+def _encoded(model: TextReader, prompts: Sequence[str], callback: Callback | None) -> Iterator[tuple[str, Read]]:
     parts = [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
     for done, part in enumerate(parts):
         if callback:

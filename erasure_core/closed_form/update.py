@@ -8,7 +8,7 @@ from ..arguments import checked
 from ..concepts.common import COMMON, common_concepts
 from ..concepts.names import Named, distinct, finder, reader
 from ..concepts.parse import Concept, as_concepts, as_prompts, check_targets
-from ..model import Callback, TextToImageModel
+from ..model import Callback, TextReader
 from ..quoting import quoted, shown
 from .collect import check_lists, checked_prompts, collect
 from .statistics import Statistics
@@ -17,7 +17,7 @@ from .statistics import Statistics
 @checked
 def extended(
     statistics: Statistics,
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str = (),
     preserve: Sequence[str] | str = (),
     *,
@@ -62,7 +62,7 @@ def extended(
 @checked
 def restored(
     statistics: Statistics,
-    model: TextToImageModel,
+    model: TextReader,
     names: Iterable[str] | str = (),
     *,
     preserve: Sequence[str] | str = (),
@@ -99,7 +99,7 @@ def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Co
 @checked
 def updated(
     statistics: Statistics,
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str = (),
     preserve: Sequence[str] | str = (),
     *,

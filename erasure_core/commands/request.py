@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..arguments import check_argument
 from ..concepts.common import common_concepts
@@ -19,6 +19,9 @@ from ..sampling.ddim import generate
 from ..training.loop import Budget, check_rank
 from .progress import Progress
 
+if TYPE_CHECKING:
+    from ..diffusers.model import DiffusersModel
+
 TOY = "toy"
 TRAINING = ("seconds", "rank")
 CHECKPOINTING = "gradient_checkpointing"
@@ -28,7 +31,7 @@ MOST_DRAWN = 1000  # pictures of the concept; about four are needed
 VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
 
 
-def load_model(name: str):
+def load_model(name: str) -> DiffusersModel:
     """``toy``, or what is at a path; see ``load_checkpoint`` for what it raises."""
     if name == TOY:
         from ..toy import load_toy

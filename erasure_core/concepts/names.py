@@ -1,6 +1,6 @@
 """Comparing names: one spelling for each, and when two of them mean the same concept.
 
-With a model at hand, two names are the same if its text encoders read the same tokens (``TextToImageModel.reads``): T5
+With a model at hand, two names are the same if its text encoders read the same tokens (``TextReader.reads``): T5
 distinguishes ``Van Gogh`` from ``van gogh``, CLIP does not. Without a model, and whenever prompts to preserve are
 compared with concepts to erase, normalised words are compared: without capitals, punctuation, ``'s`` and a leading
 article, and with the singular for the plural.
@@ -12,6 +12,8 @@ import functools
 import re
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable
+
+from ..model import TextReader
 
 Reads = Callable[[str], Hashable]
 """Maps a text to a value that is equal for texts which are the same name."""
@@ -114,7 +116,7 @@ class Named:
         return next((self.keys[run] for run in (key(prompt), *runs) if run in self.keys), None)
 
 
-def reader(model) -> Reads:
+def reader(model: TextReader) -> Reads:
     """Return a cached function from a text to the tokens that the text encoders of ``model`` read."""
     return functools.cache(lambda text: model.reads(spelled(text)))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..model import TextRows, TextToImageModel
+from ..model import TextReader, TextRows
 from .parse import EMPTY_TARGET, Concept, ConceptError
 
 ALIKE = 0.01
@@ -15,7 +15,7 @@ Read = Mapping[str, Sequence[TextRows]]
 """The rows that the layers of each text entry read for one prompt, by the entry's name."""
 
 
-def check_readable(model: TextToImageModel, concept: Concept) -> None:
+def check_readable(model: TextReader, concept: Concept) -> None:
     """Encode a concept and its target with ``model``, and raise ``ConceptError`` as ``check_read`` does."""
     prompts = [EMPTY_TARGET, concept.name, *([concept.instead] if concept.instead else [])]
     nothing, name, *target = model.text_rows(prompts)

@@ -1,10 +1,11 @@
-"""A diffusers pipeline of the Stable Diffusion families behind the ``TextToImageModel`` protocol."""
+"""A diffusers pipeline of the Stable Diffusion families behind the ``DiffusionModel`` protocol."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,10 +36,11 @@ AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
 
 class DiffusersModel:
-    """See ``TextToImageModel``. The pipeline's own weights are never written: see ``patched``."""
+    """See ``DiffusionModel``. The pipeline's own weights are never written: see ``patched``."""
 
     def __init__(self, pipe):
         self.pipe = pipe
+        self.erasures: tuple[Any, ...] = ()
         self._images = Images(pipe)
         self._stand_in(Parts(pipe))
         self.prediction_type: str = pipe.scheduler.config.prediction_type

@@ -14,7 +14,15 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import key
 from ..concepts.parse import Concept
-from ..model import LazyWeights, TextEntry, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
+from ..model import (
+    DiffusionModel,
+    LazyWeights,
+    TextEntry,
+    TextReader,
+    UnsupportedModelError,
+    entry_weights,
+    fingerprint,
+)
 from ..quoting import quoted
 from . import erasure_file
 from .low_rank import Delta, Dense, LowRank
@@ -113,13 +121,13 @@ class Erasure(ErasureRecord):
 
     @checked
     @contextmanager
-    def applied_to(self, model: TextToImageModel) -> Iterator[TextToImageModel]:
+    def applied_to(self, model: DiffusionModel) -> Iterator[DiffusionModel]:
         """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it.
 
         Raises ``ValueError`` for an erasure of another model, and for a concept that the model has lost already.
         """
         self._check_shapes(model)
-        before = erasures_of(model)
+        before = model.erasures
         check_applied_once(self, before)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
             try:
@@ -128,12 +136,12 @@ class Erasure(ErasureRecord):
             finally:
                 model.erasures = before
 
-    def over(self, model: TextToImageModel) -> TextToImageModel:
+    def over(self, model: DiffusionModel) -> DiffusionModel:
         """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
 
         Raises what ``applied_to`` and ``model.with_weights`` raise, among others for weights in float16.
         """
-        check_applied_once(self, erasures_of(model))
+        check_applied_once(self, model.erasures)
         changed = {}
         for scope in SCOPES:
             own = model.weights_of(scope)
@@ -141,12 +149,12 @@ class Erasure(ErasureRecord):
                 _check_shape(name, self.deltas[name], own)
                 changed[name] = own[name] + self.deltas[name].dense().to(own[name])
         view = model.with_weights(changed)
-        view.erasures = (*erasures_of(model), self.carried())
+        view.erasures = (*model.erasures, self.carried())
         return view
 
     over = checked(over)
 
-    def _check_shapes(self, model: TextToImageModel) -> None:
+    def _check_shapes(self, model: DiffusionModel) -> None:
         """Before a product is formed: that of factors from a file may be larger than any memory."""
         for scope in SCOPES:
             changed = {name: delta for name, delta in self.deltas.items() if name.startswith(scope)}
@@ -155,7 +163,7 @@ class Erasure(ErasureRecord):
                 if name in own:
                     _check_shape(name, delta, own)
 
-    def rebased_on(self, model: TextToImageModel) -> Erasure:
+    def rebased_on(self, model: TextReader) -> Erasure:
         """The same erasure for another model with the same text encoder.
 
         Raises ``ValueError`` when no closed form made this erasure, or text enters the model in other ways.
@@ -190,11 +198,6 @@ class Erasure(ErasureRecord):
         """Read a file that ``save`` wrote; see ``erasure_file.load``."""
         found = erasure_file.load(path)
         return Erasure(found.deltas, found.origins, found.maps, found.error)
-
-
-def erasures_of(model: TextToImageModel) -> tuple[Erasure, ...]:
-    """Those that a model is known to carry, one on top of the other, as ``carried`` gives them."""
-    return getattr(model, "erasures", ())
 
 
 def counts_twice(one: Erasure, other: Erasure) -> Concept | None:

@@ -26,7 +26,7 @@ from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
-from ..model import Callback, TextToImageModel, entry_weights, fingerprint
+from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import check_guidance, check_steps, trajectories
 from ..training.denoising import predict
 from ..training.loop import Budget, check_fell, check_learning_rate, check_rank, descend, train
@@ -84,7 +84,7 @@ class States:
 
 
 def abo(
-    model: TextToImageModel,
+    model: DiffusionModel,
     concept: Concept | str,
     alternative: str = "",
     *,
@@ -169,8 +169,8 @@ class Contexts:
 
 
 def abo_loss(
-    frozen: TextToImageModel,
-    edited: TextToImageModel,
+    frozen: DiffusionModel,
+    edited: DiffusionModel,
     latents: Tensor,
     timesteps: Tensor,
     contexts: Contexts,
@@ -192,7 +192,7 @@ def abo_loss(
 
 
 def _predict(
-    model: TextToImageModel,
+    model: DiffusionModel,
     latents: Tensor,
     timesteps: Tensor,
     contexts: Sequence[Tensor],
@@ -213,7 +213,7 @@ class Prompts:
     preserved: Tensor | None
 
     @classmethod
-    def of(cls, model: TextToImageModel, kind: str, concept: Concept, preserve: Sequence[str]) -> Prompts:
+    def of(cls, model: DiffusionModel, kind: str, concept: Concept, preserve: Sequence[str]) -> Prompts:
         parts = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [], [""]]
         parts.append(list(preserve))
         context = model.encode_prompts([prompt for part in parts for prompt in part]).context.detach()
@@ -231,7 +231,7 @@ class Prompts:
 
 
 def _states(
-    model: TextToImageModel, kind: str, concept: Concept, settings: AbOPreset, seed: int, callback: Callback | None
+    model: DiffusionModel, kind: str, concept: Concept, settings: AbOPreset, seed: int, callback: Callback | None
 ) -> States:
     """Half from the concept's own trajectories, half from the alternative's (the empty prompt's without one)."""
     both = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [""]]

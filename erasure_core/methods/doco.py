@@ -21,7 +21,7 @@ from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
-from ..model import Callback, TextToImageModel, entry_weights, fingerprint
+from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
 from ..training.denoising import denoising_target, noised, predict
 from ..training.gan import patch_discriminator, preserving
@@ -75,7 +75,7 @@ TOY_PRESETS: Mapping[str, DoCoPreset] = {
 
 
 def doco(
-    model: TextToImageModel,
+    model: DiffusionModel,
     concept: Concept | str,
     anchor: str = "",
     *,
@@ -179,15 +179,15 @@ class Moment:
     def latents(self) -> Tensor:
         return noised(self.clean, self.noise, self.alphas)
 
-    def output(self, model: TextToImageModel, context: Tensor) -> Tensor:
+    def output(self, model: DiffusionModel, context: Tensor) -> Tensor:
         timesteps = self.timesteps.to(self.clean.device)
         return predict(model, self.latents, timesteps, context, self.gradient_checkpointing)
 
-    def predicted(self, model: TextToImageModel, context: Tensor) -> Tensor:
+    def predicted(self, model: DiffusionModel, context: Tensor) -> Tensor:
         """The clean latents that the model sees in them."""
         return split_prediction(self.kind, self.output(model, context), self.latents, self.alphas)[0]
 
-    def error(self, model: TextToImageModel, context: Tensor) -> Tensor:
+    def error(self, model: DiffusionModel, context: Tensor) -> Tensor:
         """The ordinary denoising loss."""
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
         return F.mse_loss(self.output(model, context), target)
@@ -197,7 +197,7 @@ def generator_gradients(
     judge: torch.nn.Module,
     fake: Tensor,
     moment: Moment,
-    edited: TextToImageModel,
+    edited: DiffusionModel,
     anchor: Tensor,
     parameters: Sequence[Tensor],
 ) -> list[Tensor]:

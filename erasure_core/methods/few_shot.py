@@ -20,7 +20,7 @@ from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
-from ..model import Callback, LazyWeights, TextToImageModel, UnsupportedModelError, entry_weights, fingerprint
+from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
 from ..training.denoising import context_gradient, denoising_error
 from ..training.loop import Budget, check_learning_rate, check_rank, gradients, take_step, train
 from ..training.memory import check_room
@@ -65,7 +65,7 @@ TOY_PRESETS: Mapping[str, FewShotPreset] = {
 
 
 def few_shot(
-    model: TextToImageModel,
+    model: DiffusionModel,
     concept: Concept | str,
     images: Tensor | None,
     *,
@@ -139,19 +139,19 @@ few_shot = checked(few_shot)
 class Watch:
     """The denoising error of the pictures (of noise where there are none) at fixed noise and timesteps."""
 
-    def __init__(self, model: TextToImageModel, latents: Tensor, prompt: str, seed: int):
+    def __init__(self, model: DiffusionModel, latents: Tensor, prompt: str, seed: int):
         generator = torch.Generator().manual_seed(seed)
         clean = next_batch(latents, WATCHED, 0, generator)
         self._prompt = prompt
         self._seen = clean, torch.randn(clean.shape, generator=generator), _quantiles(len(model.alphas_cumprod))
         self._before = self._error(model)
 
-    def growth(self, edited: TextToImageModel) -> float:
+    def growth(self, edited: DiffusionModel) -> float:
         """How many times larger the error is than when watching began."""
         return self._error(edited) / self._before
 
     @torch.no_grad()
-    def _error(self, model: TextToImageModel) -> float:
+    def _error(self, model: DiffusionModel) -> float:
         clean, noise, timesteps = self._seen
         context = model.encode_prompts([self._prompt]).context.expand(len(clean), -1, -1)
         return float(denoising_error(model, clean.to(model.device), noise.to(model.device), timesteps, context))
@@ -162,7 +162,7 @@ def _quantiles(trained: int) -> Tensor:
     return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
 
 
-def read_weights(model: TextToImageModel, prompt: str) -> Mapping[str, Tensor]:
+def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
     """The weights of the text encoder, without the layers on which a prompt's context does not depend.
 
     These are told by the gradient of the context. SDXL's first encoder has one, its second none (the last layer gives
@@ -211,7 +211,7 @@ def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator
     return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]
 
 
-def _latents(model: TextToImageModel, images: Tensor | None, generator: torch.Generator) -> Tensor:
+def _latents(model: DiffusionModel, images: Tensor | None, generator: torch.Generator) -> Tensor:
     """Latents of the images in a random order; an empty batch when there are no images."""
     if images is None:
         return torch.empty(0, *model.latent_shape())

@@ -24,7 +24,7 @@ from ..concepts.parse import Concept, as_concepts, as_prompts
 from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.low_rank import LowRank
 from ..erasures.record import ContextMap, Origin
-from ..model import Callback, TextEntry, TextToImageModel, UnsupportedModelError, combined, fingerprint_of
+from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
@@ -97,7 +97,7 @@ UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePrese
 
 
 def rece(
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
     *,
     preserve: Sequence[str] | str = (),
@@ -142,7 +142,7 @@ rece = checked(rece)
 
 
 def rece_with_statistics(
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept],
     settings: RecePreset,
     *,
@@ -182,7 +182,7 @@ rece_with_statistics = checked(rece_with_statistics)
 
 
 def erase_statistics(
-    model: TextToImageModel, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
+    model: TextReader, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
 ) -> Erasure:
     """``rece`` with what is known of its concepts; only one short prompt is encoded, to tell text encoders apart.
 
@@ -200,7 +200,7 @@ def erase_statistics(
 erase_statistics = checked(erase_statistics)
 
 
-def _erase(model: TextToImageModel, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:
+def _erase(model: TextReader, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:
     total = 2 + settings.loops
 
     def loop_done(loop: int) -> None:
@@ -339,7 +339,7 @@ class _TwoStages:
 
 
 def uce(
-    model: TextToImageModel,
+    model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
     *,
     preserve: Sequence[str] | str = (),

@@ -1,4 +1,4 @@
-"""DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598) on any ``TextToImageModel``."""
+"""DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598) on any ``DiffusionModel``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..arguments import Seed, checked
 from ..concepts.parse import as_prompts
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 
 MOST_GUIDANCE = 100.0  # more draws noise, or NaN
 Advance = Callable[[], None]
@@ -19,7 +19,7 @@ Visit = Callable[[int, Tensor], object]
 @checked
 @torch.no_grad()
 def generate(
-    model: TextToImageModel,
+    model: DiffusionModel,
     prompts: Sequence[str] | str,
     seeds: Sequence[Seed],
     *,
@@ -40,7 +40,7 @@ def generate(
 @checked
 @torch.no_grad()
 def sample_latents(
-    model: TextToImageModel,
+    model: DiffusionModel,
     prompts: Sequence[str] | str,
     seeds: Sequence[Seed],
     *,
@@ -57,7 +57,7 @@ def sample_latents(
 @checked
 @torch.no_grad()
 def trajectories(
-    model: TextToImageModel,
+    model: DiffusionModel,
     prompts: Sequence[str] | str,
     seeds: Sequence[Seed],
     *,
@@ -79,7 +79,7 @@ def trajectories(
 
 
 def _walks(
-    model: TextToImageModel,
+    model: DiffusionModel,
     prompts: Sequence[str] | str,
     seeds: Sequence[Seed],
     steps: int,
@@ -116,7 +116,7 @@ def _walks(
 
 
 def ddim(
-    model: TextToImageModel,
+    model: DiffusionModel,
     latents: Tensor,
     context: Tensor,
     empty: Tensor,
@@ -145,7 +145,7 @@ def ddim(
 
 @torch.no_grad()
 def invert(
-    model: TextToImageModel,
+    model: DiffusionModel,
     latents: Tensor,
     context: Tensor,
     empty: Tensor,
@@ -188,7 +188,7 @@ def _step_factors(kind: str, alpha: float, ahead: float) -> tuple[float, float]:
 
 
 def guided(
-    model: TextToImageModel, latents: Tensor, timestep: int, context: Tensor, empty: Tensor, guidance: float
+    model: DiffusionModel, latents: Tensor, timestep: int, context: Tensor, empty: Tensor, guidance: float
 ) -> Tensor:
     """The model's output in float32, led by ``guidance`` from ``empty`` to ``context``."""
     count = len(latents)
@@ -228,7 +228,7 @@ def timesteps(trained: int, steps: int) -> list[int]:
     return [index * stride + 1 for index in reversed(range(steps))]
 
 
-def initial_latents(model: TextToImageModel, seeds: Sequence[Seed]) -> Tensor:
+def initial_latents(model: DiffusionModel, seeds: Sequence[Seed]) -> Tensor:
     """Noise ``[n, c, h, w]`` in float32, each from its own seed."""
     shape = model.latent_shape()
     drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
@@ -236,7 +236,7 @@ def initial_latents(model: TextToImageModel, seeds: Sequence[Seed]) -> Tensor:
 
 
 def _check(
-    model: TextToImageModel, prompts: Sequence[str], seeds: Sequence[Seed], steps: int, batch: int, guidance: float
+    model: DiffusionModel, prompts: Sequence[str], seeds: Sequence[Seed], steps: int, batch: int, guidance: float
 ) -> None:
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"need as many seeds as prompts and at least one, got {len(seeds)} and {len(prompts)}")
@@ -251,7 +251,7 @@ def check_guidance(guidance: float) -> None:
         raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
 
 
-def check_steps(model: TextToImageModel, steps: int, name: str = "steps") -> None:
+def check_steps(model: DiffusionModel, steps: int, name: str = "steps") -> None:
     """Raise ``ValueError`` for more steps than the model has timesteps; ``name`` is how the caller calls them."""
     most = len(model.alphas_cumprod) - 1
     if not 1 <= steps <= most:

@@ -14,14 +14,14 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import Named
 from ..erasures.erasure import Erasure
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from .ddim import check_steps, ddim, invert
 
 
 @checked
 @torch.no_grad()
 def purify(
-    model: TextToImageModel,
+    model: DiffusionModel,
     erasure: Erasure,
     images: Tensor,
     *,
@@ -62,7 +62,7 @@ def names_a_concept(prompt: str, erasure: Erasure) -> bool:
     return not prompt.strip() or Named([concept.name for concept in erasure.concepts]).within(prompt) is not None
 
 
-def check_settings(model: TextToImageModel, images: Tensor, steps: int, guidance: float) -> None:
+def check_settings(model: DiffusionModel, images: Tensor, steps: int, guidance: float) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
@@ -78,6 +78,6 @@ def _check_finite(latents: Tensor, what: str) -> None:
         raise ValueError(f"{what} left the numbers that make sense; lower guidance, or raise steps")
 
 
-def _contexts(model: TextToImageModel, prompt: str, count: int) -> tuple[Tensor, Tensor]:
+def _contexts(model: DiffusionModel, prompt: str, count: int) -> tuple[Tensor, Tensor]:
     context = model.encode_prompts([prompt, ""]).context
     return context[:1].expand(count, -1, -1), context[1:]

@@ -21,7 +21,7 @@ from ..concepts.common import not_among, without_style
 from ..concepts.names import key
 from ..concepts.parse import Concept
 from ..erasures.erasure import Erasure
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from ..quoting import shown
 from ..sampling.ddim import generate
 from .captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
@@ -123,7 +123,7 @@ def captions_for(subject: Subject, erased: int, others: int, seed: int, apart: S
 
 @checked
 def draw(
-    model: TextToImageModel,
+    model: DiffusionModel,
     judge: Judge,
     captions: Sequence[Caption],
     *,
@@ -166,7 +166,7 @@ def score(gallery: Gallery, subject: Subject) -> Scores:
 
 @checked
 def evaluate_erasure(
-    model: TextToImageModel,
+    model: DiffusionModel,
     judge: Judge,
     concept: Concept | str,
     erasure: Erasure | None = None,
@@ -217,7 +217,7 @@ def pictures_of(subject: Subject, count: int = 4) -> Tensor:
 
 @checked
 def evaluate_model(
-    model: TextToImageModel,
+    model: DiffusionModel,
     judge: Judge,
     *,
     images: int = 192,
@@ -239,7 +239,7 @@ class RenderAccuracy:
 
 
 @checked
-def evaluate_renders(model: TextToImageModel, judge: Judge) -> RenderAccuracy:
+def evaluate_renders(model: DiffusionModel, judge: Judge) -> RenderAccuracy:
     """How good the judge and the autoencoder are, on renders that neither has seen in this place."""
     captions, images = load_renders()
     decoded = model.decode_latents(model.encode_images(images.to(model.device))).cpu()

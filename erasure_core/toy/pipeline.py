@@ -33,7 +33,7 @@ def load_pipeline():
 
 
 def load_toy() -> DiffusersModel:
-    """The embedded model behind the ``TextToImageModel`` protocol."""
+    """The embedded model behind the ``DiffusionModel`` protocol."""
     return from_diffusers(load_pipeline())
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..model import TextToImageModel
+from ..model import DiffusionModel
 from ..sampling.ddim import roots
 from .loop import gradients
 
 
 def predict(
-    model: TextToImageModel, latents: Tensor, timesteps: Tensor, context: Tensor, gradient_checkpointing: bool = False
+    model: DiffusionModel, latents: Tensor, timesteps: Tensor, context: Tensor, gradient_checkpointing: bool = False
 ) -> Tensor:
     """The model's output in float32, as ``model.predict_noise`` gives it.
 
@@ -41,9 +41,7 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
     return signal * noise - spread * clean
 
 
-def denoising_error(
-    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
-) -> Tensor:
+def denoising_error(model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
     """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
@@ -53,7 +51,7 @@ def denoising_error(
 
 
 def context_gradient(
-    model: TextToImageModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
+    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``denoising_error`` and its gradient with respect to ``context`` ``[n, tokens, d]``, neither with a graph.
 

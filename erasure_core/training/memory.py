@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..model import Callback, TextToImageModel
+from ..model import Callback, DiffusionModel
 from .loop import TrainingError
 
 ADAM = 4  # numbers a trained weight: itself, its gradient, two moments
@@ -23,7 +23,7 @@ class OutOfRoomError(TrainingError):
 
 def check_room(
     what: str,
-    model: TextToImageModel,
+    model: DiffusionModel,
     parameters: Sequence[Tensor],
     context: Tensor,
     size: Sequence[int],
@@ -48,7 +48,7 @@ def check_room(
         )
 
 
-def _one_pass(model: TextToImageModel, context: Tensor) -> Forward:
+def _one_pass(model: DiffusionModel, context: Tensor) -> Forward:
     channels, device = model.latent_shape()[0], model.device
 
     def forward(height: int, width: int) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 
 from ...erasure_core import Erasure
-from ...erasure_core.model import fingerprint
+from ...erasure_core.model import TextReader, fingerprint
 from .model import ComfyModel, has_unet, merged_weights, text_names, weight_keys
 from .traced_model import TracedText
 
 log = logging.getLogger(__name__)
 
 
-def reader(model, clip) -> ComfyModel | TracedText:
+def reader(model, clip) -> TextReader:
     """Where text enters MODEL and what it reads there: by name in a UNet of Stable Diffusion, by tracing elsewhere.
 
     Raises ``UnsupportedModelError`` where it cannot be told.

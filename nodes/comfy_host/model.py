@@ -6,12 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 
 import comfy.model_base
-import comfy.model_sampling
 import comfy.utils
 import torch
 from torch import Tensor
 
-from ...erasure_core import EncodedPrompts, UnsupportedModelError
+from ...erasure_core import UnsupportedModelError
 from ...erasure_core.model import CONTEXT, POOLED, LazyWeights, TextEntry, TextRows
 from .carried import erasures_of
 from .text_encoders import Encoded, TextEncoders
@@ -24,7 +23,7 @@ LABEL = "unet.add_embedding.linear_1.weight"
 
 
 class ComfyModel:
-    """A MODEL of Stable Diffusion and its CLIP as the ``TextToImageModel`` that closed forms need; both are only read.
+    """A MODEL of Stable Diffusion and its CLIP as the ``TextReader`` that closed forms need; both are only read.
 
     What upstream LoRAs and erasures did to them is seen. Raises ``UnsupportedModelError`` for families that do
     not work.
@@ -33,30 +32,9 @@ class ComfyModel:
     def __init__(self, model, clip):
         self.model = model
         self.clip = clip
-        self.device = _working_device(model)
         self._keys = unet_keys(model)
         self.text = TextEncoders(clip, pooled=reads_pooled(model))
         self.erasures = erasures_of(model)
-
-    @property
-    def prediction_type(self) -> str:
-        sampling = self.model.get_model_object("model_sampling")
-        return "v_prediction" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "epsilon"
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        return 1 / (self.model.get_model_object("model_sampling").sigmas.double().square() + 1)
-
-    @cached_property
-    def context_dim(self) -> int:
-        return self._empty.context.shape[-1]
-
-    @cached_property
-    def tokens(self) -> int:
-        return len(self.text.windows_of("")[self.text.names[0]])
-
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        return self.text.encode(prompts).packed()
 
     def reads(self, prompt: str) -> Hashable:
         return self.text.reads(prompt)
@@ -132,11 +110,11 @@ def text_weights(model) -> Mapping[str, Tensor]:
 
 def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
     """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's."""
-    device = _working_device(patcher)
+    device = working_device(patcher)
     kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
     return LazyWeights({name: lambda weight=weight: weight.merged(device) for name, weight in kept.items()})
 
 
-def _working_device(model) -> torch.device:
+def working_device(model) -> torch.device:
     """The model's device, unless it may lack float64."""
     return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import comfy.model_management
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ...erasure_core import EncodedPrompts, UnsupportedModelError
 from ...erasure_core.model import LazyWeights, TextEntry, entry_weights, overlaid
 from ...erasure_core.quoting import shown
-from .model import UNET, ComfyModel, merged_weights
+from .model import UNET, ComfyModel, merged_weights, working_device
 from .text_encoders import last_content, pack
 from .weights import stored
 
@@ -54,12 +55,26 @@ class TrainableComfyModel(ComfyModel):
         super().__init__(model, clip)
         _check(model)
         self.vae = vae
+        self.device = working_device(model)
         self.dtype = _compute_dtype(model, self.device)
         self._towers = {
             name: Tower.of(clip, name, part) for name, part in zip(self.text.names, TEXT_PARTS, strict=False)
         }
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
+
+    @property
+    def prediction_type(self) -> str:
+        sampling = self.model.get_model_object("model_sampling")
+        return "v_prediction" if isinstance(sampling, comfy.model_sampling.V_PREDICTION) else "epsilon"
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return 1 / (self.model.get_model_object("model_sampling").sigmas.double().square() + 1)
+
+    @cached_property
+    def tokens(self) -> int:
+        return len(self.text.windows_of("")[self.text.names[0]])
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         entries = super().text_entries().items()
@@ -92,7 +107,7 @@ class TrainableComfyModel(ComfyModel):
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         if not any(name in tower.keys for tower in self._towers.values() for name in self._stand_ins):
             with torch.inference_mode():
-                encoded = super().encode_prompts(prompts)
+                encoded = self.text.encode(prompts).packed()
             return EncodedPrompts(encoded.context.clone(), encoded.last_content)
         windows = [self.text.windows_of(prompt) for prompt in prompts]
         context = self._encoded({name: [[one[0] for one in w[name]] for w in windows] for name in self.text.names})

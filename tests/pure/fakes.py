@@ -1,4 +1,4 @@
-"""A ``TextToImageModel`` of a few thousand numbers, and strategies for the closed form."""
+"""A ``DiffusionModel`` of a few thousand numbers, and strategies for the closed form."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ class FakeModel:
         self.weights = {name: torch.randn(out, width, generator=generator) for name, out in LAYERS.items()}
         self.text = text_weights(text_layers(width))
         self.device = torch.device("cpu")
+        self.erasures: tuple = ()
         self.context_dim, self.tokens, self.prediction_type = width, tokens, prediction_type
         self.free: int | None = None
         self.cased = False  # whether it tells capitals apart, as T5 does

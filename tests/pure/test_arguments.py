@@ -10,8 +10,8 @@ import pytest
 import torch
 from pure.fakes import FakeModel
 
-from erasure_core import Erasure, UnsupportedModelError, rece
-from erasure_core.arguments import KINDS, checked
+from erasure_core import DiffusionModel, Erasure, TextReader, UnsupportedModelError, rece
+from erasure_core.arguments import KINDS, MODELS, checked
 from erasure_core.audit.compare import compare
 from erasure_core.audit.red_team import attack
 from erasure_core.audit.report import report
@@ -97,7 +97,7 @@ def test_a_setting_of_another_type_is_named(name: str) -> None:
 def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
     taken = list(inspect.signature(METHODS[name].run).parameters.values())
     settings = [one for one in taken if one.name not in ("concept", "concepts", "preserve", "exactly")]
-    assert all(str(one.annotation).removesuffix(" | None") in {*KINDS, "TextToImageModel"} for one in settings)
+    assert all(str(one.annotation).removesuffix(" | None") in {*KINDS, *MODELS} for one in settings)
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,21 @@ def test_what_is_checked_is_called_as_it_was() -> None:
     assert plus.__doc__ == "Adds."
     with pytest.raises(TypeError, match="third"):
         plus(1, third=3)
+
+
+class OnlyReads:
+    """A ``TextReader`` and nothing more."""
+
+    def __init__(self, model: FakeModel):
+        self.erasures: tuple = ()
+        self.reads, self.text_entries, self.text_rows = model.reads, model.text_entries, model.text_rows
+
+
+def test_closed_forms_need_a_reader_only() -> None:
+    model = FakeModel()
+    reader = OnlyReads(model)
+    assert isinstance(reader, TextReader) and not isinstance(reader, DiffusionModel)
+    for name, delta in rece(reader, "cat", loops=1).deltas.items():
+        assert torch.equal(delta.dense(), rece(model, "cat", loops=1).deltas[name].dense())
+    with pytest.raises(UnsupportedModelError, match="^model is of type OnlyReads, which reads text but can be neither"):
+        generate(reader, ["cat"], [0])

@@ -16,7 +16,6 @@ from erasure_core.commands import audited, purify, shared
 from erasure_core.commands.ending import Interrupted, Tolerant, code_for_text
 from erasure_core.commands.main import main
 from erasure_core.commands.progress import Progress
-from erasure_core.erasures.erasure import erasures_of
 from erasure_core.files.images import save_image
 
 
@@ -104,7 +103,7 @@ def test_an_interrupt_leaves_no_folder(fake: FakeModel, monkeypatch, tmp_path: P
     ):
         monkeypatch.setattr(audited, "chosen_recogniser", lambda args: None)
         assert fails(capsys, *command, code=130) == "interrupted; nothing was written"
-    assert set(tmp_path.iterdir()) - before == {tmp_path / "pictures"} and erasures_of(fake) == ()
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "pictures"} and fake.erasures == ()
 
 
 def test_too_little_memory_is_a_sentence(fake: FakeModel, monkeypatch, tmp_path: Path, capsys) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pure.fakes import LAYERS, FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
-from erasure_core.erasures.erasure import erasures_of, widened
+from erasure_core.erasures.erasure import widened
 from erasure_core.model import CONTEXT, POOLED
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
@@ -371,7 +371,7 @@ def test_a_view_of_a_model_has_the_changes_of_both_parts(erasure: Erasure) -> No
     torch.testing.assert_close(view.weights[FIRST], model.weights[FIRST] + erasure.deltas[FIRST].dense())
     assert not torch.equal(view.encode_prompts(["cat"]).context, before)
     assert torch.equal(model.encode_prompts(["cat"]).context, before)
-    assert [one.origins for one in erasures_of(text.over(erasure.over(model)))] == [erasure.origins, text.origins]
+    assert [one.origins for one in text.over(erasure.over(model)).erasures] == [erasure.origins, text.origins]
     for wrong in ({name: Dense(torch.ones(3, 2))}, {"unet.elsewhere.weight": Dense(torch.ones(3, 2))}):
         with pytest.raises(ValueError, match=r"changes (unet.elsewhere|text_encoder).* as \(3, 2\); it was made"):
             Erasure(wrong, (ORIGIN,)).over(model)

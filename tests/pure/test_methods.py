@@ -20,7 +20,6 @@ from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Erasure
 from erasure_core.commands.request import Request
-from erasure_core.erasures.erasure import erasures_of
 from erasure_core.methods import METHODS, Method
 from erasure_core.model import entry_weights, fingerprint
 from erasure_core.training.loop import TrainingError
@@ -85,7 +84,7 @@ class State:
         now = {**self.model.weights, **self.model.text}
         assert digest(now) == self.bits and all(now[name] is weight for name, weight in self.held.items())
         assert not any(weight.requires_grad or weight.grad is not None for weight in now.values())
-        assert erasures_of(self.model) == ()
+        assert self.model.erasures == ()
 
 
 def same(one: Erasure, other: Erasure) -> bool:

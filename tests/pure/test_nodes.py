@@ -305,17 +305,13 @@ def test_models_of_other_families_are_told_apart(pack: Pack) -> None:
 
 
 def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
-    model, sampling = a_model(pack), pack.comfy("model_sampling")
-    model.objects["model_sampling"] = sampling.V_PREDICTION()
-    model.objects["model_sampling"].sigmas = torch.tensor([0.5, 2.0])
-    seen = pack.nodes("comfy_host.model").ComfyModel(model, a_clip(pack))
-    assert seen.prediction_type == "v_prediction" and seen.alphas_cumprod.tolist() == [0.8, 0.2]
-    assert (seen.tokens, seen.context_dim) == (8, 4)
-    encoded = seen.encode_prompts(["a (red) fish", ""])
+    seen = pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack))
+    assert isinstance(seen, pack.core("model").TextReader)
+    encoded = seen.text.encode(["a (red) fish", ""])
     assert encoded.last_content == (3, 0) and encoded.context.shape == (2, 8, 4)
     assert encoded.context[0, :4, 0].tolist() == [0, 1, 6, 10]
     with pytest.raises(ValueError, match="is longer than the 6 tokens that CLIP takes"):
-        seen.encode_prompts(["a b c d e f g"])
+        seen.text_rows(["a b c d e f g"])
 
 
 def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
@@ -325,7 +321,7 @@ def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
     with pytest.raises(ValueError, match="CLIP has the text encoders t5xxl; Stable Diffusion has one or two of"):
         host.ComfyModel(a_model(pack), a_clip(pack, names=("t5xxl",)))
     with pytest.raises(ValueError, match="MODEL reads a pooled text vector, and CLIP gives none"):
-        host.ComfyModel(a_model(pack, "SDXL"), a_clip(pack)).encode_prompts(["cat"])
+        host.ComfyModel(a_model(pack, "SDXL"), a_clip(pack)).text_rows(["cat"])
 
 
 def test_two_encoders_and_a_pooled_vector(pack: Pack) -> None:
@@ -343,7 +339,7 @@ def test_a_cancel_stops_reading(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> 
     management = pack.comfy("model_management")
     monkeypatch.setattr(management, "interrupted", True)
     with pytest.raises(management.InterruptProcessingException):
-        pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack)).encode_prompts(["cat"])
+        pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack)).text_rows(["cat"])
     with pytest.raises(management.InterruptProcessingException):
         pack.nodes("comfy_host.progress").progress()(1, 2, "sampling")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pure.fakes import LAYERS, FakeModel, digest
 
-from erasure_core import Concept, TextToImageModel, UnsupportedModelError, edit_map, rece, uce
+from erasure_core import Concept, DiffusionModel, UnsupportedModelError, edit_map, rece, uce
 from erasure_core.closed_form.align import aligned_rows
 from erasure_core.closed_form.already_erased import ErasedAlreadyError, left_to_go
 from erasure_core.closed_form.collect import gather_statistics
@@ -33,7 +33,7 @@ def values(model: FakeModel, prompt: str, name: str = next(iter(LAYERS))) -> tor
 
 
 def test_the_fake_is_a_model(model: FakeModel) -> None:
-    assert isinstance(model, TextToImageModel)
+    assert isinstance(model, DiffusionModel)
 
 
 def test_uce_is_the_published_minimiser(model: FakeModel) -> None:

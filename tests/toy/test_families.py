@@ -22,7 +22,7 @@ from erasure_core.audit.report import report
 from erasure_core.methods.abo import abo
 from erasure_core.methods.doco import doco
 from erasure_core.methods.few_shot import few_shot
-from erasure_core.model import CONTEXT, POOLED, TextToImageModel, token_embeddings
+from erasure_core.model import CONTEXT, POOLED, DiffusionModel, token_embeddings
 from erasure_core.sampling.ddim import generate, initial_latents
 from erasure_core.sampling.purify import purify
 from erasure_core.training.loop import Budget
@@ -65,7 +65,7 @@ def close(mine: torch.Tensor, theirs: torch.Tensor, off: float = 1e-4) -> None:
 @pytest.mark.parametrize("family", [tiny.sdxl, tiny.refiner])
 def test_the_context_is_the_pipelines_own(family: Callable) -> None:
     model = from_diffusers(family())
-    assert isinstance(model, TextToImageModel)
+    assert isinstance(model, DiffusionModel)
     found = model.encode_prompts(PROMPTS)
     context, pooled = encoded(model.pipe, PROMPTS)
     assert found.context.shape == (3, 78, model.context_dim) and found.last_content == (2, 0, 9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from erasure_core import TextToImageModel, from_diffusers
+from erasure_core import DiffusionModel, from_diffusers
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import generate, initial_latents
 from erasure_core.toy.captions import OBJECTS
@@ -16,7 +16,7 @@ from erasure_core.toy.evaluation import evaluate_model
 
 
 def test_it_fits_the_protocol(toy) -> None:
-    assert isinstance(toy, TextToImageModel)
+    assert isinstance(toy, DiffusionModel)
     weights = toy.text_entries()[CONTEXT].weights
     assert len(weights) > 0 and all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in weights)
     assert {weight.shape[1] for weight in weights.values()} == {toy.context_dim}

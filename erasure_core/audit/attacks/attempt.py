@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...concepts.templates import wordings
-from ...model import Callback, TextToImageModel
+from ...model import Callback, DiffusionModel
 from ...sampling.ddim import ddim, initial_latents
 from ...training.loop import Budget
 
@@ -22,8 +22,8 @@ BATCH = 32  # pictures at once
 class Scene:
     """The model before and after its erasure, and all that attacks need besides; nothing of it is written."""
 
-    original: TextToImageModel
-    edited: TextToImageModel
+    original: DiffusionModel
+    edited: DiffusionModel
     concept: str
     kind: str
     images: Tensor

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ...model import TextToImageModel, token_embeddings
+from ...model import DiffusionModel, token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import Budget, gradients, train
 from .attempt import Attempt, Scene, attempt, dealt
@@ -52,7 +52,7 @@ def by_discrete_prompt(scene: Scene) -> Attempt:
 class Words:
     """``SLOTS`` tokens before a prompt; only such whose text has just these tokens."""
 
-    def __init__(self, model: TextToImageModel, prompt: str, generator: torch.Generator):
+    def __init__(self, model: DiffusionModel, prompt: str, generator: torch.Generator):
         self._model, self._prompt = model, prompt
         self._tables = token_embeddings(model)
         special = set(model.tokenize(""))

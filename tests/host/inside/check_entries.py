@@ -15,7 +15,7 @@ import comfy.text_encoders.flux
 import comfy.utils
 import pytest
 import torch
-from pack.erasure_core import Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
+from pack.erasure_core import DiffusionModel, Erasure, LowRank, Origin, TextReader, UnsupportedModelError, rece, uce
 from pack.erasure_core.erasures import erasure_file
 from pack.erasure_core.erasures.lora_keys import older_stems, stems
 from pack.erasure_core.methods.rece import RecePreset
@@ -274,6 +274,7 @@ class Layers(Encoder):
 def test_rows_end_where_the_prompt_ends(family, expected):
     """The row of the end is the last word's: more words change all behind it, and none up to it."""
     seen = TracedText(*family())
+    assert isinstance(seen, TextReader) and not isinstance(seen, DiffusionModel)
     entries = seen.text_entries()
     assert set(entries) == set(expected)
     names = ("a cat", "a cat on the moon", "a dog", "(a) cat")

@@ -21,6 +21,7 @@ from pack.erasure_core.closed_form.align import aligned_rows
 from pack.erasure_core.model import CONTEXT, POOLED, entry_weights, fingerprint
 from pack.nodes.comfy_host.model import ComfyModel
 from pack.nodes.comfy_host.patches import apply_erasure
+from pack.nodes.comfy_host.trainable_model import TrainableComfyModel
 from pack.nodes.rece import ErasureRECE
 from record import record, settle, status
 from safetensors.torch import save_file
@@ -112,7 +113,7 @@ def test_the_stock_loader_knows_the_family(family, loaded):
     model, _ = loaded
     assert type(model.model.model_config).__name__ == expected.kind
     prediction = "v_prediction" if expected.v_prediction else "epsilon"
-    assert ComfyModel(*loaded).prediction_type == prediction
+    assert TrainableComfyModel(*loaded).prediction_type == prediction
     assert status("VmHWM") < MOST_TO_LOAD
 
 
