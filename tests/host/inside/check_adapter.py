@@ -252,8 +252,8 @@ def test_strengths_that_are_not_finite(toy, name, value):
 @pytest.mark.parametrize(
     ("writer", "problem"),
     [
-        ("tensor_files.write", OSError(28, "No space left on device")),
-        ("atomic._new", PermissionError(13, "Permission denied")),
+        ("files.safetensors_files.write", OSError(28, "No space left on device")),
+        ("files.atomic._new", PermissionError(13, "Permission denied")),
     ],
 )
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch, writer, problem):

@@ -192,7 +192,8 @@ def clip(module, tokenizer, stage, **encoders):
         context, pooled, *extra = stage.encode_token_weights(tokens)
         return [[context, {"pooled_output": pooled} | (extra[0] if extra else {})]]
 
-    made = SimpleNamespace(cond_stage_model=stage, tokenize=tokenize, encode_from_tokens_scheduled=encode)
+    parts = {"cond_stage_model": stage, "patcher": SimpleNamespace(patches={})}
+    made = SimpleNamespace(**parts, tokenize=tokenize, encode_from_tokens_scheduled=encode)
     made.clone = lambda: made
     return made
 
