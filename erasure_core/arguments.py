@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from .model import check_model, check_reader
 from .quoting import shown
@@ -83,3 +84,11 @@ def check_argument(name: str, annotation: Any, value: Any) -> None:
     fits, what = KINDS[kind]
     if not fits(value):
         raise ValueError(f"{name} must be {what}{' or None' if optional else ''}, got {shown(repr(value))}")
+
+
+def check_images(images: Tensor) -> None:
+    """Raise ``ValueError`` for what is no batch of pictures: ``[n, 3, h, w]`` in 0 to 1, with at least one."""
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
+    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        raise ValueError("images must hold finite numbers from 0 to 1")

@@ -8,12 +8,12 @@ from comfy_api.latest import io
 from ..erasure_core.audit.compare import BEFORE, grid
 from ..erasure_core.concepts.parse import parse_prompts
 from .comfy_host.images import to_image
-from .comfy_host.sampling import SAMPLERS, SCHEDULERS, Sampling, draw
+from .comfy_host.sampling import Sampling, draw
 from .input_checks import checked
 from .inputs import CATEGORY
+from .sampler_inputs import sampler_inputs
 
 MOST = 5  # models beside the first
-MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
 
 
 class ErasureCompare(io.ComfyNode):
@@ -48,18 +48,7 @@ class ErasureCompare(io.ComfyNode):
                     placeholder="RECE",
                     tooltip="What the columns after the first are called, one a line; 'model_1' and so on if empty.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MOST_SEEDS,
-                    control_after_generate=True,
-                    tooltip="The noise that every column begins with, as KSampler draws it.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
-                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
-                io.Combo.Input("sampler_name", options=SAMPLERS, tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="As in KSampler."),
+                *sampler_inputs("The noise that every column begins with, as KSampler draws it."),
                 io.Boolean.Input(
                     "difference",
                     default=False,

@@ -21,6 +21,27 @@ def named(concept: str) -> str:
     return name_of(concept)
 
 
+def audited_inputs() -> list:
+    """The model as it was before the erasure that a node audits."""
+    return [
+        io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
+        io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
+        io.Vae.Input("vae", tooltip="The autoencoder of both."),
+    ]
+
+
+def concept_inputs() -> list:
+    """What was erased, and how prompts name it."""
+    return [
+        io.String.Input("concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."),
+        io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+    ]
+
+
+def seed_input(most: int, tooltip: str):
+    return io.Int.Input("seed", default=0, min=0, max=most, control_after_generate=True, tooltip=tooltip)
+
+
 def judge_inputs() -> list:
     """Halves of a CLIP that says what pictures show."""
     return [

@@ -14,7 +14,7 @@ from .comfy_host.text_encoders import unpacked
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, judge_inputs, named
+from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, named, seed_input
 
 SEARCHED = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -30,14 +30,9 @@ class ErasureRedTeam(io.ComfyNode):
             description="Audits your own erasure: attacks the model that should have forgotten, shows what brings the "
             "concept back, and at what cost. Writes nothing to disk. " + MODELS,
             inputs=[
-                io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
-                io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
-                io.Vae.Input("vae", tooltip="The autoencoder of both."),
+                *audited_inputs(),
                 io.Model.Input("erased_model", tooltip="The model to attack: what an erasing node returned."),
-                io.String.Input(
-                    "concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."
-                ),
-                io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+                *concept_inputs(),
                 io.String.Input(
                     "prompts",
                     multiline=True,
@@ -67,14 +62,7 @@ class ErasureRedTeam(io.ComfyNode):
                 io.Float.Input(
                     "guidance", default=7.0, min=0.0, max=30.0, step=0.1, tooltip="How strongly prompts lead pictures."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MOST_SEEDS,
-                    control_after_generate=True,
-                    tooltip="The same seed gives the same attacks and pictures.",
-                ),
+                seed_input(MOST_SEEDS, "The same seed gives the same attacks and pictures."),
                 io.Clip.Input(
                     "erased_clip",
                     optional=True,

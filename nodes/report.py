@@ -18,13 +18,13 @@ from .comfy_host.images import to_image
 from .comfy_host.model import ComfyModel
 from .comfy_host.progress import progress
 from .comfy_host.recognisers import recogniser
-from .comfy_host.sampling import SAMPLERS, SCHEDULERS, Sampling, draw_both
+from .comfy_host.sampling import Sampling, draw_both
 from .comfy_host.toy import is_toy
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, judge_inputs, named
+from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, named
+from .sampler_inputs import sampler_inputs
 
 log = logging.getLogger(__name__)
-MOST_SEEDS = 0xFFFFFFFFFFFFFFFF
 
 
 class ErasureReport(io.ComfyNode):
@@ -37,18 +37,13 @@ class ErasureReport(io.ComfyNode):
             description="Measures what an erasure does to its concept, to the concepts nearest to it in the text "
             "encoder, and to far ones, on pictures from the same noise before and after. " + MODELS,
             inputs=[
-                io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
-                io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
-                io.Vae.Input("vae", tooltip="The autoencoder of both."),
+                *audited_inputs(),
                 io.Model.Input("erased_model", tooltip="What an erasing node returned."),
                 io.Latent.Input(
                     "latent",
                     tooltip="An empty latent image: its size is that of the pictures, its batch how many a prompt.",
                 ),
-                io.String.Input(
-                    "concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."
-                ),
-                io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+                *concept_inputs(),
                 io.String.Input(
                     "prompts",
                     multiline=True,
@@ -59,18 +54,7 @@ class ErasureReport(io.ComfyNode):
                 io.Int.Input(
                     "neighbours", default=6, min=1, max=MOST, tooltip="How many near concepts, and how many far ones."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MOST_SEEDS,
-                    control_after_generate=True,
-                    tooltip="The noise that all pictures begin with, as KSampler draws it.",
-                ),
-                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),
-                io.Float.Input("cfg", default=7.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance, as in KSampler."),
-                io.Combo.Input("sampler_name", options=SAMPLERS, tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=SCHEDULERS, tooltip="As in KSampler."),
+                *sampler_inputs("The noise that all pictures begin with, as KSampler draws it."),
                 io.Clip.Input(
                     "erased_clip", optional=True, tooltip="The erased text encoder; the plain one if not connected."
                 ),

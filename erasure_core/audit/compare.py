@@ -14,6 +14,7 @@ from ..concepts.parse import as_prompts
 from ..drawing.contact_sheet import Section, contact_sheet
 from ..erasures.erasure import Erasure
 from ..model import Callback, DiffusionModel
+from ..progress import part_of
 from ..sampling.ddim import generate
 
 BEFORE = "before"
@@ -51,7 +52,7 @@ def compare(
         with erasure.applied_to(model) if erasure else nullcontext():
             columns[name] = generate(
                 model, [prompt for prompt, _ in pairs], [seed for _, seed in pairs], steps=steps, guidance=guidance,
-                negative=negative, callback=_part(callback, index, 1 + len(erasures)),
+                negative=negative, callback=part_of(callback, index, 1 + len(erasures)),
             )  # fmt: skip
     return grid([f"{prompt} ({seed})" for prompt, seed in pairs], columns, difference=difference)
 
@@ -81,10 +82,3 @@ def heat(before: Tensor, after: Tensor) -> Tensor:
     """Where pictures ``[..., 3, h, w]`` differ: black for nowhere, then red, yellow and white."""
     strength = (after - before).abs().mean(-3) / STRONGEST
     return torch.stack([3 * strength, 3 * strength - 1, 3 * strength - 2], -3).clamp(0, 1)
-
-
-def _part(callback: Callback | None, index: int, parts: int) -> Callback | None:
-    """Progress of one of several equal parts as that of the whole."""
-    if callback is None:
-        return None
-    return lambda done, total, what: callback(index * total + done, parts * total, what)

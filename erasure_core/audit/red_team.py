@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..arguments import Seed, checked
+from ..arguments import Seed, check_images, checked
 from ..concepts.common import not_among
 from ..concepts.parse import as_prompts
 from ..concepts.templates import wordings
 from ..drawing.contact_sheet import Section, contact_sheet
 from ..drawing.table import table
 from ..model import Callback, DiffusionModel
+from ..progress import part_of
 from ..sampling.ddim import check_steps, generate
 from ..training.loop import Budget
 from .attacks.attempt import Attempt, Scene
@@ -186,7 +187,8 @@ def attack(
         original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed
     )
     runs = [run for name in chosen for run in ATTACKS[name].runs]
-    attempts = tuple(run(replace(scene, callback=_part(callback, i, len(runs)))) for i, run in enumerate(runs))
+    callbacks = [part_of(callback, index, len(runs), steps=1000) for index in range(len(runs))]
+    attempts = tuple(run(replace(scene, callback=part)) for run, part in zip(runs, callbacks, strict=True))
     shown = recogniser and tuple(tuple(recogniser.shows(a.images, [concept] * len(a.images))) for a in attempts)
     return RedTeam(concept, attempts, shown, recogniser and recogniser.name, len(images), recognised, settings)
 
@@ -227,18 +229,8 @@ def check_settings(
     if pictures < 1:
         raise ValueError(f"pictures must be at least 1, got {pictures}")
     if images is not None:
-        if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-            raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
-        if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-            raise ValueError("images must hold finite numbers from 0 to 1")
+        check_images(images)
     return [name for name in ATTACKS if name == "name" or name in asked]
-
-
-def _part(callback: Callback | None, index: int, parts: int) -> Callback | None:
-    """Progress of one of several equal parts as that of the whole, in thousandths of a part."""
-    if callback is None:
-        return None
-    return lambda done, total, what: callback(index * 1000 + 1000 * done // total, parts * 1000, what)
 
 
 def _padded(images: Tensor, count: int) -> Tensor:

@@ -16,6 +16,7 @@ from ..concepts.parse import as_prompts
 from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
 from ..model import Callback, DiffusionModel
+from ..progress import part_of
 from ..sampling.ddim import sample_latents
 from .recognisers.recogniser import Recogniser
 from .report_prompts import ERASED, FAR, GROUPS, NEIGHBOUR, Probe, probes
@@ -190,9 +191,9 @@ def report(
     asked = probes(model, concept, kind, among=others, count=count, more=more)
     given = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}
     drawing = {"seeds": seeds, "steps": steps, "guidance": guidance}
-    before = draw(model, asked, **drawing, callback=_half(callback, 0))
+    before = draw(model, asked, **drawing, callback=part_of(callback, 0, 2))
     with erasure.applied_to(model):
-        after = draw(model, asked, **drawing, callback=_half(callback, 1))
+        after = draw(model, asked, **drawing, callback=part_of(callback, 1, 2))
     return summarise(concept, asked, before, after, recogniser, given)
 
 
@@ -304,9 +305,3 @@ def _how_much(row: Row) -> str:
         return f" (pixels changed by {100 * row.pixels.mean:.0f} %)"
     now, before = percent(row.shown_after.mean), percent(row.shown_before.mean)
     return f" (recognised in {now} % of its pictures, before {before})"
-
-
-def _half(callback: Callback | None, index: int) -> Callback | None:
-    if callback is None:
-        return None
-    return lambda done, total, what: callback(index * total + done, 2 * total, what)

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from ..concepts.names import Reads, folded, spelled
 from ..concepts.parse import Concept
+from ..concepts.readable import SAME_ROWS
 from ..quoting import shown
 from .uce import PairSums, RowPairs
-
-SAME_ENCODER = 0.01  # at most, the relative difference of an encoder's rows between devices and precisions
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Statistics:
         for name, entry in self.entries.items():
             probe, own = probes[name].double().cpu(), entry.probe.double().cpu()
             size = float(own.norm())  # of what is not finite nothing is known to be the same
-            if probe.shape != own.shape or not float((probe - own).norm()) <= SAME_ENCODER * size < math.inf:
+            if probe.shape != own.shape or not float((probe - own).norm()) <= SAME_ROWS * size < math.inf:
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
 
     def _left(self, kind: str, other: Statistics) -> tuple[Any, ...]:

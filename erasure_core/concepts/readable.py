@@ -9,7 +9,7 @@ from torch import Tensor
 from ..model import TextReader, TextRows
 from .parse import EMPTY_TARGET, Concept, ConceptError
 
-ALIKE = 0.01
+SAME_ROWS = 0.01
 """The largest relative difference between rows of the same tokens, computed in other batches and precisions."""
 Read = Mapping[str, Sequence[TextRows]]
 """The rows that the layers of each text entry read for one prompt, by the entry's name."""
@@ -42,7 +42,7 @@ def check_read(concept: Concept, name: Read, target: Read, nothing: Read) -> Non
 
 
 def alike(one: Read, other: Read) -> bool:
-    """Return whether all layers read the same rows, within ``ALIKE``."""
+    """Return whether all layers read the same rows, within ``SAME_ROWS``."""
     return all(
         _same(mine.rows, theirs.rows) for name in one for mine, theirs in zip(one[name], other[name], strict=True)
     )
@@ -51,4 +51,4 @@ def alike(one: Read, other: Read) -> bool:
 def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
-    return bool(((one - other).norm(dim=-1) <= ALIKE * other.norm(dim=-1)).all())
+    return bool(((one - other).norm(dim=-1) <= SAME_ROWS * other.norm(dim=-1)).all())

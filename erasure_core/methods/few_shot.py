@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import Seed, check_fields, checked
+from ..arguments import Seed, check_fields, check_images, checked
 from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
@@ -215,9 +215,6 @@ def _latents(model: DiffusionModel, images: Tensor | None, generator: torch.Gene
     """Latents of the images in a random order; an empty batch when there are no images."""
     if images is None:
         return torch.empty(0, *model.latent_shape())
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
-    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise ValueError("images must hold finite numbers from 0 to 1")
+    check_images(images)
     order = torch.randperm(len(images), generator=generator)
     return model.encode_images(images[order].to(model.device)).float().cpu()

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..arguments import checked
+from ..arguments import check_images, checked
 from ..concepts.names import Named
 from ..erasures.erasure import Erasure
 from ..model import Callback, DiffusionModel
@@ -64,10 +64,7 @@ def names_a_concept(prompt: str, erasure: Erasure) -> bool:
 
 def check_settings(model: DiffusionModel, images: Tensor, steps: int, guidance: float) -> None:
     """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
-        raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
-    if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise ValueError("images must hold finite numbers from 0 to 1")
+    check_images(images)
     check_steps(model, steps)
     if not (math.isfinite(guidance) and guidance >= 0):
         raise ValueError(f"guidance must be a finite number of at least 0, got {guidance}")
