@@ -1,4 +1,4 @@
-"""The closed forms of UCE and RECE, and the statistics of concepts that they need."""
+"""The closed forms of UCE (arXiv 2308.14761) and RECE (arXiv 2407.12383), and the sufficient statistics they need."""
 
 from .derived_contexts import derived_context
 from .uce import edit_map

@@ -1,4 +1,4 @@
-"""Which rows of a concept's context and of its target's face each other in an edit."""
+"""Pairing the rows of a concept's context with rows of its target's context for the edit."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from torch import Tensor
 
 
 def aligned_rows(concept: Tensor, target: Tensor, concept_end: int, target_end: int) -> tuple[Tensor, Tensor]:
-    """The rows of two contexts ``[tokens, d]`` that face each other in the edit.
+    """Return the paired rows of two contexts ``[tokens, d]`` for the edit of UCE.
 
-    From the last content token on (``concept_end``, ``target_end``), cut to the same number of rows.
+    These are the rows from the last content token on (the indices ``concept_end`` and ``target_end``), cut to the
+    same number ``[rows, d]``.
     """
     count = min(len(concept) - concept_end, len(target) - target_end)
     return concept[concept_end : concept_end + count], target[target_end : target_end + count]
 
 
 def facing_rows(concept: Tensor, target: Tensor, concept_end: int, target_end: int) -> tuple[Tensor, Tensor]:
-    """All rows of two contexts that face each other in RECE's loop, where a derived context is erased.
+    """Return the paired rows of two contexts ``[tokens, d]`` for RECE's loop, in which a derived context is erased.
 
-    Contexts of one length face each other row by row, as published. Where encoders give as many rows as tokens, rows
-    before both last content tokens do, and the ``aligned_rows`` behind.
+    Contexts of the same length are paired row by row, as published. If an encoder gives as many rows as the prompt has
+    tokens, the lengths may differ: then the rows that both have before their last content token are paired, and after
+    them the ``aligned_rows``.
     """
     if len(concept) == len(target):
         return concept, target

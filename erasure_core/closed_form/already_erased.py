@@ -1,4 +1,4 @@
-"""What the erasures that a model is known to carry have done to a concept."""
+"""Refusing to erase a concept again that an earlier erasure has already moved past its target."""
 
 from __future__ import annotations
 
@@ -15,53 +15,58 @@ from .align import aligned_rows
 
 
 class ErasedAlreadyError(ValueError):
-    """A concept is past its target already; erasing it again would bring part of it back."""
+    """A concept is already past its target; erasing it again would bring part of it back."""
 
 
 def check_not_erased(model: TextReader, concepts: Iterable[Concept]) -> None:
-    """Raise ``ErasedAlreadyError`` for a concept that ``model`` carries an erasure of; only such are encoded."""
-    known = model.erasures
-    named = {_keys(concept) for erasure in known for concept in erasure.concepts}
+    """Raise ``ErasedAlreadyError`` for a concept that an erasure on ``model`` has moved past its target.
+
+    Only concepts that such an erasure names are encoded.
+    """
+    named = {_keys(concept) for erasure in model.erasures for concept in erasure.concepts}
     for concept in concepts:
         if _keys(concept) in named:
-            check_pair(known, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
+            check_pair(model.erasures, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
 
 
-def check_pair(known: Sequence[Erasure], concept: Concept, read: Read, target: Read) -> None:
-    """Raise ``ErasedAlreadyError`` when the erasures ``known`` have moved a concept past its target.
+def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target: Read) -> None:
+    """Raise ``ErasedAlreadyError`` when ``erasures`` have moved a concept past its target, as amplified ones do.
 
-    Amplified they do. A closed form would take that for a way still to go, and pull the concept back, whatever the name
-    is that it was erased by.
+    ``name`` and ``target`` are the rows for the concept's name and its target. A closed form would solve for the
+    distance that remains, which now points back, and so return part of the concept, by whatever name it was erased.
     """
-    if left_to_go(known, read, target) < 0:
-        names = quoted([str(one) for erasure in known if erasure.maps for one in erasure.concepts])
+    if left_to_go(erasures, name, target) < 0:
+        names = quoted([str(other) for erasure in erasures if erasure.maps for other in erasure.concepts])
         raise ErasedAlreadyError(
             f"'{concept}' is erased from this model already, by an earlier erasure of {names}; erasing it again would "
             "bring part of it back. Leave it out, or take the model without that erasure"
         )
 
 
-def left_to_go(known: Sequence[Erasure], read: Read, target: Read) -> float:
-    """The share of the way from a concept to its target that is left: 1 of a concept that nothing has touched.
+def left_to_go(erasures: Sequence[Erasure], name: Read, target: Read) -> float:
+    """Return the share of the way from a concept to its target that ``erasures`` have left.
 
-    0 is at the target and less is past it; the mean over text entries, of the rows of the last tokens.
+    It is 1 for an untouched concept, 0 for one that is at its target, and negative for one past it: with ``k`` and
+    ``t`` the rows of the last tokens of name and target and ``A`` the map of the erasures,
+    ``<k - t, A (k - t)> / |k - t|^2``, as the mean over text entries.
     """
     shares = [
-        _left([erasure.maps[name].change for erasure in known if name in erasure.maps], one, other)
-        for name in read
-        for one, other in zip(read[name], target[name], strict=True)
+        _left([erasure.maps[entry].change for erasure in erasures if entry in erasure.maps], one, other)
+        for entry in name
+        for one, other in zip(name[entry], target[entry], strict=True)
     ]
     return sum(shares) / len(shares)
 
 
-def _left(changes: Sequence[LowRank], read: TextRows, target: TextRows) -> float:
-    one, other = aligned_rows(read.rows, target.rows, read.last_content, target.last_content)
-    way = (one[0] - other[0]).double().cpu()
-    gone = way
+def _left(changes: Sequence[LowRank], name: TextRows, target: TextRows) -> float:
+    """Return the share that is left for one encoder's rows; ``changes`` are ``A - I`` of one erasure each."""
+    one, other = aligned_rows(name.rows, target.rows, name.last_content, target.last_content)
+    before = (one[0] - other[0]).double().cpu()
+    after = before
     for change in reversed(changes):  # the last was computed on weights that had the others
-        gone = gone + change.up.double() @ (change.down.double() @ gone)
-    length = float(way @ way)
-    return float(way @ gone) / length if length else 1.0
+        after = after + change.up.double() @ (change.down.double() @ after)
+    length = float(before @ before)
+    return float(before @ after) / length if length else 1.0
 
 
 def _keys(concept: Concept) -> tuple[tuple[str, ...], ...]:

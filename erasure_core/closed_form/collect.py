@@ -1,4 +1,4 @@
-"""Encodes concepts and prompts into ``Statistics``: each prompt once, and none kept longer than it is needed."""
+"""Computing ``Statistics``: encodes each concept and prompt once, and frees its rows once they are summed up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .statistics import EntryStatistics, Statistics
 from .uce import PairSums, RowPairs
 
 log = logging.getLogger(__name__)
-PART = 16  # prompts encoded between two reports of progress
+BATCH = 16  # prompts that are encoded between two reports of progress
 
 
 @checked
@@ -36,10 +36,13 @@ def gather_statistics(
     name_only: bool = False,
     callback: Callback | None = None,
 ) -> Statistics:
-    """Of what is to be erased, to be preserved by weight, and to be left exactly alone.
+    """Return the statistics of ``concepts`` to erase, prompts to ``preserve`` and prompts to leave ``exactly`` alone.
 
-    Rows stay as they are while they are fewer than they are wide. Raises ``ValueError`` for a prompt to preserve that
-    names nothing but a concept, and for one longer than the window.
+    ``name_only`` and the two lists are explained at ``Statistics``; by default both lists are empty. Rows are kept as
+    they are while they are fewer than their width, which gives an erasure of lower rank, and summed up from then on.
+    ``callback`` gets the progress. Raises ``ValueError`` for a concept or prompt that cannot be used: one that the text
+    encoder cannot tell from another or from nothing, a prompt to preserve that is itself a concept to erase, a prompt
+    longer than the window, or a concept that the model has lost already (``ErasedAlreadyError``).
     """
     concepts, reads = as_concepts(concepts), reader(model)
     preserve, exactly = checked_prompts(preserve, "preserve", reads), checked_prompts(exactly, "exactly", reads)
@@ -48,7 +51,7 @@ def gather_statistics(
 
 
 def probes(model: TextReader) -> dict[str, Tensor]:
-    """What ``Statistics.check_encoder`` compares, of a model."""
+    """Return what identifies the text encoders of ``model`` for ``Statistics.check_encoder``, by text entry."""
     with torch.no_grad():
         (read,) = model.text_rows([EMPTY_TARGET])
     return {name: _probe(rows) for name, rows in read.items()}
@@ -61,7 +64,7 @@ def _probe(rows: Sequence[TextRows]) -> Tensor:
 def check_preserve(
     concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = (), reads: Reads = folded
 ) -> None:
-    """Raise ``ValueError`` for a prompt that names nothing but what is to be erased."""
+    """Raise ``ValueError`` for a prompt to preserve that is itself a concept to erase, and nothing else."""
     erased = Named([concept.name for concept in concepts], reads)
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         for prompt in as_prompts(prompts, what):
@@ -71,7 +74,7 @@ def check_preserve(
 
 
 def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
-    """Warn of prompts that name what is to be erased among other things: they hold part of it in place."""
+    """Warn of prompts to preserve that name a concept to erase among other things: they preserve part of it."""
     erased = Named([concept.name for concept in concepts])
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         naming = [prompt for prompt in prompts if erased.within(prompt)]
@@ -84,15 +87,18 @@ def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly:
 
 
 def checked_prompts(prompts: Iterable[str] | str, what: str, reads: Reads) -> list[str]:
-    """In one spelling, each once. Raises ``ValueError`` for what no text encoder is meant to read."""
+    """Return the prompts in one spelling, each once; ``what`` is what error messages call them.
+
+    Raises ``ConceptError`` for prompt syntax, as ``kept_prompts`` does.
+    """
     return distinct(kept_prompts(prompts, what), reads)
 
 
 def check_lists(concepts: Sequence[Concept], preserve: Sequence[str], exactly: Sequence[str], reads: Reads) -> None:
-    """What only a text encoder can tell of names, and what is to be preserved of that which is to be erased."""
-    seen: dict[Hashable, Concept] = {}
+    """Raise ``ValueError`` for two concepts that the text encoder reads alike, and as ``check_preserve`` does."""
+    by_tokens: dict[Hashable, Concept] = {}
     for concept in concepts:
-        earlier = seen.setdefault(reads(concept.name), concept)
+        earlier = by_tokens.setdefault(reads(concept.name), concept)
         if earlier is not concept:
             raise ValueError(
                 f"'{earlier.name}' and '{concept.name}' are the same to this text encoder; list one of the two"
@@ -110,49 +116,55 @@ def collect(
     callback: Callback | None,
     check: bool = True,
 ) -> Statistics:
+    """Encode checked lists and return their statistics; see ``gather_statistics``.
+
+    ``check`` refuses concepts that the model cannot read or has lost already; it is switched off for concepts that
+    were checked when they were added.
+    """
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
-    mentioned = [prompt for pair in pairs for prompt in pair]
-    known = model.erasures if check else ()
-    prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *mentioned]))
-    listed = set(preserve), set(exactly)
+    paired = [prompt for pair in pairs for prompt in pair]
+    erasures = model.erasures if check else ()
+    prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *paired]))
+    to_preserve, to_exempt = set(preserve), set(exactly)
     gatherers: dict[str, _Gatherer] = {}
     waiting = _Waiting(list(pairs))
     for prompt, read in _encoded(model, prompts, callback):
         for name, rows in read.items():
             if name not in gatherers:
                 gatherers[name] = _Gatherer(rows, name_only)  # of the empty prompt, which comes first
-            gatherers[name].read(rows, prompt in listed[0], prompt in listed[1])
+            gatherers[name].read(rows, prompt in to_preserve, prompt in to_exempt)
             if prompt == EMPTY_TARGET:
                 nothing = read
         for pair, concept, target in waiting.complete_with(prompt, read):
             if check:
                 check_read(pairs[pair], concept, target, nothing)
-            if known:
-                check_pair(known, pairs[pair], concept, target)
+            if erasures:
+                check_pair(erasures, pairs[pair], concept, target)
             for name, gatherer in gatherers.items():
-                gatherer.face(concept[name], target[name])
-    entries = {name: gatherer.found() for name, gatherer in gatherers.items()}
+                gatherer.add_pair(concept[name], target[name])
+    entries = {name: gatherer.statistics() for name, gatherer in gatherers.items()}
     return Statistics(entries, tuple(concepts), tuple(preserve), tuple(exactly), name_only)
 
 
 def _encoded(model: TextReader, prompts: Sequence[str], callback: Callback | None) -> Iterator[tuple[str, Read]]:
-    parts = [prompts[start : start + PART] for start in range(0, len(prompts), PART)]
-    for done, part in enumerate(parts):
+    """Encode prompts in batches, and yield each with the rows that the text entries read for it."""
+    batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
+    for done, batch in enumerate(batches):
         if callback:
-            callback(done, len(parts), "encoding prompts")
+            callback(done, len(batches), "encoding prompts")
         with torch.no_grad():
-            reads = model.text_rows(part)
-        for prompt, read in zip(part, reads, strict=True):
-            yield prompt, {name: [_solvable(rows) for rows in found] for name, found in read.items()}
+            reads = model.text_rows(batch)
+        for prompt, read in zip(batch, reads, strict=True):
+            yield prompt, {name: [_on_float64_device(rows) for rows in parts] for name, parts in read.items()}
 
 
-def _solvable(rows: TextRows) -> TextRows:
-    """Off a device that lacks float64."""
+def _on_float64_device(rows: TextRows) -> TextRows:
+    """Return ``rows`` on the CPU if they are on an Apple device, which has no float64."""
     return replace(rows, rows=rows.rows.cpu()) if rows.rows.device.type == "mps" else rows
 
 
 class _Waiting:
-    """Pairs of prompts, and what was read for those that still have a pair before them."""
+    """Pairs of prompts, name and target, that wait until both are encoded, and the rows encoded so far."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]):
         self.pairs = deque(pairs)
@@ -160,9 +172,9 @@ class _Waiting:
         self.held: dict[str, Read] = {}
 
     def complete_with(self, prompt: str, read: Read) -> Iterator[tuple[tuple[str, str], Read, Read]]:
-        """The pairs that were waiting for this prompt, with what was read for both.
+        """Add an encoded prompt, and yield the pairs that are now complete, with the rows of both prompts.
 
-        Whatever has no other pair before it is let go.
+        The rows of a prompt are freed after the last pair that needs them.
         """
         if self.uses[prompt]:
             self.held[prompt] = read
@@ -176,7 +188,7 @@ class _Waiting:
 
 
 class _Gatherer:
-    """What becomes the ``EntryStatistics`` of one text entry."""
+    """Gathers the ``EntryStatistics`` of one text entry."""
 
     def __init__(self, of_empty_prompt: Sequence[TextRows], name_only: bool):
         rows, self.probe = of_empty_prompt[0].rows, _probe(of_empty_prompt)
@@ -186,26 +198,29 @@ class _Gatherer:
         self.kept, self.exempt = nothing, nothing.clone()
 
     def read(self, parts: Sequence[TextRows], kept: bool, exempt: bool) -> None:
+        """Add the rows of one prompt, by encoder, if it is to be preserved (``kept``) or left alone (``exempt``)."""
         gram = row_gram([part.rows for part in parts]) if kept or exempt else None
         if gram is not None:
             self.kept += gram * kept
             self.exempt += gram * exempt
 
-    def face(self, concept: Sequence[TextRows], target: Sequence[TextRows]) -> None:
+    def add_pair(self, concept: Sequence[TextRows], target: Sequence[TextRows]) -> None:
+        """Add the rows of a concept and of its target, by encoder."""
         for one, other in zip(concept, target, strict=True):
-            faced = (one.rows, other.rows, one.last_content, other.last_content)
-            aligned = aligned_rows(*faced)
+            contexts = (one.rows, other.rows, one.last_content, other.last_content)
+            aligned = aligned_rows(*contexts)
             if self.name_only:
                 aligned = aligned[0][:1], aligned[1][:1]
             self.edited.add(*aligned)
-            self.derived.add(*(aligned if self.name_only else facing_rows(*faced)))
+            self.derived.add(*(aligned if self.name_only else facing_rows(*contexts)))
 
-    def found(self) -> EntryStatistics:
-        return EntryStatistics(self.edited.found(), self.derived.found(), self.kept, self.exempt, self.probe)
+    def statistics(self) -> EntryStatistics:
+        """Return what was gathered."""
+        return EntryStatistics(self.edited.pairs(), self.derived.pairs(), self.kept, self.exempt, self.probe)
 
 
 class _Pairs:
-    """Rows as they are while they are fewer than they are wide, their sums from then on."""
+    """Paired rows, as they are while they are fewer than their width, and as sums from then on."""
 
     def __init__(self, like: Tensor):
         self.concepts, self.targets = [like[:0].clone()], [like[:0].clone()]
@@ -221,5 +236,5 @@ class _Pairs:
             self.sums = PairSums.of(self.concepts, self.targets)
             self.concepts, self.targets = [], []
 
-    def found(self) -> RowPairs | PairSums:
+    def pairs(self) -> RowPairs | PairSums:
         return self.sums or RowPairs(self.concepts, self.targets)

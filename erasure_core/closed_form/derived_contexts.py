@@ -1,4 +1,4 @@
-"""The context that best regenerates a concept through edited layers (RECE, arXiv 2407.12383, eq. 6)."""
+"""Derived contexts: those that best regenerate a concept through the edited layers (RECE, arXiv 2407.12383, eq. 6)."""
 
 from __future__ import annotations
 
@@ -13,43 +13,52 @@ from .linalg import check_coefficients, cholesky, stacked
 
 
 def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regularization: float) -> Tensor:
-    """The context ``[rows, d]`` that best regenerates ``context`` through the edited weights (RECE, arXiv 2407.12383).
+    """Return the context that best regenerates ``context`` through the edited weights (RECE, arXiv 2407.12383, eq. 6).
 
-    ``gram`` is ``sum_l W_l^T W_l`` of the original weights, ``current_map`` the ``A`` of the edit so far, both
-    ``[d, d]``. Minimises ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Returns float64.
+    ``context`` is ``C``, ``[rows, d]``. ``gram`` is ``G = sum_l W_l^T W_l`` of the original weights and
+    ``current_map`` the ``A`` of the edit so far, both ``[d, d]``. ``regularization`` is at least 0; larger values make
+    the result shorter. Returns ``D = C [(A^T G A + regularization I)^-1 A^T G]^T``, float64 ``[rows, d]``, the
+    minimiser of ``sum_l |W_l A D^T - W_l C^T|^2 + regularization * |D|^2``. Raises ``ValueError`` for numbers that are
+    not finite or negative, and ``SingularSystemError`` when the minimiser is not unique.
     """
     edit = current_map.double()
     eye = torch.eye(len(edit), dtype=edit.dtype, device=edit.device)
-    seen = SeenWeights.of(gram.double()).after(LowRank(edit - eye, eye))
-    return seen.derived([context], regularization=regularization)[0]
+    weights = SeenWeights.of(gram.double()).after(LowRank(edit - eye, eye))
+    return weights.derived([context], regularization=regularization)[0]
 
 
 @dataclass(frozen=True)
 class SeenWeights:
-    """All that RECE needs of the weights, with ``A`` the edit so far: ``A^T G A`` and ``A^T G``, ``[d, d]``."""
+    """All that the derived context needs of the weights: ``A^T G A`` and ``A^T G``, float64 ``[d, d]``.
+
+    ``A`` is the edit so far and ``G = sum_l W_l^T W_l`` the Gram matrix of the original weights.
+    """
 
     edited: Tensor
     crossed: Tensor
 
     @classmethod
     def of(cls, gram: Tensor) -> SeenWeights:
-        """Before any edit."""
+        """Make those of the original weights, before any edit, from their Gram matrix."""
         return cls(gram, gram)
 
     def after(self, step: LowRank) -> SeenWeights:
-        """With ``A (I + step)`` for ``A``; costs in proportion to the rank of the step, not of all steps so far."""
+        """Return those after one more step of the edit, ``A (I + step)`` in place of ``A``.
+
+        The cost is proportional to the rank of ``step``, not to that of all steps so far.
+        """
         up, down = step.up, step.down
-        seen = self.edited @ up
-        cross = down.T @ torch.addmm(seen.T, up.T @ seen, down, alpha=0.5)
+        moved = self.edited @ up
+        cross = down.T @ torch.addmm(moved.T, up.T @ moved, down, alpha=0.5)
         return SeenWeights(self.edited + cross + cross.T, torch.addmm(self.crossed, down.T, up.T @ self.crossed))
 
     def derived(self, contexts: Sequence[Tensor], *, regularization: float) -> list[Tensor]:
-        """``derived_context`` of several: one factorisation serves all."""
+        """Return the ``derived_context`` of each of ``contexts``, ``[rows_i, d]``, with a single factorisation."""
         factor = self._factor(regularization)
         return [torch.cholesky_solve(self.crossed @ stacked([context]).T, factor).T for context in contexts]
 
     def regenerating(self, regularization: float) -> Tensor:
-        """The ``M`` of shape ``[d, d]`` with which the derived context of every ``C`` is ``C M^T``."""
+        """Return the ``M``, float64 ``[d, d]``, with which the derived context of any ``C`` is ``C M^T`` (eq. 6)."""
         return torch.cholesky_solve(self.crossed, self._factor(regularization))
 
     def _factor(self, regularization: float) -> Tensor:

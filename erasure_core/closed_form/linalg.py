@@ -1,4 +1,4 @@
-"""Gram matrices, null spaces and Cholesky in float64, with checks of what is given."""
+"""Linear algebra in float64 for the closed forms: Gram matrices, null spaces, Cholesky, and checks of the input."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ class SingularSystemError(ValueError):
 
 
 def free_directions(gram: Tensor, tolerance: float) -> Tensor:
-    """Orthonormal columns ``[d, f]`` along which rows hardly extend, given the rows' ``row_gram``.
+    """Return orthonormal columns ``[d, f]`` that span the approximate null space of rows (SPEED, arXiv 2503.07392).
 
-    As many as can be without the rows having more than ``tolerance`` of their Frobenius norm there. (A null space, as
-    in SPEED, arXiv 2503.07392.)
+    ``gram`` is the ``row_gram`` of the rows. ``f`` is the largest number of directions in which the rows have at most
+    the share ``tolerance``, from 0 to less than 1, of their Frobenius norm. Raises ``ValueError`` for another
+    tolerance.
     """
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be from 0 to less than 1, got {tolerance}")
@@ -28,7 +29,7 @@ def free_directions(gram: Tensor, tolerance: float) -> Tensor:
 
 
 def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
-    """``sum R^T R`` in float64, ``[d, d]``, of row matrices ``[rows, d]``; ``None`` of none."""
+    """Return ``sum R^T R``, float64 ``[d, d]``, over row matrices ``[rows, d]``; ``None`` if there are none."""
     check_widths(rows)
     if not rows:
         return None
@@ -41,7 +42,7 @@ def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
-    """``sum_l W_l^T W_l`` in float64, ``[d, d]``, of weights ``[out_l, d]``."""
+    """Return ``sum_l W_l^T W_l``, float64 ``[d, d]``, over weights ``[out_l, d]``; raise ``ValueError`` for none."""
     total: Tensor | None = None
     for weight in weights:
         total = plus_gram(total, weight)
@@ -51,19 +52,29 @@ def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
 
 
 def plus_gram(total: Tensor | None, weight: Tensor) -> Tensor:
-    """``total + W^T W`` in float64, written into ``total``; the product itself is as precise as ``weight``."""
+    """Return ``total + W^T W``, float64 ``[d, d]``, and write it into ``total`` if that is not ``None``.
+
+    The product itself is computed in the precision of ``weight``. On Apple's devices, which have no float64, the sum
+    is kept on the CPU.
+    """
     part = weight.T @ weight
     part = part.cpu() if part.device.type == "mps" else part
     return part.double() if total is None else total.to(part.device).add_(part)
 
 
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:
-    """Solve a symmetric positive definite system in float64 by Cholesky; never inverts."""
+    """Return ``system^-1 right`` for a symmetric positive definite ``system``, solved by Cholesky, without inverse.
+
+    Raises ``SingularSystemError`` as ``cholesky`` does.
+    """
     return torch.cholesky_solve(right, cholesky(system))
 
 
 def cholesky(system: Tensor) -> Tensor:
-    """The lower factor. Raises ``SingularSystemError`` when the system has no or nearly no unique solution."""
+    """Return the lower Cholesky factor of ``system``.
+
+    Raises ``SingularSystemError`` when the system is singular or nearly so.
+    """
     factor, failed = torch.linalg.cholesky_ex(system)
     diagonal = factor.diagonal()
     if int(failed) or not torch.isfinite(diagonal).all() or diagonal.min() < 1e-8 * diagonal.max():
@@ -74,7 +85,10 @@ def cholesky(system: Tensor) -> Tensor:
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:
-    """Row matrices under one another in float64; raises when one is not a finite matrix."""
+    """Return row matrices below one another, in float64.
+
+    Raises ``ValueError`` for what is not a matrix, for different widths, and for numbers that are not finite.
+    """
     check_widths(rows)
     out = torch.cat([part.to(torch.float64) for part in rows])
     if not torch.isfinite(out).all():
@@ -83,6 +97,7 @@ def stacked(rows: Sequence[Tensor]) -> Tensor:
 
 
 def check_widths(rows: Sequence[Tensor]) -> None:
+    """Raise ``ValueError`` unless all of ``rows`` are matrices of one width."""
     for part in rows:
         if part.ndim != 2:
             raise ValueError(f"expected rows of shape [rows, d], got {tuple(part.shape)}")
@@ -91,6 +106,7 @@ def check_widths(rows: Sequence[Tensor]) -> None:
 
 
 def check_coefficients(**values: float) -> None:
+    """Raise ``ValueError`` that names a coefficient which is negative or not finite."""
     for name, value in values.items():
         if not math.isfinite(value) or value < 0:
             raise ValueError(f"{name} must be a finite number of at least 0, got {value}")

@@ -1,7 +1,7 @@
-"""What a closed form needs of concepts and of preserved prompts, as sums that do not grow with their number.
+"""Sufficient statistics: all that a closed form needs of concepts and preserved prompts, as sums of a fixed size.
 
-Sums add up: statistics of some concepts can be joined with those of others and taken out again, without encoding
-the rest anew. ``collect`` makes them of a model, ``statistics_file`` keeps them.
+Statistics of some concepts can be added to those of others and subtracted again, without encoding the rest anew.
+``collect`` computes them with a model, ``statistics_file`` saves and loads them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from .uce import PairSums, RowPairs
 
 @dataclass(frozen=True)
 class EntryStatistics:
-    """Of what the layers of one text entry read, rows ``d`` wide.
+    """The statistics of one text entry, whose layers read rows of width ``d``.
 
-    ``edited`` are the rows that UCE edits and those that they should become, ``derived`` those of RECE's loop. ``kept``
-    and ``exempt`` are ``sum R^T R``, ``[d, d]``, of what is preserved and of what is left exactly alone. ``probe``,
-    ``[n]``, is the end of what is read for a prompt that is always the same: it tells text encoders apart.
+    ``edited`` are the rows that UCE edits with their target rows, ``derived`` those of RECE's loop. ``kept`` is
+    ``sum R^T R``, float64 ``[d, d]``, over the rows of prompts to preserve, and ``exempt`` the same for prompts that
+    must not change at all. ``probe``, float32 ``[d]``, is the last row for a fixed prompt: it identifies the text
+    encoder.
     """
 
     edited: RowPairs | PairSums
@@ -37,14 +38,15 @@ class EntryStatistics:
 
     @property
     def width(self) -> int:
+        """The width ``d`` of the rows."""
         return len(self.kept)
 
     def summed(self) -> EntryStatistics:
-        """With sums where there are rows."""
+        """Return the same statistics with sums in place of rows."""
         return replace(self, edited=self.edited.summed(), derived=self.derived.summed())
 
     def plus(self, other: EntryStatistics, sign: int) -> EntryStatistics:
-        """With ``sign`` times the other's sums."""
+        """Return these sums plus ``sign`` (1 or -1) times those of ``other``."""
         return replace(
             self,
             edited=self.edited.summed().plus(other.edited.summed(), sign),
@@ -56,10 +58,11 @@ class EntryStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """By text entry, and what they are of.
+    """The statistics of each text entry, by its name, and the concepts and prompts that they sum up.
 
-    ``preserve`` are the prompts that are weighed, ``exactly`` those that are left exactly alone. ``name_only``: of a
-    concept's rows only that of its name's last token is edited.
+    ``preserve`` are the prompts that the edit changes as little as it can, ``exactly`` those that it must not change.
+    With ``name_only`` a concept is edited only in the row of its name's last token, as in the code of SPEED (arXiv
+    2503.07392); by default in that row and all behind it, as UCE and RECE do.
     """
 
     entries: Mapping[str, EntryStatistics]
@@ -69,11 +72,15 @@ class Statistics:
     name_only: bool = False
 
     def __add__(self, other: Statistics) -> Statistics:
-        """Of both, as ``plus`` where no text encoder is at hand, which might tell capitals apart."""
+        """Return the sum of both; see ``plus``. Names that differ only in capitals count as the same."""
         return self.plus(other)
 
     def plus(self, other: Statistics, reads: Reads = folded) -> Statistics:
-        """Of both. Raises ``ValueError`` for a concept or prompt that both hold, and for other text encoders."""
+        """Return the statistics of the concepts and prompts of both.
+
+        ``reads`` decides which names are the same; by default capitals make no difference. Raises ``ValueError`` for a
+        concept or prompt that both hold, for different text encoders, and when only one is ``name_only``.
+        """
         for kind in ("concepts", "preserve", "exactly"):
             own = set(map(reads, self._texts(kind)))
             twice = [text for text in other._texts(kind) if reads(text) in own]
@@ -88,7 +95,10 @@ class Statistics:
         )
 
     def __sub__(self, other: Statistics) -> Statistics:
-        """Without the other's. Raises ``ValueError`` for what is not held, and for other text encoders."""
+        """Return the statistics without the concepts and prompts of ``other``.
+
+        Raises ``ValueError`` for a concept or prompt that is not among these, and for different text encoders.
+        """
         return replace(
             self,
             concepts=self._left("concepts", other),
@@ -98,7 +108,7 @@ class Statistics:
         )
 
     def check_encoder(self, probes: Mapping[str, Tensor]) -> None:
-        """Raise ``ValueError`` when rows that end in ``probes`` come from another text encoder than these."""
+        """Raise ``ValueError`` when ``probes``, as ``collect.probes`` returns them, are of another text encoder."""
         if set(probes) != set(self.entries):
             raise ValueError(
                 f"the statistics are for a model that reads {', '.join(self.entries)}, not {', '.join(probes)}"
@@ -110,7 +120,7 @@ class Statistics:
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
 
     def _left(self, kind: str, other: Statistics) -> tuple[Any, ...]:
-        """Those concepts or prompts of a kind that ``other`` does not hold."""
+        """Return the concepts or prompts, as ``kind`` says, that ``other`` does not hold."""
         own, taken = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
         missing = [text for text in taken if text not in own]
         if missing:

@@ -1,4 +1,4 @@
-"""``Statistics`` as safetensors files: sums in float64, with what they are of as JSON in the header."""
+"""Saving and loading ``Statistics``: safetensors files with sums in float64 and a JSON header."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class StatisticsFileError(ValueError):
 
 
 def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write ``statistics`` to ``path``, whole or not at all; six ``[d, d]`` matrices for each text entry.
+    """Write ``statistics`` to ``path``, whole or not at all, and return the path.
 
-    Raises what ``files.save`` does.
+    The file holds six float64 matrices ``[d, d]`` for each text entry. Raises what ``erasures.erasure_file.save``
+    raises, and ``ValueError`` for sums that are not finite.
     """
     path = Path(path)
     check_target(path, overwrite, "statistics are")
@@ -58,7 +59,7 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
 def load_statistics(path: str | Path) -> Statistics:
     """Read a file that ``save_statistics`` wrote.
 
-    Raises ``FileNotFoundError``, or ``StatisticsFileError`` for a file that is damaged or is not ours.
+    Raises ``FileNotFoundError``, or ``StatisticsFileError`` for a file that is damaged or holds no statistics.
     """
     path = Path(path)
     name = shown(path.name)
@@ -81,12 +82,12 @@ def load_statistics(path: str | Path) -> Statistics:
 
 def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
     check_format(header, FORMAT)
-    left = dict(tensors)
-    entries = {name: _entry(name, left) for name in header.all("entries", str)}
+    remaining = dict(tensors)
+    entries = {name: _entry(name, remaining) for name in header.all("entries", str)}
     if not entries:
         raise ValueError("it lists no entries")
-    if left:
-        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(left))}")
+    if remaining:
+        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(remaining))}")
     concepts = stored_concepts(header)
     if twice([str(concept) for concept in concepts]) is not None:
         raise ValueError(f"it lists '{shown(twice([str(concept) for concept in concepts]))}' twice")
@@ -94,13 +95,13 @@ def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
     return Statistics(entries, concepts, preserve, exactly, header.get("name_only", bool))
 
 
-def _entry(name: str, left: dict[str, Tensor]) -> EntryStatistics:
-    """The sums of an entry, out of the tensors that are left."""
+def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
+    """Take the tensors of one text entry out of ``remaining``, and return its statistics."""
     keys = [f"{name}/{key}" for key in (*SUMS, "probe")]
-    missing = [key for key in keys if key not in left]
+    missing = [key for key in keys if key not in remaining]
     if missing:
         raise ValueError(f"{shown(missing[0])} is missing")
-    *sums, probe = map(left.pop, keys)
+    *sums, probe = map(remaining.pop, keys)
     width = sums[0].shape[-1] if sums[0].ndim else 0
     for key, value in zip(keys, sums, strict=False):
         if not width or value.shape != (width, width) or not _is_finite(value, torch.float64):

@@ -1,4 +1,4 @@
-"""The edit of UCE (arXiv 2308.14761, eq. 7) as normal equations, from rows or from sums of them."""
+"""The edit of UCE (arXiv 2308.14761, eq. 7), solved by normal equations, from rows or from sums over rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def edit_map(
     preserve_scale: float,
     ridge: float,
 ) -> Tensor:
-    """The ``A`` of shape ``[d, d]`` with which every edited projection is ``W A`` (UCE, arXiv 2308.14761, eq. 7).
+    """Return the map ``A`` with which every edited projection is ``W A`` (UCE, arXiv 2308.14761, eq. 7).
 
-    ``concepts[i]`` and ``targets[i]`` are row matrices ``[rows_i, d]``, ``preserved[j]`` is ``[rows_j, d]``.
-    ``W A`` minimises ``erase_scale * sum |W' K_i^T - W T_i^T|^2 + preserve_scale * sum |W' R_j^T - W R_j^T|^2 +
-    ridge * |W' - W|^2`` over ``W'``, for any ``W``. Returns float64. Raises ``ValueError`` for shapes that do not fit,
-    numbers that are not finite or negative, and ``SingularSystemError`` when there is no unique solution.
+    ``concepts[i]`` and ``targets[i]`` are the paired rows ``K_i`` and ``T_i``, ``[rows_i, d]``; ``preserved[j]`` are
+    the rows ``R_j``, ``[rows_j, d]``, and there may be none. The coefficients are at least 0. Returns float64
+    ``[d, d]``; for any ``W``, the minimiser of ``erase_scale * sum_i |W' K_i^T - W T_i^T|^2 + preserve_scale *
+    sum_j |W' R_j^T - W R_j^T|^2 + ridge * |W' - W|^2`` over ``W'`` is ``W A``. Raises ``ValueError`` for shapes that
+    do not fit and for numbers that are not finite or negative, and ``SingularSystemError`` when the minimiser is not
+    unique.
     """
     step = edit_step(
         concepts,
@@ -50,10 +52,11 @@ def edit_step(
     ridge: float,
     free: Tensor | None = None,
 ) -> LowRank:
-    """``edit_map`` without the identity, as factors of rank at most the number of concept rows and at most ``d``.
+    """Return ``E = A - I`` of ``edit_map`` as two factors; their rank is the number of concept rows, at most ``d``.
 
-    ``kept`` is the ``row_gram`` of what is preserved. ``free``, ``[d, f]`` with orthonormal columns, confines the edit
-    ``E`` to what they span: it is the minimiser among those with ``E q = 0`` for all ``q`` orthogonal to them.
+    ``kept`` is the ``row_gram`` of the preserved rows, or ``None``. ``free``, orthonormal columns ``[d, f]``, restricts
+    the edit to changes ``E`` with ``E q = 0`` for every ``q`` orthogonal to the columns (a null space constraint, as in
+    SPEED, arXiv 2503.07392); by default there is no restriction. Raises what ``edit_map`` raises.
     """
     scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
     _check_pairs(concepts, targets)
@@ -70,28 +73,30 @@ def edit_step(
 
 @dataclass(frozen=True)
 class RowPairs:
-    """Contexts to erase and what they should become, row by row: for as many rows as fit into memory."""
+    """Paired rows of concepts and targets, ``[rows_i, d]`` each: used while these are fewer rows than ``d``."""
 
     concepts: Sequence[Tensor]
     targets: Sequence[Tensor]
 
     def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
-        """See ``edit_step``."""
+        """Solve one step of the edit; see ``edit_step``."""
         return edit_step(self.concepts, self.targets, kept, free=free, **scales)
 
-    def derived(self, seen: SeenWeights, regularization: float) -> RowPairs:
-        """With the contexts that best regenerate the concepts in their places."""
-        return RowPairs(seen.derived(self.concepts, regularization=regularization), self.targets)
+    def derived(self, weights: SeenWeights, regularization: float) -> RowPairs:
+        """Return these pairs with the derived contexts (RECE, eq. 6) in place of the concepts."""
+        return RowPairs(weights.derived(self.concepts, regularization=regularization), self.targets)
 
     def summed(self) -> PairSums:
+        """Return the sums over these pairs."""
         return PairSums.of(self.concepts, self.targets)
 
 
 @dataclass(frozen=True)
 class PairSums:
-    """The same as sums over any number of rows, ``[d, d]`` each: ``sum K^T K`` and ``sum K^T T``.
+    """Sums over any number of paired rows: ``sum K^T K`` and ``sum K^T T``, float64 ``[d, d]`` each.
 
-    That is all a step needs. A derived context is ``K M^T``, so its sums are ``M (K^T K) M^T`` and ``M (K^T T)``.
+    They are sufficient for a step of the edit. The derived context of ``K`` is ``K M^T``, so its sums are
+    ``M (K^T K) M^T`` and ``M (K^T T)``.
     """
 
     concepts: Tensor
@@ -99,7 +104,7 @@ class PairSums:
 
     @classmethod
     def of(cls, concepts: Sequence[Tensor], targets: Sequence[Tensor]) -> PairSums:
-        """Of row matrices ``[rows_i, d]``."""
+        """Sum up paired row matrices ``[rows_i, d]``."""
         _check_pairs(concepts, targets)
         width, device = concepts[0].shape[1], concepts[0].device
         sums = cls(*(torch.zeros(width, width, dtype=torch.float64, device=device) for _ in range(2)))
@@ -108,34 +113,35 @@ class PairSums:
         return sums
 
     def summed(self) -> PairSums:
+        """Return these sums, as ``RowPairs.summed`` does."""
         return self
 
     def plus(self, other: PairSums, sign: int) -> PairSums:
-        """With ``sign`` times the other's."""
+        """Return these sums plus ``sign`` (1 or -1) times those of ``other``."""
         return PairSums(
             self.concepts + sign * other.concepts.to(self.concepts),
             self.crossed + sign * other.crossed.to(self.crossed),
         )
 
     def add_(self, concept: Tensor, target: Tensor) -> None:
-        """Add the rows of one pair, in place."""
+        """Add the rows of one pair, ``[rows, d]`` each, in place."""
         rows = stacked([concept])
         self.concepts.addmm_(rows.T, rows)
         self.crossed.addmm_(rows.T, stacked([target]))
 
     def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
-        """See ``edit_step``."""
+        """Solve one step of the edit; see ``edit_step``."""
         system = _system(len(self.concepts), kept, free, self.concepts.device, **scales)
-        asked = scales["erase_scale"] * (self.crossed - self.concepts)
+        right = scales["erase_scale"] * (self.crossed - self.concepts)
         if free is None:
             eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
-            return LowRank(solve_positive(system.add_(self.concepts, alpha=scales["erase_scale"]), asked).T, eye)
+            return LowRank(solve_positive(system.add_(self.concepts, alpha=scales["erase_scale"]), right).T, eye)
         system += scales["erase_scale"] * (free.T @ self.concepts @ free)
-        return LowRank(solve_positive(system, free.T @ asked).T, free.T.contiguous())
+        return LowRank(solve_positive(system, free.T @ right).T, free.T.contiguous())
 
-    def derived(self, seen: SeenWeights, regularization: float) -> PairSums:
-        """With the contexts that best regenerate the concepts in their places."""
-        back = seen.regenerating(regularization)
+    def derived(self, weights: SeenWeights, regularization: float) -> PairSums:
+        """Return the sums with the derived contexts (RECE, eq. 6) in place of the concepts."""
+        back = weights.regenerating(regularization)
         return PairSums(back @ self.concepts @ back.T, back @ self.crossed)
 
 
@@ -149,7 +155,10 @@ def _system(
     preserve_scale: float,
     ridge: float,
 ) -> Tensor:
-    """The normal equations before the concepts: ``preserve_scale * kept + ridge I``, in the basis ``free``."""
+    """Return the part of the normal equations without concepts: ``preserve_scale * kept + ridge I``.
+
+    It is float64 ``[d, d]``, or ``[f, f]`` in the basis ``free``. ``width`` is ``d``.
+    """
     check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
     if kept is not None and len(kept) != width:
         raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {width}")

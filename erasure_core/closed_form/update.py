@@ -1,4 +1,4 @@
-"""Statistics with more concepts, or with some taken back."""
+"""Updating statistics: adding concepts and prompts, and taking some back, without encoding the rest anew."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ def extended(
     exactly: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Statistics:
-    """With more concepts and prompts; those that are held already are passed over.
+    """Return ``statistics`` with more concepts, prompts to ``preserve`` and prompts to leave ``exactly`` alone.
 
-    A prompt that was preserved and names a new concept is no longer preserved.
-    Raises ``ValueError`` for a concept that is held with something else to draw instead, and for other text encoders.
+    ``model`` encodes what is new. Concepts and prompts that the statistics already hold are skipped, and a preserved
+    prompt that names a new concept is no longer preserved. ``callback`` gets the progress. Raises ``ValueError`` for
+    a concept that the statistics hold with another target, for lists that contradict each other, and for a model with
+    another text encoder.
     """
     concepts, reads = as_concepts(concepts) if concepts else [], reader(model)
     held = {reads(concept.name): concept for concept in statistics.concepts}
@@ -45,13 +47,13 @@ def extended(
     check_lists((*statistics.concepts, *new), preserve, exactly, reads)
     check_targets(statistics.concepts, [concept.name for concept in new], reads)
     check_targets(new, [concept.name for concept in statistics.concepts], reads)
-    kept, exempt = (set(map(reads, prompts)) for prompts in (statistics.preserve, statistics.exactly))
+    old_preserve, old_exactly = (set(map(reads, prompts)) for prompts in (statistics.preserve, statistics.exactly))
     return statistics.plus(
         collect(
             model,
             new,
-            [prompt for prompt in preserve if reads(prompt) not in kept],
-            [prompt for prompt in exactly if reads(prompt) not in exempt],
+            [prompt for prompt in preserve if reads(prompt) not in old_preserve],
+            [prompt for prompt in exactly if reads(prompt) not in old_exactly],
             statistics.name_only,
             callback,
         ),
@@ -68,32 +70,33 @@ def restored(
     preserve: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Statistics:
-    """Without the concepts of these names, as if they had never been named, and without prompts in ``preserve``.
+    """Return ``statistics`` without the concepts of these ``names`` and without the prompts in ``preserve``.
 
-    ``names`` may say what to draw instead, as concepts do. Raises ``ValueError`` for one that is not held, and for
-    other text encoders.
+    The result is as if these had never been in the lists; ``model`` encodes them once more to subtract them. A name may
+    be written with its target (``cat -> dog``). ``callback`` gets the progress. Raises ``ValueError`` for a concept or
+    prompt that the statistics do not hold, and for a model with another text encoder.
     """
     concepts, preserve = held_concepts(statistics, names), checked_prompts(preserve, "preserve", reader(model))
     return statistics - collect(model, concepts, preserve, (), statistics.name_only, callback, check=False)
 
 
 def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:
-    """The concepts of these names, or as they are written with what to draw instead.
+    """Return the concepts of these names, each with or without its target.
 
-    Raises ``ValueError`` for a name that is not held, and for one that may be several.
+    Raises ``ValueError`` for a name that the statistics do not hold, and for one that fits several concepts.
     """
     held = {name: concept for concept in statistics.concepts for name in (concept.name, str(concept))}
     find, names = finder(held), as_prompts(names, "names")
-    found = {name: list(dict.fromkeys(held[one] for one in find(name))) for name in names}
-    missing = [name for name, concepts in found.items() if not concepts]
+    matches = {name: list(dict.fromkeys(held[one] for one in find(name))) for name in names}
+    missing = [name for name, concepts in matches.items() if not concepts]
     if missing:
         known = quoted([str(concept) for concept in statistics.concepts]) or "none"
         raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {known}")
-    for name, concepts in found.items():
+    for name, concepts in matches.items():
         if len(concepts) > 1:
             several = quoted([str(concept) for concept in concepts])
             raise ValueError(f"'{shown(name)}' may be each of {several} in the statistics; write it as they do")
-    return list(dict.fromkeys(concept for concepts in found.values() for concept in concepts))
+    return list(dict.fromkeys(concept for concepts in matches.values() for concept in concepts))
 
 
 @checked
@@ -108,24 +111,26 @@ def updated(
     common: bool = True,
     callback: Callback | None = None,
 ) -> Statistics:
-    """With some concepts taken back and others added.
+    """Return ``statistics`` with the concepts in ``restore`` taken back and ``concepts`` added.
 
-    ``common``: those of the common concepts are preserved that would be if all had been named at once. The empty prompt
-    is preserved where nothing else is. Raises ``ValueError`` for a concept that is taken back and added as it was.
+    ``preserve`` and ``exactly`` add prompts as in ``extended``. With ``common``, the default, the built-in list of
+    everyday concepts is preserved as if all concepts had been listed at once. The empty prompt is preserved if nothing
+    else is. Raises ``ValueError`` for a concept that is taken back and added with the same target, and as ``extended``
+    and ``restored`` do.
     """
     concepts = as_concepts(concepts) if concepts else []
     back, reads = held_concepts(statistics, as_prompts(restore, "restore")), reader(model)
-    taken = {(reads(concept.name), reads(concept.instead)) for concept in back}
-    both = [str(concept) for concept in concepts if (reads(concept.name), reads(concept.instead)) in taken]
+    keys = {(reads(concept.name), reads(concept.instead)) for concept in back}
+    both = [str(concept) for concept in concepts if (reads(concept.name), reads(concept.instead)) in keys]
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
     erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
-    wanted = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
-    left = [text for text in statistics.preserve if common and text in COMMON and text not in wanted]
+    preserve_now = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
+    left = [text for text in statistics.preserve if common and text in COMMON and text not in preserve_now]
     if statistics.preserve == ("",) and preserve and not common:
         left = [""]
-    found = extended(
+    result = extended(
         restored(statistics, model, map(str, back), preserve=left, callback=callback),
-        model, concepts, wanted, exactly=exactly, callback=callback,
+        model, concepts, preserve_now, exactly=exactly, callback=callback,
     )  # fmt: skip
-    return found if found.preserve else extended(found, model, preserve=[""])
+    return result if result.preserve else extended(result, model, preserve=[""])
