@@ -24,9 +24,9 @@ from measure import machine, now, settle, status
 
 from erasure_core import Concept
 from erasure_core.drawing.table import table
-from erasure_core.methods.abo import abo
-from erasure_core.methods.doco import doco
-from erasure_core.methods.few_shot import few_shot, trained_weights
+from erasure_core.methods.abo import AbOSettings, abo
+from erasure_core.methods.doco import DoCoSettings, doco
+from erasure_core.methods.few_shot import FewShotSettings, few_shot, trained_weights
 
 SIDE = FAMILIES["sd15"].unet["sample_size"]
 STEPS = 2  # the second step has Adam's moments beside the activations
@@ -34,14 +34,15 @@ BATCH = {"few-shot": 2, "DoCo": 2, "AbO": 1}
 MOST_RATIO = 1.15
 PAIR = Concept("parachute", "airplane")
 ALONE = Concept("parachute")
+SETTINGS = {
+    "few-shot": FewShotSettings(steps=STEPS, batch_size=BATCH["few-shot"]),
+    "DoCo": DoCoSettings(steps=STEPS, batch_size=BATCH["DoCo"], warm_up=0.0),
+    "AbO": AbOSettings(steps=STEPS, batch_size=BATCH["AbO"], trajectories=2, sampling_steps=1),
+}
 METHODS: dict[str, Callable] = {
-    "few-shot": lambda model, **more: few_shot(model, ALONE, None, batch_size=BATCH["few-shot"], **more),
-    "DoCo": lambda model, **more: doco(
-        model, PAIR, anchor_latents=latents(model, 4), batch_size=BATCH["DoCo"], warm_up=0.0, **more
-    ),
-    "AbO": lambda model, **more: abo(
-        model, PAIR, preserve=["a kite"], batch_size=BATCH["AbO"], trajectories=2, sampling_steps=1, **more
-    ),
+    "few-shot": lambda model, **more: few_shot(model, ALONE, SETTINGS["few-shot"], images=None, **more),
+    "DoCo": lambda model, **more: doco(model, PAIR, SETTINGS["DoCo"], anchor_latents=latents(model, 4), **more),
+    "AbO": lambda model, **more: abo(model, PAIR, SETTINGS["AbO"], preserve=["a kite"], **more),
 }
 VARIANTS = {"": {}, "rank 8": {"rank": 8}}
 BARE = "bare passes"
@@ -65,7 +66,7 @@ def ours(model, method: str, variant: str) -> tuple[list[float], float]:
         elif found := re.search(r"needs about ([\d.]+) GB", what):
             told = 1000 * float(found[1])
 
-    METHODS[method](model, steps=STEPS, callback=mark, **VARIANTS[variant])
+    METHODS[method](model, callback=mark, **VARIANTS[variant])
     return [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)], told
 
 

@@ -23,6 +23,7 @@ from rece_page import PICTURE, page, panels
 
 from erasure_core import Erasure, rece
 from erasure_core.files.images import save_image, save_text
+from erasure_core.methods.rece import ReceSettings
 
 
 def measure(case: Case) -> dict:
@@ -55,7 +56,7 @@ def timed(model, case: Case) -> tuple[dict[str, dict[str, float]], Erasure]:
     """Seconds of each phase, the floor of those that encode, and what was made."""
     phases = Phases()
     with EncoderPasses(model.pipe) as passes:
-        erasure = rece(model, case.concepts(), preserve=case.preserve(), loops=LOOPS, callback=phases)
+        erasure = rece(model, case.concepts(), ReceSettings(loops=LOOPS), preserve=case.preserve(), callback=phases)
     encode = passes.seconds / passes.rows * len(distinct(model, case))
     return {"rece": phases.seconds, "floor": {"encode": encode}}, erasure
 

@@ -1,11 +1,10 @@
 """Erase concepts from text-to-image models: pure PyTorch, without ComfyUI.
 
->>> from erasure_core import common_concepts, from_diffusers, parse_concepts, rece
->>> from erasure_core.methods.rece import PRESETS
+>>> from erasure_core import RECE, common_concepts, from_diffusers, parse_concepts, rece
 >>> model = from_diffusers(pipe)                                        # doctest: +SKIP
 >>> concepts = parse_concepts("van gogh -> art")
 >>> kept = common_concepts(concepts)
->>> erasure = rece(model, concepts, preserve=kept, **vars(PRESETS["style"]))  # doctest: +SKIP
+>>> erasure = rece(model, concepts, RECE["style"], preserve=kept)       # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -28,10 +27,11 @@ _PLACES = {
     "erasures.erasure_file": ("ErasureFileError",),
     "erasures.low_rank": ("Dense", "LowRank"),
     "erasures.record": ("Origin", "__version__"),
-    "methods.abo": ("abo",),
-    "methods.doco": ("doco",),
-    "methods.few_shot": ("few_shot",),
-    "methods.rece": ("erase_statistics", "rece", "uce"),
+    "methods.abo": ("ABO", "AbOSettings", "abo"),
+    "methods.doco": ("DOCO", "DoCoSettings", "doco"),
+    "methods.few_shot": ("FEW_SHOT", "FewShotSettings", "few_shot"),
+    "methods.rece": ("RECE", "ReceSettings", "erase_statistics", "rece"),
+    "methods.uce": ("UCE", "UceSettings", "uce"),
     "model": ("DiffusionModel", "EncodedPrompts", "TextReader", "UnsupportedModelError"),
     "sampling.ddim": ("generate",),
     "sampling.purify": ("purify",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar, cast
@@ -19,6 +18,8 @@ Seed = int
 """From 0 to ``MOST_SEED``."""
 MOST_SEED = 2**63 - 1  # PyTorch takes twice as many; methods count on from the one that they are given
 OR_NONE = " | None"
+SETTINGS = "Settings"
+"""How the names of classes of settings end."""
 
 
 def _whole(value: Any) -> bool:
@@ -66,22 +67,22 @@ def checked(function: F) -> F:
     return cast(F, run)
 
 
-def check_fields(settings: Any) -> None:
-    """``check_argument`` of every field of a dataclass."""
-    for one in fields(settings):
-        check_argument(one.name, one.type, getattr(settings, one.name))
-
-
 def check_argument(name: str, annotation: Any, value: Any) -> None:
     """Raise ``ValueError`` for a value that an argument of this ``annotation``, as it is written, cannot have."""
     if annotation in MODELS:
         MODELS[annotation](value, name)
         return
-    kind = str(annotation).removesuffix(OR_NONE)
-    optional = kind != annotation
-    if kind not in KINDS or (optional and value is None):
+    written = as_written(annotation)
+    kind = written.removesuffix(OR_NONE)
+    optional = kind != written
+    if optional and value is None:
         return
-    fits, what = KINDS[kind]
+    if kind.endswith(SETTINGS):
+        fits, what = (lambda one: kind in [known.__name__ for known in type(one).__mro__]), f"{kind}, as presets are"
+    elif kind in KINDS:
+        fits, what = KINDS[kind]
+    else:
+        return
     if not fits(value):
         raise ValueError(f"{name} must be {what}{' or None' if optional else ''}, got {shown(repr(value))}")
 
@@ -92,3 +93,8 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise ValueError("images must hold finite numbers from 0 to 1")
+
+
+def as_written(annotation: Any) -> str:
+    """An annotation as the source has it, where it may be a type itself."""
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

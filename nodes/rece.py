@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
 from ..erasure_core.concepts.parse import parse_prompts
-from ..erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
+from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
 from .comfy_host.fitted import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress
@@ -14,7 +14,7 @@ from .input_checks import checked
 from .inputs import CATEGORY, Erasure, Statistics, preserve_common_input, preserve_input, strength_input
 
 CUSTOM = "custom"
-DEFAULT = next(iter(PRESETS.values()))
+DEFAULT = RECE["object"]
 
 
 class ErasureRECE(io.ComfyNode):
@@ -44,7 +44,7 @@ class ErasureRECE(io.ComfyNode):
                 preserve_common_input(),
                 io.Combo.Input(
                     "preset",
-                    options=[*PRESETS, CUSTOM],
+                    options=[*RECE, CUSTOM],
                     tooltip="The settings for a kind of concept. Only 'custom' uses the six numbers below.",
                 ),
                 *_custom_inputs(),
@@ -99,7 +99,7 @@ class ErasureRECE(io.ComfyNode):
     ) -> io.NodeOutput:
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
-        settings = {**PRESETS, CUSTOM: RecePreset(**custom)}[preset]
+        settings = {**RECE, CUSTOM: ReceSettings(**custom)}[preset]
         erasure, known = rece_with_statistics(
             reader(model, clip),
             parsed,
@@ -115,7 +115,7 @@ class ErasureRECE(io.ComfyNode):
 
 
 def _custom_inputs() -> list:
-    """The fields of ``RecePreset``, by their names."""
+    """The fields of ``ReceSettings``, by their names."""
     loops = io.Int.Input(
         "loops",
         default=DEFAULT.loops,

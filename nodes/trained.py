@@ -80,7 +80,7 @@ class ErasureFewShot(io.ComfyNode):
 
         def learn(seen, **more):
             pictures = None if images is None else to_pictures(images)
-            return few_shot(seen, concept, pictures, towers=towers, **vars(settings), **more)
+            return few_shot(seen, concept, settings, images=pictures, towers=towers, **more)
 
         return _trained(learn, preset, model, clip, vae, **training)
 
@@ -115,7 +115,7 @@ class ErasureDoCo(io.ComfyNode):
 
         def learn(seen, **more):
             latents = None if anchors is None else _anchors(seen, anchors["samples"])
-            return doco(seen, concept, anchor_latents=latents, **vars(settings), **more)
+            return doco(seen, concept, settings, anchor_latents=latents, **more)
 
         return _trained(learn, preset, model, clip, **training)
 
@@ -161,7 +161,7 @@ class ErasureAbO(io.ComfyNode):
         prompts = [*common, *parse_prompts(preserve, "preserve")]
 
         def learn(seen, **more):
-            return abo(seen, parsed, preserve=prompts, scope=scope, **vars(settings), **more)
+            return abo(seen, parsed, settings, preserve=prompts, scope=scope, **more)
 
         return _trained(learn, preset, model, clip, **training)
 

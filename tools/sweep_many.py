@@ -16,7 +16,7 @@ from pathlib import Path
 from results import many
 from results.settings import Bench
 
-from erasure_core.methods.rece import PRESETS, RecePreset
+from erasure_core.methods.rece import RECE, ReceSettings
 from erasure_core.toy.captions import OBJECTS
 
 ERASED, OTHERS = 24, 40
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--listed", nargs="+", choices=many.LISTED, default=[many.HALF], help="what is preserved")
     parser.add_argument("--exact", action="store_true", help="what is listed is left exactly alone, not weighed")
     parser.add_argument("--rows", type=Path, default=Path("build/sweep-many.jsonl"))
-    settings = [field.name for field in fields(RecePreset)]
+    settings = [field.name for field in fields(ReceSettings)]
     for name in settings:
         parser.add_argument(f"--{name}", type=float, nargs="+")
     args = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
         names = random.Random(f"tune/{count}/{number}").sample(OBJECTS, count)
         for values in itertools.product(*given.values()):
             changes = {name: _typed(name, value) for name, value in zip(given, values, strict=True)}
-            preset = replace(PRESETS["object"], **changes)
+            preset = replace(RECE["object"], **changes)
             erasure = many.erase(bench.model, names, many.Setting("rece", preset, listed, args.exact))
             found = many.shares(bench, names, random.Random(f"tune/{number}"), erasure, ERASED, OTHERS)
             row = {"count": count, "number": number, "listed": listed, "exact": args.exact, **changes, **found}
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _typed(name: str, value: float) -> float | int | bool:
-    return type(getattr(PRESETS["object"], name))(value)
+    return type(getattr(RECE["object"], name))(value)
 
 
 if __name__ == "__main__":

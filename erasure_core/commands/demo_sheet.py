@@ -96,12 +96,12 @@ def _run(model, judge: Judge, plan: Plan, counts: dict[str, int]) -> list[State]
 def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
     """By the method's preset for the embedded model, with all that it takes."""
     method, concept = METHODS[name], plan.concept
-    settings = dict(vars(method.toy_presets[plan.kind]))
+    settings, inputs = method.toy_presets[plan.kind], {}
     if "preserve" in method.needs:
-        settings["preserve"] = common_concepts([concept])
+        inputs["preserve"] = common_concepts([concept])
     if "images" in method.needs:
-        concept, settings["images"] = Concept(concept.name), pictures_of(subject_of(concept))
-    return method.run(model, [concept], **settings, **(training if "training" in method.needs else {}))
+        concept, inputs["images"] = Concept(concept.name), pictures_of(subject_of(concept))
+    return method.run(model, [concept], settings, **inputs, **(training if "training" in method.needs else {}))
 
 
 def _rows(plan: Plan, states: list[State]) -> list[list[str]]:

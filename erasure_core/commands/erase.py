@@ -16,7 +16,7 @@ from ..erasures.erasure_file import check_target
 from ..erasures.lora_programs import readers_of
 from ..methods import METHODS
 from ..methods.few_shot import TOWERS
-from ..methods.rece import RecePreset, check_kind, rece_with_statistics
+from ..methods.rece import check_kind, rece_with_statistics
 from ..quoting import quoted
 from .options import as_path, filled, number, option, whole
 from .progress import Progress
@@ -64,16 +64,15 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
         return None
     held = load_statistics(args.statistics)
     held_concepts(held, args.restore)
-    check_kind(held, request.keywords()["name_only"])
+    check_kind(held, request.keywords()["settings"].name_only)
     return held
 
 
 def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics | None, model, bar) -> Erasure:
     """Gather or update them, keep them if wanted, and erase."""
-    settings = request.keywords()
-    preset = RecePreset(**{name: settings[name] for name in vars(RecePreset(1, 1.0))})
+    settings = request.keywords()["settings"]
     erasure, found = rece_with_statistics(
-        model, request.concepts, preset, preserve=args.preserve, exactly=args.exactly, common=not args.no_common,
+        model, request.concepts, settings, preserve=args.preserve, exactly=args.exactly, common=not args.no_common,
         statistics=held, restore=args.restore, callback=bar,
     )  # fmt: skip
     if args.save_statistics:

@@ -16,6 +16,7 @@ from ..methods import METHODS
 from ..model import Callback
 from ..quoting import shown
 from ..sampling.ddim import generate
+from ..settings import Settings
 from ..training.loop import Budget, check_rank
 from .progress import Progress
 
@@ -82,7 +83,7 @@ class Request:
 
         Raises ``ValueError`` for what the method does not take.
         """
-        found = self._settings() | self._preserve() | self._training()
+        found = {"settings": self._settings(), **self._preserve(), **self._training()}
         self._check_images()
         return found
 
@@ -91,7 +92,7 @@ class Request:
         keywords = self.keywords() | self._images(model)
         return METHODS[self.method].run(model, self.concepts, callback=callback, **keywords)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Settings:
         method = METHODS[self.method]
         presets = method.toy_presets if self.toy else method.presets
         if self.preset not in presets:
@@ -100,7 +101,7 @@ class Request:
         for name in self.settings:
             if name not in vars(preset):
                 self._belongs_elsewhere(name, having(name))
-        return dict(vars(replace(preset, **self.settings)))
+        return replace(preset, **self.settings)
 
     def _preserve(self) -> dict[str, Any]:
         if "preserve" not in METHODS[self.method].needs:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..erasures.erasure import Erasure
-from . import abo, doco, few_shot, rece
+from ..settings import Settings
+from . import abo, doco, few_shot, rece, uce
 
 
 @dataclass(frozen=True)
 class Method:
-    """How to call a method: ``run(model, concepts, **settings)`` with a preset's fields as settings.
+    """How to call a method: ``run(model, concepts, settings, ...)`` with one of its presets as settings.
 
     ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
     nothing to it. ``needs`` names what else it takes: ``preserve`` and ``exactly`` (prompts), ``images`` (of the
@@ -20,8 +20,8 @@ class Method:
     """
 
     run: Callable[..., Erasure]
-    presets: Mapping[str, Any]
-    toy_presets: Mapping[str, Any]
+    presets: Mapping[str, Settings]
+    toy_presets: Mapping[str, Settings]
     summary: str
     needs: frozenset[str] = frozenset({"preserve"})
 
@@ -29,31 +29,31 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "rece": Method(
         rece.rece,
-        rece.PRESETS,
-        rece.PRESETS,
+        rece.RECE,
+        rece.RECE,
         "closed form, iterated: erases a concept and what would bring it back",
         frozenset({"preserve", "exactly"}),
     ),
     "few_shot": Method(
         few_shot.few_shot,
-        few_shot.PRESETS,
-        few_shot.TOY_PRESETS,
+        few_shot.FEW_SHOT,
+        few_shot.TOY_FEW_SHOT,
         "the text encoder learns from a few pictures to lose the concept",
         frozenset({"images", "training", "towers"}),
     ),
     "doco": Method(
         doco.doco,
-        doco.PRESETS,
-        doco.TOY_PRESETS,
+        doco.DOCO,
+        doco.TOY_DOCO,
         "adversarial: the concept's pictures learn to pass for an anchor's",
         frozenset({"training", "gradient_checkpointing"}),
     ),
     "abo": Method(
         abo.abo,
-        abo.PRESETS,
-        abo.TOY_PRESETS,
+        abo.ABO,
+        abo.TOY_ABO,
         "the concept's guidance learns to be an alternative's; reconstructed from the paper's abstract",
         frozenset({"preserve", "training", "gradient_checkpointing"}),
     ),
-    "uce": Method(rece.uce, rece.UCE_PRESETS, rece.UCE_PRESETS, "closed form, once: the first step of rece"),
+    "uce": Method(uce.uce, uce.UCE, uce.UCE, "closed form, once: the first step of rece"),
 }

@@ -11,14 +11,13 @@ where ``0`` marks the frozen model; without an alternative ``g0`` is zero.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from ..arguments import Seed, check_fields, checked
+from ..arguments import Seed, checked
 from ..closed_form.collect import check_preserve, warn_of_names
 from ..concepts.names import reader
 from ..concepts.parse import Concept, kept_prompts, single_concept
@@ -27,9 +26,11 @@ from ..concepts.templates import wordings
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
-from ..sampling.ddim import check_guidance, check_steps, trajectories
+from ..sampling.ddim import MOST_GUIDANCE, check_steps, trajectories
+from ..settings import Settings, setting
 from ..training.denoising import predict
-from ..training.loop import Budget, check_fell, check_learning_rate, check_rank, descend, train
+from ..training.learned_settings import RATE, kind_setting, steps_setting
+from ..training.loop import Budget, check_fell, check_rank, descend, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
 
@@ -37,41 +38,29 @@ SCOPES = ("cross-attention", "attention", "unet")
 
 
 @dataclass(frozen=True)
-class AbOPreset:
+class AbOSettings(Settings):
     """Settings of ``abo``.
 
     The paper's are unknown: steps, rate and guidance are those with which ESD (arXiv 2303.07345) trains the same
     weights of Stable Diffusion.
     """
 
-    kind: str
-    steps: int = 1000
-    learning_rate: float = 1e-5
-    batch_size: int = 2
-    unconditional_weight: float = 1.0
-    preserve_weight: float = 1.0
-    trajectories: int = 16
-    sampling_steps: int = 30
-    guidance: float = 3.0
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        wordings(self.kind, "")
-        Budget(self.steps)
-        check_guidance(self.guidance)
-        check_learning_rate(learning_rate=self.learning_rate)
-        for name in ("unconditional_weight", "preserve_weight"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
-        for name in ("batch_size", "trajectories", "sampling_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    kind: str = kind_setting()
+    steps: int = steps_setting(1000)
+    learning_rate: float = setting(1e-5, above=0, help=RATE)
+    batch_size: int = setting(2, least=1, help="How many noisy latents an update learns from.")
+    unconditional_weight: float = setting(
+        1.0, least=0, help="How firmly pictures without a prompt are held as they are."
+    )
+    preserve_weight: float = setting(1.0, least=0, help="How firmly the preserved prompts are held as they are.")
+    trajectories: int = setting(16, least=1, help="How many pictures the frozen model draws to learn on the way to.")
+    sampling_steps: int = setting(30, least=1, help="In how many steps it draws each of them.")
+    guidance: float = setting(3.0, least=0, most=MOST_GUIDANCE, help="With which guidance it draws them.")
 
 
-PRESETS: Mapping[str, AbOPreset] = {"object": AbOPreset("object"), "style": AbOPreset("style")}
-TOY_PRESETS: Mapping[str, AbOPreset] = {
-    kind: AbOPreset(kind, steps=120, learning_rate=1e-3, batch_size=8, sampling_steps=15) for kind in PRESETS
+ABO: Mapping[str, AbOSettings] = {"object": AbOSettings("object"), "style": AbOSettings("style")}
+TOY_ABO: Mapping[str, AbOSettings] = {
+    kind: AbOSettings(kind, steps=120, learning_rate=1e-3, batch_size=8, sampling_steps=15) for kind in ABO
 }
 
 
@@ -86,18 +75,10 @@ class States:
 def abo(
     model: DiffusionModel,
     concept: Concept | str,
-    alternative: str = "",
+    settings: AbOSettings = ABO["object"],
     *,
+    alternative: str = "",
     preserve: Sequence[str] | str = (),
-    kind: str = "object",
-    steps: int = 1000,
-    learning_rate: float = 1e-5,
-    batch_size: int = 2,
-    unconditional_weight: float = 1.0,
-    preserve_weight: float = 1.0,
-    trajectories: int = 16,
-    sampling_steps: int = 30,
-    guidance: float = 3.0,
     scope: str = "cross-attention",
     seconds: float | None = None,
     rank: int | None = None,
@@ -107,21 +88,18 @@ def abo(
 ) -> Erasure:
     """Let ``concept`` guide as ``alternative`` does (or not at all), the unconditional score held.
 
-    A reconstruction from the paper's abstract. ``scope`` is what is trained: cross-attention (keys and values),
-    attention or unet. States come from ``trajectories`` sampled by the frozen model, half for the concept, half
-    for the alternative. With ``rank`` the changes are low-rank; ``gradient_checkpointing`` saves memory and costs
+    A reconstruction from the paper's abstract. ``settings`` is one of the presets ``ABO``, or an ``AbOSettings``;
+    ``alternative`` may also follow the concept's name and an arrow. ``scope`` is what is trained: cross-attention (keys
+    and values), attention or unet. States come from ``trajectories`` sampled by the frozen model, half for the concept,
+    half for the alternative. With ``rank`` the changes are low-rank; ``gradient_checkpointing`` saves memory and costs
     time. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes or
     ends higher than it began; the model is only read.
     """
-    budget, preserve = Budget(steps, seconds), kept_prompts(preserve, "preserve")
-    settings = AbOPreset(
-        kind, steps, learning_rate, batch_size, unconditional_weight, preserve_weight,
-        trajectories, sampling_steps, guidance,
-    )  # fmt: skip
+    budget, preserve = Budget(settings.steps, seconds), kept_prompts(preserve, "preserve")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
     check_rank(rank)
-    check_steps(model, sampling_steps, "sampling_steps")
+    check_steps(model, settings.sampling_steps, "sampling_steps")
     named = single_concept(concept, "AbO")
     concept = single_concept(Concept(named.name, alternative or named.instead), "AbO")
     check_readable(model, concept)
@@ -129,22 +107,23 @@ def abo(
     warn_of_names([concept], preserve)
     check_rank(rank, model.weights_of(scope))
     generator = torch.Generator().manual_seed(seed)
-    prompts = Prompts.of(model, kind, concept, preserve)
-    states = _states(model, kind, concept, settings, seed, callback)
+    prompts = Prompts.of(model, settings.kind, concept, preserve)
+    states = _states(model, concept, settings, seed, callback)
     stand_ins = StandIns(model.weights_of(scope), rank, generator)
-    optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate)
+    optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate)
     edited, at_once = model.with_weights(stand_ins.weights()), 2 + (prompts.preserved is not None)
-    at_once = 1 if gradient_checkpointing else at_once * batch_size
+    at_once = 1 if gradient_checkpointing else at_once * settings.batch_size
     check_room("AbO", edited, stand_ins.parameters, prompts.empty, states.latents.shape, at_once, callback)
 
     def update(step: int) -> Tensor:
-        which = torch.randint(len(states.latents), (batch_size,), generator=generator)
+        which = torch.randint(len(states.latents), (settings.batch_size,), generator=generator)
         latents, timesteps = states.latents[which].to(model.device), states.timesteps[which].to(model.device)
-        contexts = prompts.draw(batch_size, generator)
+        contexts = prompts.draw(settings.batch_size, generator)
         edited = model.with_weights(stand_ins.weights())
         loss = abo_loss(
-            model, edited, latents, timesteps, contexts, unconditional_weight, preserve_weight, gradient_checkpointing
-        )
+            model, edited, latents, timesteps, contexts, settings.unconditional_weight, settings.preserve_weight,
+            gradient_checkpointing,
+        )  # fmt: skip
         descend(loss, stand_ins.parameters, optimiser)
         return loss
 
@@ -231,9 +210,10 @@ class Prompts:
 
 
 def _states(
-    model: DiffusionModel, kind: str, concept: Concept, settings: AbOPreset, seed: int, callback: Callback | None
+    model: DiffusionModel, concept: Concept, settings: AbOSettings, seed: int, callback: Callback | None
 ) -> States:
     """Half from the concept's own trajectories, half from the alternative's (the empty prompt's without one)."""
+    kind = settings.kind
     both = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [""]]
     prompts = [both[i % 2][i // 2 % len(both[i % 2])] for i in range(settings.trajectories)]
     latents, timesteps = trajectories(

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..arguments import Seed, check_fields, checked
+from ..arguments import Seed, checked
 from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
@@ -23,9 +23,11 @@ from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
+from ..settings import Settings, setting
 from ..training.denoising import denoising_target, noised, predict
 from ..training.gan import patch_discriminator, preserving
-from ..training.loop import Budget, TrainingError, check_learning_rate, check_rank, descend, gradients, take_step, train
+from ..training.learned_settings import RATE, kind_setting, steps_setting
+from ..training.loop import Budget, TrainingError, check_rank, descend, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
 
@@ -33,25 +35,20 @@ ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
 
 @dataclass(frozen=True)
-class DoCoPreset:
-    """Settings of ``doco``."""
+class DoCoSettings(Settings):
+    """Settings of ``doco``; the published ones."""
 
-    kind: str
-    steps: int = 2000
-    learning_rate: float = 6e-6
-    discriminator_rate: float = 1e-4
-    batch_size: int = 8
-    warm_up: float = 0.5
+    kind: str = kind_setting()
+    steps: int = steps_setting(2000)
+    learning_rate: float = setting(6e-6, above=0, help=RATE)
+    discriminator_rate: float = setting(1e-4, above=0, help="How far each update of the discriminator goes.")
+    batch_size: int = setting(8, least=2, help="How many noisy latents an update learns from.")
+    warm_up: float = setting(
+        0.5, least=0, below=1, help="The share of the steps in which only the discriminator learns."
+    )
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        wordings(self.kind, "")
-        Budget(self.steps)
-        check_learning_rate(learning_rate=self.learning_rate, discriminator_rate=self.discriminator_rate)
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
-        if not 0 <= self.warm_up < 1:
-            raise ValueError(f"warm_up must be from 0 to less than 1, got {self.warm_up}")
+        super().__post_init__()
         if self.quiet == self.steps:
             raise ValueError(
                 f"warm_up {self.warm_up:g} leaves none of {self.steps} steps for the model; lower it, or raise steps"
@@ -63,29 +60,23 @@ class DoCoPreset:
         return round(self.warm_up * self.steps)
 
 
-PUBLISHED: Mapping[str, DoCoPreset] = {
-    "object": DoCoPreset("object"),
-    "style": DoCoPreset("style", discriminator_rate=5e-4),
+DOCO: Mapping[str, DoCoSettings] = {
+    "object": DoCoSettings("object"),
+    "style": DoCoSettings("style", discriminator_rate=5e-4),
 }
-PRESETS = PUBLISHED
-TOY_PRESETS: Mapping[str, DoCoPreset] = {
-    "object": DoCoPreset("object", steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
-    "style": DoCoPreset("style", steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
+TOY_DOCO: Mapping[str, DoCoSettings] = {
+    "object": DoCoSettings("object", steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
+    "style": DoCoSettings("style", steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
 }
 
 
 def doco(
     model: DiffusionModel,
     concept: Concept | str,
-    anchor: str = "",
+    settings: DoCoSettings = DOCO["object"],
     *,
+    anchor: str = "",
     anchor_latents: Tensor | None = None,
-    kind: str = "object",
-    steps: int = 2000,
-    learning_rate: float = 6e-6,
-    discriminator_rate: float = 1e-4,
-    batch_size: int = 8,
-    warm_up: float = 0.5,
     anchors: int = 32,
     seconds: float | None = None,
     rank: int | None = None,
@@ -95,23 +86,23 @@ def doco(
 ) -> Erasure:
     """Turn ``concept`` into ``anchor``, the harmless class (``parachute -> airplane``).
 
+    ``settings`` is one of the presets ``DOCO``, or a ``DoCoSettings``. ``anchor`` may also follow the concept's name
+    and an arrow.
     ``anchor_latents`` ``[n, c, h, w]`` are clean latents of the anchor; without them the model makes ``anchors``
     itself. For the first ``warm_up`` of the steps only the discriminator learns. With ``rank`` the changes are
     low-rank; ``gradient_checkpointing`` saves memory and costs time. Raises ``ValueError`` for settings that cannot be
     used and ``TrainingError`` when the loss explodes, or ``seconds`` end before the model began to learn; the model is
     only read.
     """
-    budget = Budget(steps, seconds)
-    settings = DoCoPreset(kind, steps, learning_rate, discriminator_rate, batch_size, warm_up)
+    budget, quiet = Budget(settings.steps, seconds), settings.quiet
     if anchors < 1:
         raise ValueError(f"anchors must be at least 1, got {anchors}")
     check_rank(rank)
-    quiet = settings.quiet
     concept = _pair(concept, anchor)
     check_readable(model, concept)
     check_rank(rank, model.weights_of("cross-attention"))
     generator = torch.Generator().manual_seed(seed)
-    prompts = wordings(kind, concept.instead), wordings(kind, concept.name)
+    prompts = wordings(settings.kind, concept.instead), wordings(settings.kind, concept.name)
     encoded = model.encode_prompts([*prompts[0], *prompts[1]]).context.detach()
     anchor_contexts, target_contexts = encoded.split([len(prompts[0]), len(prompts[1])])
     if anchor_latents is None:
@@ -123,16 +114,17 @@ def doco(
 
     stand_ins = StandIns(model.weights_of("cross-attention"), rank, generator)
     judge = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
-    generator_optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.5, 0.999))
-    judge_optimiser = torch.optim.Adam(judge.parameters(), discriminator_rate, betas=(0.5, 0.999))
-    edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else batch_size
+    generator_optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate, betas=(0.5, 0.999))
+    judge_optimiser = torch.optim.Adam(judge.parameters(), settings.discriminator_rate, betas=(0.5, 0.999))
+    edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else settings.batch_size
     check_room("DoCo", edited, stand_ins.parameters, encoded[:1], clean_latents.shape, at_once, callback)
 
     def update(step: int) -> Tensor:
-        clean = clean_latents[torch.randint(len(clean_latents), (batch_size,), generator=generator)].to(model.device)
-        timesteps = torch.randint(len(model.alphas_cumprod), (batch_size,), generator=generator)
+        which = torch.randint(len(clean_latents), (settings.batch_size,), generator=generator)
+        clean = clean_latents[which].to(model.device)
+        timesteps = torch.randint(len(model.alphas_cumprod), (settings.batch_size,), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        which = torch.randint(len(anchor_contexts), (batch_size,), generator=generator).to(encoded.device)
+        which = torch.randint(len(anchor_contexts), (settings.batch_size,), generator=generator).to(encoded.device)
         alphas = model.alphas_cumprod[timesteps]
         moment = Moment(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
         edited = model.with_weights(stand_ins.weights())
@@ -151,10 +143,10 @@ def doco(
 
     losses = train(update, budget, what="DoCo", callback=callback)
     if len(losses) <= quiet:
-        enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, steps))
+        enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, settings.steps))
         raise TrainingError(
             f"seconds: after {seconds:g} only the discriminator had learned, and nothing was changed; more than "
-            f"{enough} are needed here, {whole} for all {steps} steps"
+            f"{enough} are needed here, {whole} for all {settings.steps} steps"
         )
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "rank": rank, "seed": seed}

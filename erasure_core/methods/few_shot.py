@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ..arguments import Seed, check_fields, check_images, checked
+from ..arguments import Seed, check_images, checked
 from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
+from ..settings import Settings, setting
 from ..training.denoising import context_gradient, denoising_error
-from ..training.loop import Budget, check_learning_rate, check_rank, gradients, take_step, train
+from ..training.learned_settings import RATE, kind_setting, steps_setting
+from ..training.loop import Budget, check_rank, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns, layers_of
 
@@ -36,44 +38,32 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class FewShotPreset:
-    """Settings of ``few_shot``."""
+class FewShotSettings(Settings):
+    """Settings of ``few_shot``; the published ones."""
 
-    kind: str
-    steps: int = 10
-    learning_rate: float = 1e-5
-    batch_size: int = 2
-    growth: float = math.inf
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        Budget(self.steps)
-        if self.kind not in TEMPLATES:
-            raise ValueError(f"kind must be one of {', '.join(TEMPLATES)}, got '{self.kind}'")
-        check_learning_rate(learning_rate=self.learning_rate)
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not self.growth > 1:
-            raise ValueError(f"growth must be above 1 (inf for no limit), got {self.growth}")
+    kind: str = kind_setting()
+    steps: int = steps_setting(10)
+    learning_rate: float = setting(1e-5, above=0, help=RATE)
+    batch_size: int = setting(2, least=1, help="How many pictures an update learns from.")
+    growth: float = setting(
+        math.inf, above=1, finite=False, says="above 1 (inf for no limit)",
+        help="Training ends early once the model's error on the pictures has grown so many times. Higher erases more "
+        "and harms more.",
+    )  # fmt: skip
 
 
-PUBLISHED: Mapping[str, FewShotPreset] = {"object": FewShotPreset("object"), "style": FewShotPreset("style")}
-PRESETS = PUBLISHED
-TOY_PRESETS: Mapping[str, FewShotPreset] = {
-    kind: FewShotPreset(kind, steps=100, learning_rate=5e-5, batch_size=4, growth=5.0) for kind in PRESETS
+FEW_SHOT: Mapping[str, FewShotSettings] = {"object": FewShotSettings("object"), "style": FewShotSettings("style")}
+TOY_FEW_SHOT: Mapping[str, FewShotSettings] = {
+    kind: FewShotSettings(kind, steps=100, learning_rate=5e-5, batch_size=4, growth=5.0) for kind in FEW_SHOT
 }
 
 
 def few_shot(
     model: DiffusionModel,
     concept: Concept | str,
-    images: Tensor | None,
+    settings: FewShotSettings = FEW_SHOT["object"],
     *,
-    kind: str = "object",
-    steps: int = 10,
-    learning_rate: float = 1e-5,
-    batch_size: int = 2,
-    growth: float = math.inf,
+    images: Tensor | None,
     seconds: float | None = None,
     rank: int | None = None,
     towers: str = "both",
@@ -82,15 +72,15 @@ def few_shot(
 ) -> Erasure:
     """Erase ``concept`` from the text encoder, given about four ``images`` ``[n, 3, h, w]`` of it in 0 to 1.
 
-    ``None`` for the images is the variant without any: random latents take their place. ``kind`` (object or style)
-    chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise, is ``growth``
-    times what it was. With ``rank`` the changes are low-rank. ``towers`` chooses the text encoders to train where
-    there are two (SDXL), by their names in diffusers. Layers that the model does not read are left alone, "the last
-    layer" is the last that it reads. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when
-    the loss explodes; the model is only read.
+    ``None`` for the images is the variant without any: random latents take their place. ``settings`` is one of the
+    presets ``FEW_SHOT``, or a ``FewShotSettings``; its ``kind`` (object or style) chooses the prompts. Training ends
+    early once the denoising error of the pictures, at fixed noise, is ``growth`` times what it was. With ``rank`` the
+    changes are low-rank. ``towers`` chooses the text encoders to train where there are two (SDXL), by their names in
+    diffusers. Layers that the model does not read are left alone, "the last layer" is the last that it reads. Raises
+    ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the model is only
+    read.
     """
-    budget = Budget(steps, seconds)
-    settings = FewShotPreset(kind, steps, learning_rate, batch_size, growth)
+    budget, growth = Budget(settings.steps, seconds), settings.growth
     if towers not in TOWERS:
         raise ValueError(f"towers must be one of {', '.join(TOWERS)}, got '{towers}'")
     check_rank(rank)
@@ -98,19 +88,21 @@ def few_shot(
     if concept.instead:
         raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
     check_readable(model, concept)
-    templates = TEMPLATES[kind]
+    templates = TEMPLATES[settings.kind]
     chosen = trained_weights(of_towers(read_weights(model, templates[0].format(concept.name)), towers))
     check_rank(rank, chosen)
     generator = torch.Generator().manual_seed(seed)
     latents = _latents(model, images, generator)
     stand_ins = StandIns(chosen, rank, generator)
-    optimiser = torch.optim.Adam(stand_ins.parameters, learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8)
+    optimiser = torch.optim.Adam(
+        stand_ins.parameters, settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8
+    )
 
     context = model.encode_prompts([concept.name]).context.detach().requires_grad_()
     check_room("few-shot", model, stand_ins.parameters, context, latents.shape, 1, callback)
 
     def update(step: int) -> Tensor:
-        clean = next_batch(latents, batch_size, step, generator).to(model.device)
+        clean = next_batch(latents, settings.batch_size, step, generator).to(model.device)
         prompts = [templates[i] for i in torch.randint(len(templates), (len(clean),), generator=generator).tolist()]
         timesteps = torch.randint(len(model.alphas_cumprod), (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)

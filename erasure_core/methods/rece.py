@@ -1,18 +1,17 @@
-"""RECE, reliable and efficient concept erasure (arXiv 2407.12383), and UCE (arXiv 2308.14761), its first step.
+"""RECE, reliable and efficient concept erasure (arXiv 2407.12383).
 
 No gradient and no images: everything happens on ``[d, d]`` matrices, see ``closed_form``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from ..arguments import check_fields, checked
+from ..arguments import checked
 from ..closed_form.already_erased import check_not_erased
 from ..closed_form.collect import check_preserve, gather_statistics, probes
 from ..closed_form.derived_contexts import SeenWeights
@@ -25,6 +24,7 @@ from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.low_rank import LowRank
 from ..erasures.record import ContextMap, Origin
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
+from ..settings import Settings, setting
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
@@ -32,107 +32,87 @@ UPWARD, DOWNWARD = ("loops", "erase_scale", "preserve_scale", "amplification"), 
 """The settings that let an edit go further, or be less determined, the higher or the lower they are."""
 
 
-def check_settings(settings: RecePreset | UcePreset) -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
-    check_fields(settings)
-    given = asdict(settings)
-    given.pop("name_only", None)
-    loops, exactness = given.pop("loops", 0), given.pop("exactness", 0.0)
-    if loops < 0:
-        raise ValueError(f"loops must be a whole number of at least 0, got {loops}")
-    if not 0 <= exactness < 1:
-        raise ValueError(f"exactness must be from 0 to less than 1, got {exactness}")
-    for name, value in given.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a finite number above 0, got {value}")
-
-
 LEAST_ADDED = 1e-3
 """Of a loop's change relative to the one before: more than 0.1 with every regularization that is of use."""
 
 
 @dataclass(frozen=True)
-class RecePreset:
-    """Settings of ``rece``; the published ones for all coefficients but the loops and the regularization."""
+class ReceSettings(Settings):
+    """Settings of ``rece``; those that are not given are the published ones for objects."""
 
-    loops: int
-    regularization: float
-    erase_scale: float = 1.0
-    preserve_scale: float = 0.1
-    ridge: float = 0.1
-    amplification: float = 1.0
-    name_only: bool = False
-    exactness: float = 1e-3
+    loops: int = setting(
+        1, least=0, says="a whole number of at least 0",
+        help="How often what would bring the concept back is found and erased too; 0 is plain UCE.",
+    )  # fmt: skip
+    regularization: float = setting(
+        1e-1, above=0, help="How small those contexts are kept; smaller erases more and harms more."
+    )
+    erase_scale: float = setting(1.0, above=0, help="The weight of what is erased.")
+    preserve_scale: float = setting(0.1, above=0, help="The weight of what is preserved.")
+    ridge: float = setting(
+        0.1, above=0,
+        help="How firmly the weights are held where nothing else holds them; raise it if the system is singular.",
+    )  # fmt: skip
+    amplification: float = setting(
+        1.0, above=0,
+        help="How far to go along the change that was found; 1 is as published. More erases more surely inside long "
+        "prompts and harms more.",
+    )  # fmt: skip
+    name_only: bool = setting(
+        False,
+        help="Edit what is read for a name itself and not what is read behind it: erases less, and harms less where "
+        "many concepts are erased.",
+    )
+    exactness: float = setting(
+        1e-3, least=0, below=1,
+        help="The share of what is read for the prompts in 'exactly' that may change nevertheless; more leaves the "
+        "edit more room.",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        check_settings(self)
 
-
-@dataclass(frozen=True)
-class UcePreset:
-    """Settings of ``uce``, as published."""
-
-    erase_scale: float = 1.0
-    preserve_scale: float = 0.1
-    ridge: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-
-
-PUBLISHED: Mapping[str, RecePreset] = {
-    "object": RecePreset(loops=1, regularization=1e-1),
-    "style": RecePreset(loops=1, regularization=1e-3),
-    "explicit": RecePreset(loops=3, regularization=1e-1),
+PUBLISHED: Mapping[str, ReceSettings] = {
+    "object": ReceSettings(loops=1, regularization=1e-1),
+    "style": ReceSettings(loops=1, regularization=1e-3),
+    "explicit": ReceSettings(loops=3, regularization=1e-1),
 }
-PRESETS: Mapping[str, RecePreset] = {
-    "object": RecePreset(loops=1, regularization=1e-3, amplification=1.4),
-    "style": RecePreset(loops=1, regularization=1e-3, amplification=1.8),
+RECE: Mapping[str, ReceSettings] = {
+    "object": ReceSettings(loops=1, regularization=1e-3, amplification=1.4),
+    "style": ReceSettings(loops=1, regularization=1e-3, amplification=1.8),
     "explicit": PUBLISHED["explicit"],
-    "many": RecePreset(loops=1, regularization=1e-3, amplification=1.2, name_only=True),
+    "many": ReceSettings(loops=1, regularization=1e-3, amplification=1.2, name_only=True),
 }
 """Ours, by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be measured
 there. ``many`` is for tens of concepts and more at once."""
-UCE_PRESETS: Mapping[str, UcePreset] = {"object": UcePreset(), "style": UcePreset(), "explicit": UcePreset()}
 
 
 def rece(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
+    settings: ReceSettings = RECE["object"],
     *,
     preserve: Sequence[str] | str = (),
     exactly: Sequence[str] | str = (),
-    loops: int = 1,
-    regularization: float = 1e-1,
-    erase_scale: float = 1.0,
-    preserve_scale: float = 0.1,
-    ridge: float = 0.1,
-    amplification: float = 1.0,
-    name_only: bool = False,
-    exactness: float = 1e-3,
     callback: Callback | None = None,
 ) -> Erasure:
     """Erase concepts from the layers of ``model`` that text enters through: cross-attention keys and values, mostly.
 
-    ``loops`` times, the context that best regenerates each concept through the edited weights is erased too; 0 is
-    plain UCE. ``preserve`` lists prompts whose keys and values should stay, the empty prompt when there are none;
-    a prompt that names nothing but an erased concept is an error. ``regularization`` keeps derived contexts
-    small, ``ridge`` keeps the weights near their originals. The closed form learns from the bare name and reaches only
-    part of what the name does inside longer prompts: ``amplification`` goes on along the same change, 1 is as
-    published. ``name_only`` edits what is read for the name's last token and not what is read behind it, as SPEED
-    (arXiv 2503.07392) does: less of what all prompts share there is lost when many concepts are erased.
+    ``settings`` is one of the presets ``RECE``, or a ``ReceSettings``. ``loops`` times, the context that best
+    regenerates each concept through the edited weights is erased too; 0 is plain UCE. ``preserve`` lists prompts whose
+    keys and values should stay, the empty prompt when there are none; a prompt that names nothing but an erased concept
+    is an error. ``regularization`` keeps derived contexts small, ``ridge`` keeps the weights near their originals. The
+    closed form learns from the bare name and reaches only part of what the name does inside longer prompts:
+    ``amplification`` goes on along the same change, 1 is as published. ``name_only`` edits what is read for the name's
+    last token and not what is read behind it, as SPEED (arXiv 2503.07392) does: less of what all prompts share there is
+    lost when many concepts are erased.
 
     ``exactly`` lists prompts that the edit leaves alone whatever else it has to do, but for a share ``exactness`` of
     what is read for them; ``exact_error`` among the origin's settings says by how much their keys and values change
     nevertheless. A few prompts use up all directions; then nothing can be erased, which is an error.
 
-    Raises ``ValueError`` for settings and prompts that cannot be used, and for concepts that an earlier closed form has
-    erased from the model already (``applied_to``, ``over``); ``UnsupportedModelError`` for weights that cannot. The
-    model is only read.
+    Raises ``ValueError`` for prompts that cannot be used, and for concepts that an earlier closed form has erased from
+    the model already (``applied_to``, ``over``); ``UnsupportedModelError`` for weights that cannot. The model is only
+    read.
     """
-    settings = RecePreset(
-        loops, regularization, erase_scale, preserve_scale, ridge, amplification, name_only, exactness
-    )
     return rece_with_statistics(
         model, as_concepts(concepts), settings, preserve=preserve, exactly=exactly, callback=callback
     )[0]
@@ -144,7 +124,7 @@ rece = checked(rece)
 def rece_with_statistics(
     model: TextReader,
     concepts: Sequence[Concept],
-    settings: RecePreset,
+    settings: ReceSettings,
     *,
     preserve: Sequence[str] = (),
     exactly: Sequence[str] = (),
@@ -182,7 +162,7 @@ rece_with_statistics = checked(rece_with_statistics)
 
 
 def erase_statistics(
-    model: TextReader, statistics: Statistics, settings: RecePreset, *, callback: Callback | None = None
+    model: TextReader, statistics: Statistics, settings: ReceSettings, *, callback: Callback | None = None
 ) -> Erasure:
     """``rece`` with what is known of its concepts; only one short prompt is encoded, to tell text encoders apart.
 
@@ -200,7 +180,7 @@ def erase_statistics(
 erase_statistics = checked(erase_statistics)
 
 
-def _erase(model: TextReader, statistics: Statistics, settings: RecePreset, report: Callback) -> Erasure:
+def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, report: Callback) -> Erasure:
     total = 2 + settings.loops
 
     def loop_done(loop: int) -> None:
@@ -232,7 +212,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: RecePreset, repo
 
 
 def solve(
-    known: EntryStatistics, gram: Tensor, settings: RecePreset, loop_done: Callable[[int], None] = lambda loop: None
+    known: EntryStatistics, gram: Tensor, settings: ReceSettings, loop_done: Callable[[int], None] = lambda loop: None
 ) -> LowRank:
     """The ``E`` of ``W' = W (I + E)`` for the layers of one text entry, in float32 on the CPU.
 
@@ -275,9 +255,9 @@ def _free(exempt: Tensor, exactness: float) -> Tensor | None:
     return free
 
 
-def gentler(settings: RecePreset) -> str:
+def gentler(settings: ReceSettings) -> str:
     """What to do about an edit that goes too far: the settings that are beyond those of all presets, or the ridge."""
-    presets = PRESETS.values()
+    presets = RECE.values()
     high = [name for name in UPWARD if getattr(settings, name) > max(getattr(one, name) for one in presets)]
     low = [name for name in DOWNWARD if getattr(settings, name) < min(getattr(one, name) for one in presets)]
     found = [f"lower {name} from {getattr(settings, name):g}" for name in high]
@@ -294,7 +274,7 @@ def _check_adds(step: LowRank, before: LowRank, regularization: float) -> None:
         )
 
 
-def _check_moved(rows: Tensor, change: LowRank, settings: RecePreset) -> None:
+def _check_moved(rows: Tensor, change: LowRank, settings: ReceSettings) -> None:
     """Raise ``ValueError`` for an edit that erases nothing, or ruins the model.
 
     ``rows`` is the ``row_gram`` of the concepts.
@@ -338,38 +318,12 @@ class _TwoStages:
         self.callback(self.passed + done, self.passed + total, what)
 
 
-def uce(
-    model: TextReader,
-    concepts: Sequence[Concept | str] | Concept | str,
-    *,
-    preserve: Sequence[str] | str = (),
-    erase_scale: float = 1.0,
-    preserve_scale: float = 0.1,
-    ridge: float = 0.1,
-    callback: Callback | None = None,
-) -> Erasure:
-    """Unified concept editing (arXiv 2308.14761): ``rece`` without its loops."""
-    return rece(
-        model,
-        concepts,
-        preserve=preserve,
-        loops=0,
-        erase_scale=erase_scale,
-        preserve_scale=preserve_scale,
-        ridge=ridge,
-        callback=callback,
-    )
-
-
-uce = checked(uce)
-
-
 def check_kind(statistics: Statistics, name_only: bool) -> None:
     """Raise ``ValueError`` when settings edit other rows than the statistics are of."""
     if name_only == statistics.name_only:
         return
     kinds = ("all rows of concepts", "names only (name_only)")
-    fitting = [name for name, preset in PRESETS.items() if preset.name_only == statistics.name_only]
+    fitting = [name for name, preset in RECE.items() if preset.name_only == statistics.name_only]
     raise ValueError(
         f"the settings edit {kinds[name_only]}, the statistics are of {kinds[statistics.name_only]}; "
         f"choose the preset {' or '.join(fitting)}, or set name_only to {statistics.name_only}"

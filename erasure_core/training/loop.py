@@ -69,13 +69,6 @@ def train(
     return tuple(losses)
 
 
-def check_learning_rate(**rates: float) -> None:
-    """Raise ``ValueError`` naming the first of ``rates`` that is no finite number above 0."""
-    for name, value in rates.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be a finite number above 0, got {value}")
-
-
 def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyType({})) -> None:
     """Raise ``ValueError`` for a rank that is none, or is more than any change of one of ``weights`` can have."""
     if rank is None:

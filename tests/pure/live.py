@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -40,8 +41,8 @@ def leaves_nothing(act: Callable[[], object], repeats: int = 3) -> None:
 def small_run(method: str, model, images: torch.Tensor, **more) -> Erasure:
     """An entry of METHODS in as few steps as it gets, with all that it may take."""
     found = METHODS[method]
-    settings = dict(vars(next(iter(found.toy_presets.values()))))
-    settings |= {name: value for name, value in SMALL.items() if name in settings}
+    preset = next(iter(found.toy_presets.values()))
+    settings = replace(preset, **{name: value for name, value in SMALL.items() if hasattr(preset, name)})
     extra = {"preserve": ["fish"], "exactly": ["bird"], "images": images, "gradient_checkpointing": True}
-    settings |= {name: value for name, value in extra.items() if name in found.needs}
-    return found.run(model, "cat" if method == "few_shot" else "cat -> dog", **settings | more)
+    inputs = {name: value for name, value in extra.items() if name in found.needs}
+    return found.run(model, "cat" if method == "few_shot" else "cat -> dog", settings, **inputs | more)

@@ -7,7 +7,7 @@ import torch
 from pure.fakes import Adam, TwoTowers, Uneven
 
 from erasure_core import Concept
-from erasure_core.methods.abo import Prompts, abo
+from erasure_core.methods.abo import AbOSettings, Prompts, abo
 from erasure_core.sampling.ddim import trajectories
 
 OBJECT = ("{}", "a {}", "a photo of a {}", "a picture of the {}")
@@ -25,9 +25,11 @@ STYLE = ("{}", "in the style of {}", "a picture in the style of {}", "{} style")
 )
 def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: str, preserve: list[str]) -> None:
     model, name, steps = Uneven(tokens=12), concept.partition(" -> ")[0], 3
-    settings = {"steps": steps, "learning_rate": 1e-3, "batch_size": 3, "trajectories": 5, "sampling_steps": 4}
-    weighed = {"unconditional_weight": 0.5, "preserve_weight": 0.25, "guidance": 2.0}
-    erasure = abo(model, concept, given, kind=kind, preserve=preserve, seed=6, **settings, **weighed)
+    settings = AbOSettings(
+        kind, steps, learning_rate=1e-3, batch_size=3, trajectories=5, sampling_steps=4, unconditional_weight=0.5,
+        preserve_weight=0.25, guidance=2.0,
+    )  # fmt: skip
+    erasure = abo(model, concept, settings, alternative=given, preserve=preserve, seed=6)
 
     wordings = OBJECT if kind == "object" else STYLE
     named, other = ([one.format(text) for one in wordings] if text else [""] for text in (name, alternative))
@@ -81,6 +83,6 @@ def test_what_is_drawn_belongs_together() -> None:
 
 
 def test_abo_trains_the_layer_of_the_pooled_vector_too() -> None:
-    erasure = abo(TwoTowers(), "cat -> dog", steps=2, trajectories=2, sampling_steps=3, learning_rate=1e-3)
+    erasure = abo(TwoTowers(), "cat -> dog", AbOSettings(steps=2, trajectories=2, sampling_steps=3, learning_rate=1e-3))
     change = erasure.deltas[TwoTowers.LABEL].dense()
     assert set(erasure.deltas) == set(TwoTowers().weights) and change.abs().max() > 1e-4

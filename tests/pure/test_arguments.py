@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from erasure_core.audit.report import report
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import extended
 from erasure_core.methods import METHODS
-from erasure_core.methods.rece import PRESETS, RecePreset, rece_with_statistics
+from erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
 from erasure_core.sampling.ddim import generate, sample_latents, trajectories
 from erasure_core.sampling.purify import purify
+from erasure_core.settings import Limits
 from erasure_core.toy.evaluation import draw, evaluate_erasure
 
 BAD: dict[str, list[Any]] = {
@@ -44,15 +46,15 @@ class StableDiffusionPipeline:
 
 
 def passed(method: Callable, pipe: Any) -> None:
-    images = [None] if "images" in inspect.signature(method).parameters else []
-    method(pipe, "cat -> dog", *images)
+    images = {"images": None} if "images" in inspect.signature(method).parameters else {}
+    method(pipe, "cat -> dog", **images)
 
 
 PIPE = StableDiffusionPipeline()
 NO_CAT: Erasure = rece(FakeModel(), "cat")
 CALLS: dict[str, Callable[[Any], Any]] = {
     **{name: lambda pipe, run=method.run: passed(run, pipe) for name, method in METHODS.items()},
-    "rece_with_statistics": lambda pipe: rece_with_statistics(pipe, [], PRESETS["object"]),
+    "rece_with_statistics": lambda pipe: rece_with_statistics(pipe, [], RECE["object"]),
     "applied_to": lambda pipe: NO_CAT.applied_to(pipe),
     "over": lambda pipe: NO_CAT.over(pipe),
     "rebased_on": lambda pipe: NO_CAT.rebased_on(pipe),
@@ -90,14 +92,31 @@ def test_a_setting_of_another_type_is_named(name: str) -> None:
             seen += 1
             with pytest.raises(ValueError, match=rf"^{one.name} must be .*, got "):
                 run(FakeModel(), "cat -> dog", **(needed | {one.name: value}))
+    preset = METHODS[name].presets["object"]
+    for one in fields(preset):
+        for value in BAD.get(str(one.type), []):
+            seen += 1
+            with pytest.raises(ValueError, match=rf"^{one.name} must be .*, got "):
+                replace(preset, **{one.name: value})
     assert seen > 10
+
+
+@methods
+@pytest.mark.parametrize("other", ["object", None, {"ridge": 0.1}, Limits()])
+def test_settings_are_an_object_of_the_methods_own(name: str, other: Any) -> None:
+    run, own = METHODS[name].run, type(METHODS[name].presets["object"])
+    needed = {"images": None} if "images" in METHODS[name].needs else {}
+    with pytest.raises(ValueError, match=f"^settings must be {own.__name__}, as presets are, got "):
+        run(FakeModel(), "cat -> dog", other, **needed)
 
 
 @methods
 def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
     taken = list(inspect.signature(METHODS[name].run).parameters.values())
-    settings = [one for one in taken if one.name not in ("concept", "concepts", "preserve", "exactly")]
-    assert all(str(one.annotation).removesuffix(" | None") in {*KINDS, *MODELS} for one in settings)
+    unknown = ("concept", "concepts", "preserve", "exactly", "settings")
+    settings = [one for one in taken if one.name not in unknown] + list(fields(METHODS[name].presets["object"]))
+    kinds = [str(getattr(one, "annotation", None) or one.type) for one in settings]
+    assert all(one.removesuffix(" | None") in {*KINDS, *MODELS} for one in kinds)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +130,7 @@ def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
 )
 def test_settings_are_held_to_their_types_wherever_they_are_made(settings: dict, told: str) -> None:
     with pytest.raises(ValueError, match=f"^{told}$"):
-        rece(FakeModel(), "cat", **settings)
-    with pytest.raises(ValueError, match=f"^{told}$"):
-        RecePreset(**{"loops": 1, "regularization": 0.1} | settings)
+        ReceSettings(**settings)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +178,7 @@ def test_closed_forms_need_a_reader_only() -> None:
     model = FakeModel()
     reader = OnlyReads(model)
     assert isinstance(reader, TextReader) and not isinstance(reader, DiffusionModel)
-    for name, delta in rece(reader, "cat", loops=1).deltas.items():
-        assert torch.equal(delta.dense(), rece(model, "cat", loops=1).deltas[name].dense())
+    for name, delta in rece(reader, "cat", ReceSettings(loops=1)).deltas.items():
+        assert torch.equal(delta.dense(), rece(model, "cat", ReceSettings(loops=1)).deltas[name].dense())
     with pytest.raises(UnsupportedModelError, match="^model is of type OnlyReads, which reads text but can be neither"):
         generate(reader, ["cat"], [0])

@@ -17,6 +17,7 @@ from erasure_core.audit.attacks.derived_context import by_derived_context, seen_
 from erasure_core.audit.attacks.noised_images import STRENGTH, by_noised_pictures, control
 from erasure_core.audit.attacks.plain_prompts import by_list, by_name
 from erasure_core.audit.red_team import ATTACKS, attack, drawn
+from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import ddim, generate, timesteps
 
@@ -44,7 +45,7 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def scene(model: FakeModel) -> Scene:
-    edited = rece(model, "cat", loops=2).over(model)
+    edited = rece(model, "cat", ReceSettings(loops=2)).over(model)
     return Scene(model, edited, "cat", "object", PICTURES, pictures=4, sampling_steps=5)
 
 

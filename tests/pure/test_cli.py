@@ -21,6 +21,7 @@ from erasure_core.diffusers import families
 from erasure_core.diffusers.checkpoint import shapes_in
 from erasure_core.diffusers.families import FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
 from erasure_core.methods import METHODS
+from erasure_core.methods.rece import RECE
 
 
 @pytest.fixture
@@ -416,7 +417,7 @@ def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     found = Erasure.load(out)
     concepts = parse_concepts("bird\nlion -> dog")
     preserved = [*common_concepts(concepts), "wolf"]
-    expected = rece(fake, concepts, preserve=preserved, **vars(METHODS["rece"].presets["object"]))
+    expected = rece(fake, concepts, RECE["object"], preserve=preserved)
     for name, delta in expected.deltas.items():
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=1e-3, atol=1e-4)
     assert set(load_statistics(two).preserve) == set(preserved) and "cat" in preserved and "lion" not in preserved

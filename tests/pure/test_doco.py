@@ -9,7 +9,7 @@ from pure.fakes import Adam, Uneven
 from torch import Tensor
 from torch.func import functional_call
 
-from erasure_core.methods.doco import doco
+from erasure_core.methods.doco import DoCoSettings, doco
 from erasure_core.training.gan import patch_discriminator
 
 BETAS = 0.5, 0.999
@@ -26,8 +26,8 @@ def slopes(loss: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_doco_is_its_formula(kind: str) -> None:
     model, latents = Uneven(prediction_type=kind), torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    settings = {"steps": 6, "warm_up": 0.3, "batch_size": 3, "learning_rate": 1e-2, "discriminator_rate": 2e-3}
-    erasure = doco(model, "red fish", "dog", anchor_latents=latents, seed=6, **settings)
+    settings = DoCoSettings(steps=6, warm_up=0.3, batch_size=3, learning_rate=1e-2, discriminator_rate=2e-3)
+    erasure = doco(model, "red fish", settings, anchor="dog", anchor_latents=latents, seed=6)
 
     draws = torch.Generator().manual_seed(6)
     judge = patch_discriminator((4, 8, 8), seed=6)

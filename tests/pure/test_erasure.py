@@ -12,6 +12,7 @@ from pure.fakes import LAYERS, FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
 from erasure_core.erasures.erasure import widened
+from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT, POOLED
 
 ORIGIN = Origin("test", (Concept("cat"),), {}, "0" * 16)
@@ -20,7 +21,7 @@ FIRST = next(iter(LAYERS))
 
 @pytest.fixture(scope="module")
 def erasure() -> Erasure:
-    return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
+    return rece(FakeModel(), "cat -> dog", ReceSettings(loops=2), preserve=["", "bird"])
 
 
 def dense(erasure: Erasure) -> dict[str, torch.Tensor]:
@@ -202,7 +203,7 @@ def test_adding_erasures_of_different_models(erasure: Erasure) -> None:
 @settings(max_examples=20)
 @given(st.integers(1, 24), st.floats(0, 0.9))
 def test_compression_keeps_its_word(max_rank: int, tolerance: float) -> None:
-    erasure = rece(FakeModel(), "cat -> dog\nbird", loops=1)
+    erasure = rece(FakeModel(), "cat -> dog\nbird", ReceSettings(loops=1))
     small = erasure.compressed(max_rank=max_rank, tolerance=tolerance)
     whole, left = dense(erasure), dense(small)
     lost = sum(float((left[name] - whole[name]).square().sum()) for name in whole)
@@ -298,8 +299,8 @@ def test_rebasing_loops_on_a_model_with_the_same_gram_matrix() -> None:
     for name, weight in model.weights.items():
         square = torch.randn(len(weight), len(weight), generator=torch.Generator().manual_seed(9))
         other.weights[name] = torch.linalg.qr(square)[0] @ weight
-    carried = rece(model, "cat -> dog", loops=2).rebased_on(other)
-    same(dense(carried), dense(rece(other, "cat -> dog", loops=2)), 1e-3)
+    carried = rece(model, "cat -> dog", ReceSettings(loops=2)).rebased_on(other)
+    same(dense(carried), dense(rece(other, "cat -> dog", ReceSettings(loops=2))), 1e-3)
 
 
 def test_what_cannot_be_rebased() -> None:
@@ -313,7 +314,7 @@ def test_what_cannot_be_rebased() -> None:
 def halved(monkeypatch) -> Erasure:
     """As ``erasure``, but with changes too large for float32."""
     monkeypatch.setattr("erasure_core.erasures.erasure.MOST_BYTES", 1500)
-    return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
+    return rece(FakeModel(), "cat -> dog", ReceSettings(loops=2), preserve=["", "bird"])
 
 
 def test_large_changes_are_kept_in_half_precision(erasure: Erasure, halved: Erasure) -> None:

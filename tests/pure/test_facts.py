@@ -100,7 +100,7 @@ def numbers(name: str, pattern: str) -> list[float]:
 
 
 def test_numbers_of_presets() -> None:
-    ours, toy = rece.PRESETS, doco.TOY_PRESETS
+    ours, toy = rece.RECE, doco.TOY_DOCO
     further = [ours["object"].amplification, ours["style"].amplification]
     assert numbers("docs/method.md", r"`a` = ([\d.]+) for objects and ([\d.]+) for styles") == further
     assert numbers("README.md", r"amplifies the edit ([\d.]+) \(objects\) or ([\d.]+) \(styles\)") == further
@@ -111,10 +111,10 @@ def test_numbers_of_presets() -> None:
     assert {float(one) for one in many} == {ours["many"].amplification}
     share = numbers("docs/method.md", r"a share `exactness` of their norm, ([\d.]+) % by default")
     assert share == [100 * ours["object"].exactness]
-    assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_PRESETS["object"].growth]
+    assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_FEW_SHOT["object"].growth]
     assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
     assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
-    assert doco.PUBLISHED["object"].warm_up == 0.5
+    assert doco.DOCO["object"].warm_up == 0.5
 
 
 def test_where_changes_become_float16() -> None:

@@ -26,6 +26,7 @@ from erasure_core.erasures.lora_keys import stem, stems
 from erasure_core.erasures.record import ContextMap
 from erasure_core.files import safetensors_files
 from erasure_core.files.safetensors_files import MOST_HEADER, read, write
+from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 
 FIRST = next(iter(LAYERS))
@@ -34,7 +35,7 @@ BYTES = "c434f4f9ea7792d8e8a273c068288206a4b48712d92df6ebe82dfa28bd010d97"  # of
 
 @pytest.fixture(scope="module")
 def erasure() -> Erasure:
-    return rece(FakeModel(), "cat -> dog", preserve=["", "bird"], loops=2)
+    return rece(FakeModel(), "cat -> dog", ReceSettings(loops=2), preserve=["", "bird"])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from erasure_core.closed_form.linalg import gram_matrix, row_gram
 from erasure_core.closed_form.statistics import EntryStatistics
 from erasure_core.closed_form.uce import RowPairs
 from erasure_core.erasures.low_rank import LowRank
-from erasure_core.methods.rece import RecePreset, solve
+from erasure_core.methods.rece import ReceSettings, solve
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CLOSE, CLOSE_IN_FLOAT32 = 1e-8, 1e-6
@@ -112,7 +112,7 @@ def test_the_loop_as_shipped_gives_the_official_results(name: str, summed: bool)
     gram = gram_matrix(golden.weights.values())
     for loops in range(golden.case["epochs"] + 1):
         told: list[int] = []
-        settings = RecePreset(loops, golden.case["regularization"], **golden.scales)
+        settings = ReceSettings(loops, golden.case["regularization"], **golden.scales)
         change = solve(known, gram, settings, told.append)
         assert told == list(range(loops)) and change.up.dtype == change.down.dtype == torch.float32
         edit = torch.eye(64, dtype=torch.float64) + change.dense().double()

@@ -16,7 +16,7 @@ from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.statistics_file import load_statistics, save_statistics
 from erasure_core.closed_form.update import updated
 from erasure_core.methods import METHODS
-from erasure_core.methods.rece import RecePreset, erase_statistics
+from erasure_core.methods.rece import ReceSettings, erase_statistics
 from erasure_core.sampling.purify import purify
 from erasure_core.training.memory import kept_bytes
 
@@ -75,7 +75,7 @@ def test_statistics(model: FakeModel, tmp_path) -> None:
         found = gather_statistics(model, "cat -> dog\nred fish", ["bird"])
         path = save_statistics(found, tmp_path / "s.safetensors", overwrite=True)
         found = updated(load_statistics(path), model, restore=["cat"])
-        erase_statistics(model, found, RecePreset(loops=1, regularization=1e-3))
+        erase_statistics(model, found, ReceSettings(loops=1, regularization=1e-3))
 
     leaves_nothing(act)
 

@@ -8,14 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from pure.calls import with_settings
 from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Erasure
 from erasure_core.methods import abo as abo_module
 from erasure_core.methods import doco as doco_module
-from erasure_core.methods.abo import Contexts, abo, abo_loss
-from erasure_core.methods.doco import check_latents, doco
-from erasure_core.methods.few_shot import TEMPLATES, Watch, few_shot, next_batch, trained_weights
+from erasure_core.methods.abo import AbOSettings, Contexts, abo, abo_loss
+from erasure_core.methods.doco import DoCoSettings, check_latents, doco
+from erasure_core.methods.few_shot import TEMPLATES, FewShotSettings, Watch, few_shot, next_batch, trained_weights
 from erasure_core.training.denoising import denoising_error
 from erasure_core.training.gan import patch_discriminator
 from erasure_core.training.loop import TrainingError
@@ -25,19 +26,21 @@ KINDS = ("epsilon", "v_prediction")
 
 
 def run_few_shot(model: FakeModel, **settings) -> Erasure:
-    return few_shot(model, "cat", IMAGES, **{"learning_rate": 1e-3, "steps": 4, **settings})
+    return few_shot(
+        model, "cat", images=IMAGES, **with_settings(FewShotSettings, **{"learning_rate": 1e-3, "steps": 4, **settings})
+    )
 
 
 def run_doco(model: FakeModel, **settings) -> Erasure:
     settings = {"learning_rate": 1e-3, "steps": 6, "batch_size": 4, "anchors": 4, **settings}
-    return doco(model, "cat -> dog", **settings)
+    return doco(model, "cat -> dog", **with_settings(DoCoSettings, **settings))
 
 
 def run_abo(model: FakeModel, **settings) -> Erasure:
     settings = {
         "learning_rate": 1e-3, "steps": 4, "trajectories": 2, "sampling_steps": 3, "batch_size": 4, **settings
     }  # fmt: skip
-    return abo(model, "cat -> dog", **settings)
+    return abo(model, "cat -> dog", **with_settings(AbOSettings, **settings))
 
 
 METHODS = pytest.mark.parametrize("run", [run_few_shot, run_doco, run_abo])
@@ -191,7 +194,7 @@ def test_pictures_may_be_black_and_white() -> None:
 
 
 def run_images(images: torch.Tensor) -> Erasure:
-    return few_shot(FakeModel(), "cat", images, learning_rate=1e-3, steps=2)
+    return few_shot(FakeModel(), "cat", FewShotSettings(learning_rate=1e-3, steps=2), images=images)
 
 
 def test_few_shot_needs_layers_that_have_names() -> None:
@@ -390,7 +393,7 @@ def test_few_shot_trains_what_the_paper_says() -> None:
 
 @pytest.mark.parametrize("towers", ["both", "text_encoder", "text_encoder_2"])
 def test_few_shot_trains_the_text_encoders_that_are_named(towers: str) -> None:
-    erasure = few_shot(TwoTowers(), "cat", IMAGES, steps=2, learning_rate=1e-3, towers=towers)
+    erasure = few_shot(TwoTowers(), "cat", FewShotSettings(steps=2, learning_rate=1e-3), images=IMAGES, towers=towers)
     wanted = {"text_encoder", "text_encoder_2"} if towers == "both" else {towers}
     assert {name.partition(".")[0] for name in erasure.deltas} == wanted
     assert erasure.origins[0].settings["towers"] == towers
@@ -422,7 +425,7 @@ def test_few_shot_passes_over_its_images_in_turn() -> None:
 
 
 def test_few_shot_without_images() -> None:
-    erasure = few_shot(FakeModel(), "cat", None, steps=2, learning_rate=1e-3)
+    erasure = few_shot(FakeModel(), "cat", FewShotSettings(steps=2, learning_rate=1e-3), images=None)
     assert erasure.origins[0].settings["images"] == 0
     assert max(float(change.abs().max()) for change in dense(erasure).values()) > 1e-4
 
@@ -430,11 +433,15 @@ def test_few_shot_without_images() -> None:
 @pytest.mark.parametrize("images", [IMAGES, None])
 def test_few_shot_ends_once_the_error_has_grown(images: torch.Tensor | None) -> None:
     model = FakeModel()
-    settings = {"steps": 200, "learning_rate": 1e-3, "seed": 2}
-    erasure = few_shot(model, "cat", images, **settings, growth=1.5)
+
+    def run(steps: int, growth: float = math.inf) -> Erasure:
+        settings = FewShotSettings(steps=steps, learning_rate=1e-3, growth=growth)
+        return few_shot(model, "cat", settings, images=images, seed=2)
+
+    erasure = run(200, growth=1.5)
     steps = len(erasure.origins[0].losses)
     assert 2 < steps < 200
-    same = few_shot(model, "cat", images, **{**settings, "steps": steps})
+    same = run(steps)
     assert all(torch.equal(a, b) for a, b in zip(dense(same).values(), dense(erasure).values(), strict=True))
     latents = torch.empty(0, 4, 4, 4)
     if images is not None:
@@ -442,7 +449,7 @@ def test_few_shot_ends_once_the_error_has_grown(images: torch.Tensor | None) -> 
     watch = Watch(model, latents, TEMPLATES["object"][0].format("cat"), seed=2)
     grown = []
     for count in (steps - 1, steps):
-        deltas = dense(few_shot(model, "cat", images, **{**settings, "steps": count}))
+        deltas = dense(run(count))
         grown.append(watch.growth(model.with_weights({n: model.text[n] + change for n, change in deltas.items()})))
     assert grown[0] < 1.5 <= grown[1]
 
@@ -450,7 +457,7 @@ def test_few_shot_ends_once_the_error_has_grown(images: torch.Tensor | None) -> 
 def test_few_shot_with_a_growth_that_makes_no_sense() -> None:
     for growth in (1.0, math.nan):
         with pytest.raises(ValueError, match="growth must be above 1"):
-            few_shot(FakeModel(), "cat", IMAGES, growth=growth)
+            few_shot(FakeModel(), "cat", FewShotSettings(growth=growth), images=IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -464,14 +471,14 @@ def test_few_shot_with_a_growth_that_makes_no_sense() -> None:
 )
 def test_images_that_cannot_be_used(images: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        few_shot(FakeModel(), "cat", images)
+        few_shot(FakeModel(), "cat", images=images)
 
 
 def test_few_shot_takes_one_concept_without_a_replacement() -> None:
     with pytest.raises(ValueError, match="one concept at a time"):
-        few_shot(FakeModel(), "cat\ndog", IMAGES)
+        few_shot(FakeModel(), "cat\ndog", images=IMAGES)
     with pytest.raises(ValueError, match="no replacement; write 'cat' without"):
-        few_shot(FakeModel(), "cat -> dog", IMAGES)
+        few_shot(FakeModel(), "cat -> dog", images=IMAGES)
 
 
 @pytest.mark.parametrize("alternative", [True, False])
@@ -538,7 +545,7 @@ def test_abo_tells_of_a_prompt_that_names_what_it_erases(caplog) -> None:
 
 def test_abo_takes_no_concept_for_its_own_alternative() -> None:
     with pytest.raises(ValueError, match="'cats -> the cat' maps a concept to itself"):
-        abo(FakeModel(), "cats", "the cat")
+        abo(FakeModel(), "cats", alternative="the cat")
 
 
 def test_abo_says_what_it_trained_and_that_it_samples() -> None:
@@ -599,4 +606,4 @@ def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_doco_that_ends_before_the_model_learns_is_an_error() -> None:
     with pytest.raises(TrainingError, match="seconds: after 1e-09 only the discriminator had learned"):
-        doco(FakeModel(), "cat -> dog", steps=10, warm_up=0.5, anchors=2, seconds=1e-9)
+        doco(FakeModel(), "cat -> dog", DoCoSettings(steps=10, warm_up=0.5), anchors=2, seconds=1e-9)

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 from contextlib import suppress
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from erasure_core import Concept, Erasure
 from erasure_core.commands.request import Request
 from erasure_core.methods import METHODS, Method
 from erasure_core.model import entry_weights, fingerprint
+from erasure_core.settings import Settings, limits_of
 from erasure_core.training.loop import TrainingError
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count
@@ -42,10 +43,12 @@ names = pytest.mark.parametrize("name", list(METHODS))
 models = pytest.mark.parametrize("kind", [FakeModel, TwoTowers])
 
 
-def settings_of(method: Method, preset: str | None = None) -> dict[str, Any]:
+def settings_of(method: Method, preset: str | None = None) -> Settings:
+    """A preset for the embedded model in a few steps."""
     presets = method.toy_presets
-    few = vars(presets[preset or next(iter(presets))])
-    return {name: min(value, FEW) if type(value) is int else value for name, value in few.items()}
+    chosen = presets[preset or next(iter(presets))]
+    few = {name: min(value, FEW) for name, value in vars(chosen).items() if type(value) is int}
+    return replace(chosen, **few)
 
 
 def given(method: Method) -> dict[str, list]:
@@ -64,7 +67,8 @@ def concept_of(name: str) -> str:
 
 
 def arguments(method: Method, **changes: Any) -> dict[str, Any]:
-    return settings_of(method) | {name: values[0] for name, values in given(method).items()} | changes
+    inputs = {name: values[0] for name, values in given(method).items()}
+    return {"settings": settings_of(method)} | inputs | changes
 
 
 def run(name: str, model: FakeModel, **changes: Any) -> Erasure:
@@ -95,25 +99,25 @@ def same(one: Erasure, other: Erasure) -> bool:
 
 @names
 def test_it_says_how_it_is_called(name: str) -> None:
-    """By keywords: the fields of its presets, what its needs stand for, and a callback."""
+    """With settings, by keywords with what its needs stand for, and with a callback."""
     method = METHODS[name]
     assert set(method.needs) <= set(NEEDS), "say in NEEDS what a new kind of need stands for"
     taken = inspect.signature(method.run).parameters
-    named = {"callback", *given(method)}
+    named = {"settings", "callback", *given(method)}
     assert method.summary and method.presets.keys() <= method.toy_presets.keys()
-    for preset in [*method.presets.values(), *method.toy_presets.values()]:
-        named |= {field.name for field in fields(preset)}
-    assert named <= set(taken)
+    kinds = {type(preset) for preset in [*method.presets.values(), *method.toy_presets.values()]}
+    assert [kind.__name__ for kind in kinds] == [taken["settings"].annotation]
+    assert all(limits_of(one).help for kind in kinds for one in fields(kind))
+    assert list(taken)[2] == "settings" and named <= set(taken)
     assert all(taken[one].default is not inspect.Parameter.empty for one in named - {"images"})
 
 
 @names
 def test_what_is_not_asked_for_is_the_presets(name: str) -> None:
-    """The method's own defaults are those of the published settings, and seeds begin at 0."""
+    """The preset for objects is what is not given, and seeds begin at 0."""
     method, rest = METHODS[name], {"seed": 0, "seconds": None, "rank": None, "gradient_checkpointing": False}
     taken = inspect.signature(method.run).parameters
-    for preset in method.presets.values():
-        rest |= {field.name: field.default for field in fields(preset) if field.default is not MISSING}
+    rest |= {"settings": method.presets["object"]}
     assert {one: taken[one].default for one in rest if one in taken} == {
         one: value for one, value in rest.items() if one in taken
     }
@@ -134,7 +138,7 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
     wanted = Concept(*concept_of(name).split(" -> "))
     assert (origin.method, origin.concepts, erasure.concepts) == (name, (wanted,), (wanted,))
     assert origin.fingerprint == fingerprint(entry_weights(model))
-    assert settings_of(METHODS[name]).items() <= origin.settings.items()
+    assert asdict(settings_of(METHODS[name])).items() <= origin.settings.items()
     assert json.loads(json.dumps(dict(origin.settings), allow_nan=False)) == origin.settings
     told = {one: values[0] for one, values in given(METHODS[name]).items() if one in TOLD}
     assert told.items() <= origin.settings.items()
@@ -264,7 +268,7 @@ def test_every_preset_can_be_asked_for(name: str, preset: str) -> None:
     model, method = FakeModel(tokens=12), METHODS[name]
     concept = Concept(*concept_of(name).split(" -> "))
     images = "none" if "images" in method.needs else None
-    few = {one: value for one, value in settings_of(method, preset).items() if type(value) is int}
+    few = {one: value for one, value in vars(settings_of(method, preset)).items() if type(value) is int}
     asked = Request([concept], name, preset, few, images=images, no_common="preserve" in method.needs, toy=True)
     (origin,) = asked.erasure(model, lambda done, total, what: None).origins
     expected = asdict(method.toy_presets[preset]) | few

@@ -19,12 +19,12 @@ from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import extended, held_concepts, restored, updated
 from erasure_core.commands.request import Request
 from erasure_core.concepts.parse import as_prompts
-from erasure_core.methods.abo import abo
+from erasure_core.methods.abo import AbOSettings, abo
 from erasure_core.sampling.ddim import generate, sample_latents, trajectories
 
 PICTURE = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 CAT, RED = Concept("cat", "dog"), Concept("red")
-ABO = {"steps": 1, "trajectories": 2, "sampling_steps": 2, "batch_size": 2}
+ABO = AbOSettings(steps=1, trajectories=2, sampling_steps=2, batch_size=2)
 AUDIT = {"count": 1, "seeds": (0,), "steps": 2}
 
 
@@ -45,7 +45,7 @@ TAKERS: dict[str, Callable[[FakeModel, object], object]] = {
     "rece, preserve": lambda model, one: rece(model, "cat", preserve=one).origins,
     "rece, exactly": lambda model, one: rece(model, "cat", exactly=one).origins,
     "uce": lambda model, one: uce(model, "cat", preserve=one).origins,
-    "abo": lambda model, one: abo(model, "cat", preserve=one, **ABO).origins,
+    "abo": lambda model, one: abo(model, "cat", ABO, preserve=one).origins,
     "request, preserve": lambda model, one: Request([CAT], preserve=one, no_common=True).keywords(),
     "request, exactly": lambda model, one: Request([CAT], exactly=one, no_common=True).keywords(),
     "gather_statistics": lambda model, one: gather_statistics(model, [CAT], one).preserve,

@@ -11,10 +11,10 @@ from pure.fakes import FakeModel
 from erasure_core import Concept, ConceptError, rece, uce
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import updated
-from erasure_core.methods.abo import abo
-from erasure_core.methods.doco import doco
-from erasure_core.methods.few_shot import few_shot
-from erasure_core.methods.rece import PRESETS, RecePreset, erase_statistics
+from erasure_core.methods.abo import AbOSettings, abo
+from erasure_core.methods.doco import DoCoSettings, doco
+from erasure_core.methods.few_shot import FewShotSettings, few_shot
+from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics
 
 
 class Deaf(FakeModel):
@@ -37,9 +37,15 @@ class Deaf(FakeModel):
 METHODS: dict[str, Callable] = {
     "rece": rece,
     "uce": uce,
-    "few_shot": lambda model, concept: few_shot(model, concept, None, steps=1, learning_rate=1e-3),
-    "doco": lambda model, concept: doco(model, concept, "dog", steps=1, anchors=2, batch_size=2, learning_rate=1e-3),
-    "abo": lambda model, concept: abo(model, concept, steps=1, trajectories=1, sampling_steps=1, learning_rate=1e-3),
+    "few_shot": lambda model, concept: few_shot(
+        model, concept, FewShotSettings(steps=1, learning_rate=1e-3), images=None
+    ),
+    "doco": lambda model, concept: doco(
+        model, concept, DoCoSettings(steps=1, batch_size=2, learning_rate=1e-3), anchor="dog", anchors=2
+    ),
+    "abo": lambda model, concept: abo(
+        model, concept, AbOSettings(steps=1, trajectories=1, sampling_steps=1, learning_rate=1e-3)
+    ),
 }
 each = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
@@ -84,12 +90,12 @@ def test_among_others_and_in_statistics() -> None:
 def test_settings_that_erase_nothing_or_ruin_the_model(settings: dict, message: str) -> None:
     model = FakeModel()
     with pytest.raises(ValueError, match=message):
-        rece(model, "cat", **settings)
+        rece(model, "cat", ReceSettings(**settings))
     many = gather_statistics(model, [f"thing{number}" for number in range(40)], [""])  # sums in place of rows
     with pytest.raises(ValueError, match=message):
-        erase_statistics(model, many, RecePreset(**{"loops": 1, "regularization": 0.1, **settings}))
+        erase_statistics(model, many, ReceSettings(**settings))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", RECE)
 def test_presets_erase(preset: str) -> None:
-    assert rece(FakeModel(), "cat", **vars(PRESETS[preset])).rank
+    assert rece(FakeModel(), "cat", RECE[preset]).rank

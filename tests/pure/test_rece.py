@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from pure.calls import with_settings
 from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, DiffusionModel, UnsupportedModelError, edit_map, rece, uce
@@ -15,7 +16,8 @@ from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.linalg import SingularSystemError, stacked
 from erasure_core.erasures.low_rank import LowRank
 from erasure_core.methods import METHODS
-from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, relative_change
+from erasure_core.methods.rece import ReceSettings, erase_statistics, rece_with_statistics, relative_change
+from erasure_core.methods.uce import UceSettings
 from erasure_core.model import CONTEXT
 
 
@@ -51,7 +53,9 @@ def test_nothing_named_to_preserve_means_the_empty_prompt(model: FakeModel) -> N
 
 def test_a_concept_gets_its_targets_keys_and_values(model: FakeModel) -> None:
     before, wanted, kept = values(model, "cat"), values(model, "dog"), values(model, "bird")
-    with uce(model, "cat -> dog", preserve=["bird"], erase_scale=1e3, preserve_scale=1e3, ridge=1e-3).applied_to(model):
+    with uce(
+        model, "cat -> dog", UceSettings(erase_scale=1e3, preserve_scale=1e3, ridge=1e-3), preserve=["bird"]
+    ).applied_to(model):
         torch.testing.assert_close(values(model, "cat")[1:], wanted[1:], rtol=1e-2, atol=1e-2)
         torch.testing.assert_close(values(model, "bird"), kept, rtol=1e-2, atol=1e-2)
     assert torch.equal(values(model, "cat"), before)
@@ -67,7 +71,7 @@ def test_a_loop_erases_more(model: FakeModel) -> None:
     gram = gram_matrix(weights)
     left = []
     for loops in range(4):
-        erasure = rece(model, "cat -> dog", loops=loops, regularization=0.1)
+        erasure = rece(model, "cat -> dog", ReceSettings(loops=loops, regularization=0.1))
         edit = torch.eye(model.context_dim, dtype=torch.float64) + erasure.maps[CONTEXT].change.dense().double()
         best = derived_context(context, gram, edit, regularization=0.1)
         left.append(sum(float((w @ edit @ best.T - w @ context.T).norm()) for w in weights))
@@ -75,24 +79,24 @@ def test_a_loop_erases_more(model: FakeModel) -> None:
 
 
 def test_the_order_of_concepts_does_not_matter(model: FakeModel) -> None:
-    one = rece(model, "cat -> dog\nbird\nred fish -> fish", loops=2)
-    other = rece(model, "red fish -> fish\ncat -> dog\nbird", loops=2)
+    one = rece(model, "cat -> dog\nbird\nred fish -> fish", ReceSettings(loops=2))
+    other = rece(model, "red fish -> fish\ncat -> dog\nbird", ReceSettings(loops=2))
     torch.testing.assert_close(change(one), change(other), rtol=1e-4, atol=1e-5)
 
 
 def test_many_concepts_have_at_most_the_rank_of_the_context(model: FakeModel) -> None:
-    erasure = rece(model, [f"thing{number}" for number in range(40)], loops=1)
+    erasure = rece(model, [f"thing{number}" for number in range(40)], ReceSettings(loops=1))
     assert 0 < erasure.rank <= model.context_dim
     assert len(erasure.concepts) == 40
 
 
 def test_one_down_is_shared(model: FakeModel) -> None:
-    erasure = rece(model, "cat", loops=2)
+    erasure = rece(model, "cat", ReceSettings(loops=2))
     assert len({id(delta.down) for delta in erasure.deltas.values()}) == 1
 
 
 def test_what_made_it(model: FakeModel) -> None:
-    (origin,) = rece(model, "cat -> dog", loops=2, preserve=["bird", " bird"], ridge=0.5).origins
+    (origin,) = rece(model, "cat -> dog", ReceSettings(loops=2, ridge=0.5), preserve=["bird", " bird"]).origins
     assert origin.method == "rece" and origin.concepts == (Concept("cat", "dog"),)
     assert origin.settings == {
         "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
@@ -103,25 +107,30 @@ def test_what_made_it(model: FakeModel) -> None:
 
 
 def test_amplification_goes_on_along_the_same_change(model: FakeModel) -> None:
-    plain = rece(model, "cat -> dog", loops=2)
-    torch.testing.assert_close(change(rece(model, "cat -> dog", loops=2, amplification=1.5)), 1.5 * change(plain))
-    assert rece(model, "cat", amplification=1.5).rank == rece(model, "cat").rank
+    plain = rece(model, "cat -> dog", ReceSettings(loops=2))
+    torch.testing.assert_close(
+        change(rece(model, "cat -> dog", ReceSettings(loops=2, amplification=1.5))), 1.5 * change(plain)
+    )
+    assert rece(model, "cat", ReceSettings(amplification=1.5)).rank == rece(model, "cat").rank
 
 
 def test_no_loops_is_uce(model: FakeModel) -> None:
-    assert torch.equal(change(rece(model, "cat", loops=0)), change(uce(model, "cat")))
+    assert torch.equal(change(rece(model, "cat", ReceSettings(loops=0))), change(uce(model, "cat")))
 
 
 def test_uce_passes_on_what_it_is_given(model: FakeModel) -> None:
     settings = {"preserve": ["bird"], "erase_scale": 2.0, "preserve_scale": 0.7, "ridge": 0.3}
-    one, other = uce(model, "cat -> dog", **settings), rece(model, "cat -> dog", loops=0, **settings)
+    one, other = (
+        uce(model, "cat -> dog", **with_settings(UceSettings, **settings)),
+        rece(model, "cat -> dog", **with_settings(ReceSettings, loops=0, **settings)),
+    )
     assert torch.equal(change(one), change(other)) and not torch.equal(change(one), change(uce(model, "cat -> dog")))
     assert all(one.origins[0].settings[name] == value for name, value in settings.items())
 
 
 def test_the_model_is_only_read(model: FakeModel) -> None:
     before = digest(model.weights)
-    rece(model, "cat -> dog", loops=2)
+    rece(model, "cat -> dog", ReceSettings(loops=2))
     assert digest(model.weights) == before
 
 
@@ -146,7 +155,7 @@ def test_the_model_is_only_read(model: FakeModel) -> None:
 )
 def test_settings_that_cannot_be_used(model: FakeModel, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rece(model, "cat", **settings)
+        rece(model, "cat", **with_settings(ReceSettings, **settings))
 
 
 @pytest.mark.parametrize(
@@ -162,12 +171,12 @@ def test_settings_that_cannot_be_used(model: FakeModel, settings: dict, message:
 )
 def test_an_edit_that_goes_too_far_names_what_was_set(model: FakeModel, settings: dict, remedy: str) -> None:
     with pytest.raises(ValueError, match=f"; {remedy}"):
-        rece(model, "cat -> dog", **settings)
+        rece(model, "cat -> dog", ReceSettings(**settings))
 
 
 def test_a_singular_system_is_told_as_such(model: FakeModel) -> None:
     with pytest.raises(SingularSystemError, match="singular, so the edit is not determined; raise ridge from 1e-300$"):
-        rece(model, "cat", ridge=1e-300)
+        rece(model, "cat", ReceSettings(ridge=1e-300))
 
 
 def test_a_prompt_beyond_the_window_is_quoted(model: FakeModel) -> None:
@@ -212,7 +221,7 @@ def test_going_on_from_statistics_tells_of_its_prompts_and_takes_more(model: Fak
     seen = []
     more = {"statistics": gather_statistics(model, "cat", "bird"), "exactly": ["owl"]}
     erasure, found = rece_with_statistics(
-        model, [Concept("dog")], RecePreset(1, 0.1), **more, callback=lambda *told: seen.append(told)
+        model, [Concept("dog")], ReceSettings(1, 0.1), **more, callback=lambda *told: seen.append(told)
     )
     assert found.exactly == ("owl",) and erasure.origins[0].settings["exactly"] == ["owl"]
     assert seen[0][2] == "encoding prompts" and seen[-1][2] == "done" and seen[-1][0] == seen[-1][1]
@@ -220,7 +229,7 @@ def test_going_on_from_statistics_tells_of_its_prompts_and_takes_more(model: Fak
 
 def test_progress_counts_up_and_can_cancel(model: FakeModel) -> None:
     seen = []
-    rece(model, "cat", loops=2, callback=lambda *report: seen.append(report))
+    rece(model, "cat", ReceSettings(loops=2), callback=lambda *report: seen.append(report))
     counts = [done for done, _, _ in seen]
     assert counts == sorted(counts) and counts[-1] == seen[-1][1] and all(what for *_, what in seen)
 
@@ -243,12 +252,12 @@ def test_every_method_runs_at_every_preset(name: str, model: FakeModel) -> None:
     method = METHODS[name]
     assert method.summary and {"object", "style", "explicit"} <= set(method.presets)
     for preset in method.presets.values():
-        assert method.run(model, "cat", **vars(preset)).deltas.keys() == LAYERS.keys()
+        assert method.run(model, "cat", preset).deltas.keys() == LAYERS.keys()
 
 
 def test_a_prompt_can_be_left_exactly_alone(model: FakeModel) -> None:
     before, wanted, other = values(model, "bird"), values(model, "dog"), values(model, "owl")
-    erasure = rece(model, "cat -> dog", exactly=["bird"], exactness=1e-7)
+    erasure = rece(model, "cat -> dog", ReceSettings(exactness=1e-7), exactly=["bird"])
     with erasure.applied_to(model):
         torch.testing.assert_close(values(model, "bird"), before, rtol=1e-5, atol=1e-4)
         assert (values(model, "owl") - other).norm() > 0.05 * other.norm()
@@ -258,7 +267,7 @@ def test_a_prompt_can_be_left_exactly_alone(model: FakeModel) -> None:
 
 
 def test_what_an_exact_prompt_changes_nevertheless_is_told(model: FakeModel) -> None:
-    erasure = rece(model, "cat", exactly=["bird", "owl"], exactness=0.3)
+    erasure = rece(model, "cat", ReceSettings(exactness=0.3), exactly=["bird", "owl"])
     before = [values(model, prompt, name) for prompt in ("bird", "owl") for name in LAYERS]
     with erasure.applied_to(model):
         after = [values(model, prompt, name) for prompt in ("bird", "owl") for name in LAYERS]
@@ -270,11 +279,11 @@ def test_what_an_exact_prompt_changes_nevertheless_is_told(model: FakeModel) -> 
 
 def test_exact_prompts_that_take_up_everything(model: FakeModel) -> None:
     with pytest.raises(ValueError, match=r"takes up all 24 directions.*list fewer prompts \(exactly\)"):
-        rece(model, "cat", exactly=["bird", "owl", "dog", "wolf fish"], exactness=0)
+        rece(model, "cat", ReceSettings(exactness=0), exactly=["bird", "owl", "dog", "wolf fish"])
 
 
 def test_names_only_edits_one_row_of_each_concept(model: FakeModel) -> None:
-    erasure = rece(model, "cat -> dog\nred fish", loops=1, name_only=True)
+    erasure = rece(model, "cat -> dog\nred fish", ReceSettings(loops=1, name_only=True))
     assert erasure.rank == 4
     encoded = model.encode_prompts(["cat", "dog", "red fish", " ", ""]).context.double()
     rows = [encoded[0, 1:2], encoded[2, 2:3]], [encoded[1, 1:2], encoded[3, 0:1]]
@@ -285,7 +294,7 @@ def test_names_only_edits_one_row_of_each_concept(model: FakeModel) -> None:
 
 
 def uce_of_names(model: FakeModel, concepts: str):
-    return rece(model, concepts, loops=0, name_only=True)
+    return rece(model, concepts, ReceSettings(loops=0, name_only=True))
 
 
 def test_how_much_what_is_read_changes() -> None:
@@ -299,7 +308,7 @@ def test_how_much_what_is_read_changes() -> None:
 
 def test_progress_says_what_is_done(model: FakeModel) -> None:
     told: list[tuple[int, int, str]] = []
-    rece(model, "cat", loops=2, callback=lambda *one: told.append(one))
+    rece(model, "cat", ReceSettings(loops=2), callback=lambda *one: told.append(one))
     whole = told[-1][1]
     loop = "erasing what would bring it back, loop"
     assert told[-6:] == [
@@ -317,19 +326,19 @@ def test_progress_is_one_count(model: FakeModel) -> None:
 
 
 def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
-    first = rece(model, "red fish", amplification=1.4)
+    first = rece(model, "red fish", ReceSettings(amplification=1.4))
     statistics = gather_statistics(model, "the Red Fish\nred fish", [""])
     for again in (first.applied_to(model), nullcontext(first.over(model))):
         with again as erased:
             for attempt in (
                 lambda: uce(erased, "bird\nred fish"),
-                lambda: rece(erased, "red fish", name_only=True),
-                lambda: erase_statistics(erased, statistics, RecePreset(1, 0.1)),
+                lambda: rece(erased, "red fish", ReceSettings(name_only=True)),
+                lambda: erase_statistics(erased, statistics, ReceSettings(1, 0.1)),
             ):
                 with pytest.raises(ErasedAlreadyError, match="fish' is erased .* already, .* of 'red fish'"):
                     attempt()
             rece(erased, "bird")
-    assert rece(model, "red fish", amplification=1.4).origins == first.origins
+    assert rece(model, "red fish", ReceSettings(amplification=1.4)).origins == first.origins
     with first.scaled(0.5).applied_to(model):
         rece(model, "red fish")
 
@@ -337,7 +346,9 @@ def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
 def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
     read, target, other = model.text_rows(["red fish", " ", "bird"])
     assert left_to_go([], read, target) == 1
-    first = rece(model, "red fish", preserve=["bird"], ridge=1e-6, preserve_scale=1e-6, amplification=1.5, loops=0)
+    first = rece(
+        model, "red fish", ReceSettings(ridge=1e-6, preserve_scale=1e-6, amplification=1.5, loops=0), preserve=["bird"]
+    )
     assert left_to_go([first], read, target) == pytest.approx(-0.5, abs=0.02)
     assert left_to_go([first.scaled(0.4)], read, target) == pytest.approx(0.4, abs=0.02)
     with first.applied_to(model):

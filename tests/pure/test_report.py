@@ -16,6 +16,7 @@ from erasure_core.audit.recognisers.nudenet import NudeNetRecogniser
 from erasure_core.audit.report import Drawn, bootstrap, draw, report, summarise
 from erasure_core.audit.report_prompts import GROUPS, Probe, probes
 from erasure_core.audit.report_sheet import report_sheet
+from erasure_core.methods.rece import ReceSettings
 
 WORDS = ("dog", "cow", "fish", "red cat", "tree", "in the style of monet", "in the style of goya")
 ASKED = [Probe("a cat", "cat", "erased"), Probe("cat", "cat", "erased"), Probe("a dog", "dog", "neighbour"),
@@ -121,7 +122,7 @@ def test_probes_of_a_style(model: FakeModel) -> None:
 
 def test_a_report_on_a_model(model: FakeModel) -> None:
     before = digest(model.weights)
-    erasure, told = rece(model, "cat", amplification=2.0), []
+    erasure, told = rece(model, "cat", ReceSettings(amplification=2.0)), []
     given = {"among": WORDS, "count": 2, "seeds": (0, 1), "steps": 4}
     found = report(model, erasure, "cat", **given, callback=lambda *seen: told.append(seen))
     assert found.groups["erased"].pixels.mean > found.groups["neighbour"].pixels.mean > 0

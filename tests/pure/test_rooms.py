@@ -11,7 +11,7 @@ from rooms import imports_of, modules
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "quoting", "model", "progress", "arguments", "devices", "files", "concepts", "text_layers", "erasures",
+    "quoting", "model", "progress", "arguments", "settings", "devices", "files", "concepts", "text_layers", "erasures",
     "closed_form", "drawing", "sampling", "training", "methods", "diffusers", "toy", "audit", "commands",
     "eval_unlearn",
 )  # fmt: skip

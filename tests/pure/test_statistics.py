@@ -22,11 +22,11 @@ from erasure_core.closed_form.statistics import EntryStatistics, Statistics
 from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
 from erasure_core.closed_form.uce import PairSums, RowPairs
 from erasure_core.closed_form.update import extended, restored, updated
-from erasure_core.methods.rece import RecePreset, erase_statistics, rece_with_statistics, solve
+from erasure_core.methods.rece import ReceSettings, erase_statistics, rece_with_statistics, solve
 from erasure_core.model import CONTEXT
 
 NAMES = ("cat", "dog", "red fish", "bird", "tall tree", "car")
-SETTINGS = RecePreset(loops=2, regularization=0.1)
+SETTINGS = ReceSettings(loops=2, regularization=0.1)
 quick = settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -140,7 +140,7 @@ def test_statistics_add_up(names: list[str], cut: int, name_only: bool) -> None:
 def test_one_taken_back_was_never_named(model: FakeModel) -> None:
     all_three = gather_statistics(model, "cat\ndog\nbird -> owl", [""])
     found = erase_statistics(model, restored(all_three, model, [" Dog "]), SETTINGS)
-    expected = rece(model, "cat\nbird -> owl", preserve=[""], **vars(SETTINGS))
+    expected = rece(model, "cat\nbird -> owl", SETTINGS, preserve=[""])
     torch.testing.assert_close(change(found), change(expected), rtol=1e-4, atol=1e-5)
     assert found.origins == expected.origins
 
@@ -274,7 +274,7 @@ def test_statistics_that_cannot_be_erased(model: FakeModel) -> None:
     with pytest.raises(
         ValueError, match=r"edit names only \(name_only\), the statistics are of all rows .*preset object or style"
     ):
-        erase_statistics(model, cat, RecePreset(1, 0.1, name_only=True))
+        erase_statistics(model, cat, ReceSettings(1, 0.1, name_only=True))
     other = FakeModel()
     other.text = {name: 2 * weight for name, weight in other.text.items()}
     with pytest.raises(ValueError, match="another text encoder"):
@@ -332,7 +332,7 @@ def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
 def test_one_erasure_with_statistics_and_without(model: FakeModel, common: bool, preserve: list[str]) -> None:
     concepts = [Concept("cat"), Concept("bird", "owl")]
     prompts = [*(common_concepts(concepts) if common else []), *preserve]
-    whole = rece(model, concepts, preserve=prompts, loops=2, regularization=0.1)
+    whole = rece(model, concepts, ReceSettings(loops=2, regularization=0.1), preserve=prompts)
     found, known = rece_with_statistics(model, concepts, SETTINGS, preserve=preserve, common=common)
     again = erase_statistics(model, known, SETTINGS)
     first = rece_with_statistics(model, concepts[:1], SETTINGS, common=common)[1]

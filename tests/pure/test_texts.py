@@ -10,6 +10,7 @@ from torch import Tensor
 from erasure_core import Erasure, edit_map, rece, uce
 from erasure_core.closed_form.derived_contexts import derived_context
 from erasure_core.closed_form.linalg import gram_matrix
+from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT, POOLED
 from erasure_core.sampling.ddim import generate
 
@@ -41,7 +42,7 @@ def test_the_fakes_are_what_they_say() -> None:
 
 def test_a_pooled_vector_is_edited_by_a_map_of_its_own() -> None:
     model = TwoTowers()
-    erasure = rece(model, "red fish -> dog", preserve=["bird"], loops=0)
+    erasure = rece(model, "red fish -> dog", ReceSettings(loops=0), preserve=["bird"])
     assert set(erasure.deltas) == {*LAYERS, LABEL}
     concept, target, kept = (rows_of(model, prompt, POOLED) for prompt in ("red fish", "dog", "bird"))
     edit = edit_map(concept, target, kept, **SCALES)
@@ -55,7 +56,7 @@ def test_a_pooled_vector_becomes_its_targets() -> None:
     model = TwoTowers()
     (concept,), (target,), (kept,) = (rows_of(model, prompt, POOLED) for prompt in ("red fish", "dog", "bird"))
     weight = model.weights[LABEL][:, :WIDTH].double()
-    erasure = rece(model, "red fish -> dog", preserve=["bird"], loops=0, ridge=1e-6)
+    erasure = rece(model, "red fish -> dog", ReceSettings(loops=0, ridge=1e-6), preserve=["bird"])
     edited = weight + erasure.deltas[LABEL].dense()[:, :WIDTH].double()
     torch.testing.assert_close(concept @ edited.T, target @ weight.T, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(kept @ edited.T, kept @ weight.T, rtol=1e-3, atol=1e-3)
@@ -75,8 +76,8 @@ def test_what_reads_a_pooled_vector_draws_other_pictures() -> None:
 
 def test_a_pooled_vector_goes_along_with_what_is_made_of_an_erasure() -> None:
     model, other = TwoTowers(), TwoTowers(seed=5)
-    erasure = rece(model, "red fish -> dog", loops=0)
-    rebased, made = erasure.rebased_on(other), rece(other, "red fish -> dog", loops=0)
+    erasure = rece(model, "red fish -> dog", ReceSettings(loops=0))
+    rebased, made = erasure.rebased_on(other), rece(other, "red fish -> dog", ReceSettings(loops=0))
     both, small = erasure + rece(model, "cat"), erasure.compressed(max_rank=1)
     for name in made.deltas:
         close(rebased.deltas[name].dense(), made.deltas[name].dense())
@@ -106,4 +107,4 @@ def test_the_loop_faces_all_rows_of_encoders_in_a_row() -> None:
     whole = [one, torch.cat([two[:1], two[3:]])], [first, second]
     derived = [derived_context(rows, gram, edit, regularization=0.1) for rows in whole[0]]
     edit = edit @ edit_map(derived, whole[1], kept, **SCALES)
-    close(edit_of(rece(model, "a red fish -> dog", preserve=["bird"], loops=1)), edit)
+    close(edit_of(rece(model, "a red fish -> dog", ReceSettings(loops=1), preserve=["bird"])), edit)

@@ -19,9 +19,11 @@ from erasure_core.audit.attacks.textual_inversion import by_inversion
 from erasure_core.audit.compare import compare
 from erasure_core.audit.recognisers.toy import ToyRecogniser
 from erasure_core.audit.report import report
-from erasure_core.methods.abo import abo
-from erasure_core.methods.doco import doco
-from erasure_core.methods.few_shot import few_shot
+from erasure_core.methods.abo import AbOSettings, abo
+from erasure_core.methods.doco import DoCoSettings, doco
+from erasure_core.methods.few_shot import FewShotSettings, few_shot
+from erasure_core.methods.rece import ReceSettings
+from erasure_core.methods.uce import UceSettings
 from erasure_core.model import CONTEXT, POOLED, DiffusionModel, token_embeddings
 from erasure_core.sampling.ddim import generate, initial_latents
 from erasure_core.sampling.purify import purify
@@ -37,7 +39,7 @@ def sdxl():
 
 @pytest.fixture(scope="module")
 def no_cat(sdxl) -> Erasure:
-    return rece(sdxl, "cat -> dog", preserve=["a house"], loops=2)
+    return rece(sdxl, "cat -> dog", ReceSettings(loops=2), preserve=["a house"])
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +188,7 @@ def test_both_entries_are_edited_by_one_map_each(sdxl, no_cat: Erasure) -> None:
 
 def test_uce_brings_the_concept_to_its_target(sdxl) -> None:
     """With no ridge to speak of, what the layers make of the pooled vector of the one is what it was of the other."""
-    erasure = uce(sdxl, "cat -> dog", ridge=1e-6, preserve_scale=1e-6)
+    erasure = uce(sdxl, "cat -> dog", UceSettings(ridge=1e-6, preserve_scale=1e-6))
     cat, dog = (rows[POOLED][0].rows for rows in sdxl.text_rows(["cat", "dog"]))
     before, after = (model.text_entries()[POOLED] for model in (sdxl, erasure.over(sdxl)))
     (old,), (new,) = (list(map(entry.part, entry.weights.values())) for entry in (before, after))
@@ -213,7 +215,7 @@ def test_an_erasure_does_what_its_view_does(sdxl, no_cat: Erasure) -> None:
 
 
 def test_a_change_of_the_second_encoder_is_in_the_view(sdxl) -> None:
-    erasure = few_shot(sdxl, "cat", None, steps=1, learning_rate=1e-2, towers="text_encoder_2")
+    erasure = few_shot(sdxl, "cat", FewShotSettings(steps=1, learning_rate=1e-2), images=None, towers="text_encoder_2")
     context = erasure.over(sdxl).encode_prompts(["a cat"]).context
     with erasure.applied_to(sdxl):
         close(sdxl.encode_prompts(["a cat"]).context, context, 1e-5)
@@ -223,10 +225,19 @@ def test_a_change_of_the_second_encoder_is_in_the_view(sdxl) -> None:
 
 def learned(model, run: str, **more) -> Erasure:
     if run == "few_shot":
-        return few_shot(model, "cat", torch.rand(2, 3, 64, 64), steps=2, learning_rate=1e-3, **more)
+        return few_shot(
+            model, "cat", FewShotSettings(steps=2, learning_rate=1e-3), images=torch.rand(2, 3, 64, 64), **more
+        )
     if run == "doco":
-        return doco(model, "cat -> dog", steps=2, anchors=2, batch_size=2, learning_rate=1e-3, warm_up=0.0, **more)
-    return abo(model, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3, **more)
+        return doco(
+            model, "cat -> dog", DoCoSettings(steps=2, batch_size=2, learning_rate=1e-3, warm_up=0.0), anchors=2, **more
+        )
+    return abo(
+        model,
+        "cat -> dog",
+        AbOSettings(steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3),
+        **more,
+    )
 
 
 @pytest.mark.parametrize("run", ["few_shot", "doco", "abo"])
@@ -254,7 +265,7 @@ def test_the_pooled_layer_is_trained_with_the_attention(sdxl) -> None:
 @pytest.mark.parametrize("towers", ["both", "text_encoder", "text_encoder_2"])
 def test_few_shot_trains_the_layers_that_sdxl_reads(sdxl, towers: str) -> None:
     """The first encoder's last layer gives nothing, the second's the pooled vector."""
-    erasure = few_shot(sdxl, "cat", None, steps=1, learning_rate=1e-3, towers=towers)
+    erasure = few_shot(sdxl, "cat", FewShotSettings(steps=1, learning_rate=1e-3), images=None, towers=towers)
     found = {name.rpartition(".")[0].partition(".text_model.encoder.layers.")[::2] for name in erasure.deltas}
     read = {"text_encoder": 2, "text_encoder_2": 4}
     attention = ("k_proj", "v_proj", "q_proj", "out_proj")
@@ -271,9 +282,9 @@ def test_few_shot_trains_the_layers_that_sdxl_reads(sdxl, towers: str) -> None:
 def test_a_tower_that_is_not_there() -> None:
     model = from_diffusers(tiny.stable_diffusion("inpainting"))
     with pytest.raises(ValueError, match="towers is 'text_encoder_2' but the model has text_encoder; 'both' trains"):
-        few_shot(model, "cat", None, steps=1, towers="text_encoder_2")
+        few_shot(model, "cat", FewShotSettings(steps=1), images=None, towers="text_encoder_2")
     with pytest.raises(ValueError, match="towers must be one of both, text_encoder, text_encoder_2, got 'g'"):
-        few_shot(model, "cat", None, steps=1, towers="g")
+        few_shot(model, "cat", FewShotSettings(steps=1), images=None, towers="g")
 
 
 def test_training_in_bfloat16() -> None:

@@ -21,6 +21,7 @@ from erasure_core import UnsupportedModelError, from_diffusers, rece
 from erasure_core.commands.main import main
 from erasure_core.diffusers.checkpoint import load_checkpoint
 from erasure_core.diffusers.folder import MODELS
+from erasure_core.methods.rece import ReceSettings
 
 PROMPTS = ["a cat", "a dog in a hat"]
 
@@ -151,8 +152,8 @@ def latent_consistency():
 def test_pipelines_with_more_around_the_same_parts(made: Callable, tmp_path: Path) -> None:
     pipe = made()
     pipe.save_pretrained(tmp_path / "it")
-    found = rece(load_checkpoint(tmp_path / "it"), "cat -> dog", preserve=["a house"], loops=1)
-    expected = rece(from_diffusers(pipe), "cat -> dog", preserve=["a house"], loops=1)
+    found = rece(load_checkpoint(tmp_path / "it"), "cat -> dog", ReceSettings(loops=1), preserve=["a house"])
+    expected = rece(from_diffusers(pipe), "cat -> dog", ReceSettings(loops=1), preserve=["a house"])
     assert set(found.deltas) == set(expected.deltas)
     for name, delta in expected.deltas.items():
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=0, atol=1e-4)

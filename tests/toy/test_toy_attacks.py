@@ -14,7 +14,7 @@ from erasure_core.audit.attacks.textual_inversion import placeholder
 from erasure_core.audit.recognisers.toy import ToyRecogniser
 from erasure_core.audit.red_team import RedTeam, attack
 from erasure_core.commands.main import main
-from erasure_core.methods import METHODS
+from erasure_core.methods.rece import RECE
 from erasure_core.model import token_embeddings
 from erasure_core.toy.evaluation import pictures_of, subject_of
 
@@ -22,8 +22,7 @@ from erasure_core.toy.evaluation import pictures_of, subject_of
 @pytest.fixture(scope="module")
 def without_cats(toy) -> Erasure:
     concept = Concept("cat")
-    settings = vars(METHODS["rece"].toy_presets["object"])
-    return rece(toy, [concept], preserve=common_concepts([concept]), **settings)
+    return rece(toy, [concept], RECE["object"], preserve=common_concepts([concept]))
 
 
 def audited(model, erasure: Erasure, *attacks: str, **more) -> RedTeam:

@@ -17,7 +17,7 @@ from erasure_core.closed_form.already_erased import ErasedAlreadyError
 from erasure_core.concepts.common import COMMON
 from erasure_core.concepts.names import spelled, visible
 from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
-from erasure_core.methods.rece import PRESETS
+from erasure_core.methods.rece import RECE
 from erasure_core.model import CONTEXT
 from erasure_core.quoting import unreadable
 from erasure_core.sampling.ddim import generate
@@ -30,7 +30,7 @@ PICTURES = {"erased": 20, "others": 60, "seed": 3}
 
 def erasing(toy, text: str, preset: str = "object") -> Erasure:
     concepts = parse_concepts(text)
-    return rece(toy, concepts, preserve=common_concepts(concepts), **vars(PRESETS[preset]))
+    return rece(toy, concepts, RECE[preset], preserve=common_concepts(concepts))
 
 
 @pytest.fixture(scope="module")

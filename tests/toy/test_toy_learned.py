@@ -7,11 +7,10 @@ import torch
 from toy.conftest import state
 
 from erasure_core import Concept, Erasure, UnsupportedModelError, common_concepts, from_diffusers, rece
-from erasure_core.methods import METHODS
-from erasure_core.methods.abo import abo
-from erasure_core.methods.doco import doco
-from erasure_core.methods.few_shot import few_shot, trained_weights
-from erasure_core.methods.rece import PRESETS as RECE
+from erasure_core.methods.abo import AbOSettings, abo
+from erasure_core.methods.doco import DoCoSettings, doco
+from erasure_core.methods.few_shot import TOY_FEW_SHOT, FewShotSettings, few_shot, trained_weights
+from erasure_core.methods.rece import RECE
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import generate
 from erasure_core.sampling.purify import purify
@@ -60,9 +59,11 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
     before = state(toy)
     pictures = generate(toy, ["a cat"] * 2, [1, 2], steps=2)
     made = [
-        few_shot(toy, "cat", pictures, steps=2),
-        doco(toy, "cat -> dog", steps=2, anchors=2, batch_size=2, learning_rate=1e-4),
-        abo(toy, "cat -> dog", steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3),
+        few_shot(toy, "cat", FewShotSettings(steps=2), images=pictures),
+        doco(toy, "cat -> dog", DoCoSettings(steps=2, batch_size=2, learning_rate=1e-4), anchors=2),
+        abo(
+            toy, "cat -> dog", AbOSettings(steps=2, trajectories=2, sampling_steps=2, batch_size=2, learning_rate=1e-3)
+        ),
     ]
     assert state(toy) == before
     assert all(parameter.grad is None for parameter in toy.pipe.unet.parameters())
@@ -74,8 +75,7 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
 
 
 def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
-    settings = vars(METHODS["few_shot"].toy_presets["object"])
-    erasure = few_shot(toy, "rabbit", pictures_of(subject_of("rabbit")), **settings)
+    erasure = few_shot(toy, "rabbit", TOY_FEW_SHOT["object"], images=pictures_of(subject_of("rabbit")))
     before, _ = evaluate_erasure(toy, judge, "rabbit", erased=16, others=48, seed=3)
     after, _ = evaluate_erasure(toy, judge, "rabbit", erasure, erased=16, others=48, seed=3)
     assert before.ua <= 0.2 and after.ua >= 0.9
@@ -84,7 +84,7 @@ def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
 
 def test_purified_pictures_show_the_replacement_and_others_stay(toy, judge) -> None:
     """Real renders; inverting and drawing again costs others next to nothing."""
-    erasure = rece(toy, "cat -> dog", preserve=common_concepts([Concept("cat")]), **vars(RECE["object"]))
+    erasure = rece(toy, "cat -> dog", RECE["object"], preserve=common_concepts([Concept("cat")]))
     cats = purify(toy, erasure, pictures_of(subject_of("cat")), prompt="a cat", guidance=3.0)
     assert judge.judge(cats).objects.count("dog") >= 3
     lions = pictures_of(subject_of("lion"))
@@ -99,7 +99,7 @@ def test_parameters_that_ask_for_gradients_get_none(toy) -> None:
     pipe.text_encoder.requires_grad_(True)
     model = from_diffusers(pipe)
     assert not output(model).requires_grad, "activations would be kept for gradients that nobody wants"
-    few_shot(model, "cat", generate(toy, ["a cat"], [1], steps=1), steps=1)
+    few_shot(model, "cat", FewShotSettings(steps=1), images=generate(toy, ["a cat"], [1], steps=1))
     parameters = [*pipe.unet.parameters(), *pipe.text_encoder.parameters()]
     assert all(parameter.grad is None for parameter in parameters)
 
@@ -114,16 +114,18 @@ def test_half_precision_is_refused() -> None:
 
 def test_loras_must_be_fused_first(toy, tmp_path) -> None:
     pytest.importorskip("peft")
-    low = abo(toy, "cat", steps=1, trajectories=1, sampling_steps=1, rank=2)
+    low = abo(toy, "cat", AbOSettings(steps=1, trajectories=1, sampling_steps=1), rank=2)
     path = low.save(tmp_path / "a.safetensors")
     pipe = load_pipeline()
     pipe.load_lora_weights(str(tmp_path), weight_name=path.name)
     with pytest.raises(UnsupportedModelError, match="fuse_lora"):
-        abo(from_diffusers(pipe), "cat", steps=1, trajectories=1, sampling_steps=1)
+        abo(from_diffusers(pipe), "cat", AbOSettings(steps=1, trajectories=1, sampling_steps=1))
 
 
 def test_text_encoder_changes_survive_a_file(toy, tmp_path) -> None:
-    erasure = few_shot(toy, "cat", generate(toy, ["a cat"], [1], steps=1), steps=2, learning_rate=1e-3)
+    erasure = few_shot(
+        toy, "cat", FewShotSettings(steps=2, learning_rate=1e-3), images=generate(toy, ["a cat"], [1], steps=1)
+    )
     back = Erasure.load(erasure.save(tmp_path / "a.safetensors"))
     with erasure.applied_to(toy):
         expected = toy.encode_prompts(["a cat"]).context

@@ -12,7 +12,8 @@ from toy import tiny
 from toy.test_families import bits, learned
 
 from erasure_core import Erasure, UnsupportedModelError, from_diffusers, rece
-from erasure_core.methods.few_shot import few_shot
+from erasure_core.methods.few_shot import FewShotSettings, few_shot
+from erasure_core.methods.rece import ReceSettings
 from erasure_core.sampling.ddim import generate
 
 VALUES = "up_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
@@ -77,7 +78,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def no_cat(plain) -> Erasure:
-    return rece(plain, "cat -> dog", preserve=["a house"], loops=1)
+    return rece(plain, "cat -> dog", ReceSettings(loops=1), preserve=["a house"])
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,7 @@ def way(request) -> Callable:
 def test_an_erasure_of_it_is_that_of_the_plain_model(way: Callable, no_cat: Erasure, tmp_path) -> None:
     pipe = tiny.sdxl()
     way(pipe)
-    found = rece(from_diffusers(pipe), "cat -> dog", preserve=["a house"], loops=1)
+    found = rece(from_diffusers(pipe), "cat -> dog", ReceSettings(loops=1), preserve=["a house"])
     assert set(found.deltas) == set(no_cat.deltas) and found.origins == no_cat.origins
     for name, delta in no_cat.deltas.items():
         close(found.deltas[name].dense(), delta.dense())
@@ -235,7 +236,7 @@ def test_what_cannot_be_edited_is_refused(change: Callable, no_cat: Erasure) -> 
     with pytest.raises(UnsupportedModelError, match=REFUSED[change]), no_cat.applied_to(model):
         raise AssertionError("it was applied")
     with pytest.raises(UnsupportedModelError, match=REFUSED[change]):
-        rece(model, "cat -> dog", preserve=["a house"], loops=1)
+        rece(model, "cat -> dog", ReceSettings(loops=1), preserve=["a house"])
 
 
 def test_a_quantised_text_encoder_is_refused() -> None:
@@ -292,7 +293,7 @@ def test_the_proof_holds_for_every_change_and_precision(no_cat: Erasure, dtype, 
 
 
 def test_changes_of_the_text_encoders_are_proven(plain) -> None:
-    erasure = few_shot(plain, "cat", None, steps=1, learning_rate=1e-2)
+    erasure = few_shot(plain, "cat", FewShotSettings(steps=1, learning_rate=1e-2), images=None)
     pipe = tiny.sdxl()
     model = from_diffusers(pipe)
     with erasure.applied_to(model):

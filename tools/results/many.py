@@ -7,12 +7,13 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import mean
-from typing import Any
 
 from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.drawing.table import table
 from erasure_core.methods import METHODS
-from erasure_core.methods.rece import PRESETS, UCE_PRESETS
+from erasure_core.methods.rece import RECE
+from erasure_core.methods.uce import UCE
+from erasure_core.settings import Settings
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES
 from erasure_core.toy.evaluation import accuracy, deal, draw
 
@@ -33,17 +34,17 @@ class Setting:
     """
 
     method: str
-    preset: Any
+    preset: Settings
     listed: str = ALL
     exact: bool = False
 
 
-UCE, RECE, MANY = UCE_PRESETS["object"], PRESETS["object"], PRESETS["many"]
+MANY = RECE["many"]
 SETTINGS = {
-    "uce": Setting("uce", UCE),
-    "uce, nothing listed": Setting("uce", UCE, NONE),
-    "rece": Setting("rece", RECE),
-    "rece, nothing listed": Setting("rece", RECE, NONE),
+    "uce": Setting("uce", UCE["object"]),
+    "uce, nothing listed": Setting("uce", UCE["object"], NONE),
+    "rece": Setting("rece", RECE["object"]),
+    "rece, nothing listed": Setting("rece", RECE["object"], NONE),
     "many": Setting("rece", MANY),
     "many, half listed": Setting("rece", MANY, HALF),
     "many, nothing listed": Setting("rece", MANY, NONE),
@@ -90,7 +91,7 @@ def erase(model, names: list[str], setting: Setting) -> Erasure:
     concepts = [Concept(name) for name in names]
     listed = preserved(concepts, setting.listed)
     kept = {"exactly": listed} if setting.exact else {"preserve": listed}
-    return METHODS[setting.method].run(model, concepts, **kept, **vars(setting.preset))
+    return METHODS[setting.method].run(model, concepts, setting.preset, **kept)
 
 
 def preserved(concepts: list[Concept], listed: str) -> list[str]:

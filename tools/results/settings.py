@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.methods import METHODS, Method
 from erasure_core.methods.rece import PUBLISHED
+from erasure_core.settings import Settings
 from erasure_core.toy import Judge, load_toy
 from erasure_core.toy.evaluation import NAMES, pictures_of, subject_of
 
@@ -70,13 +70,13 @@ def erase(model, concept: Concept, name: str) -> Erasure:
     return run(model, method, concept, settings, preserved(setting, concept))
 
 
-def run(model, method: Method, concept: Concept, settings: Any, preserve: list[str], **more) -> Erasure:
+def run(model, method: Method, concept: Concept, settings: Settings, preserve: list[str], **more) -> Erasure:
     """A method with all that it takes."""
     if "preserve" in method.needs:
         more["preserve"] = preserve
     if "images" in method.needs:
         more["images"] = pictures_of(subject_of(concept))
-    return method.run(model, [concept], **vars(settings), **more)
+    return method.run(model, [concept], settings, **more)
 
 
 def kept(folder: Path, concept: Concept, name: str, make: Callable[[], Erasure]) -> Erasure:

@@ -14,7 +14,7 @@ import folder_paths
 import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece, uce
-from pack.erasure_core.methods.rece import PRESETS
+from pack.erasure_core.methods.rece import RECE, ReceSettings
 from pack.erasure_core.model import CONTEXT
 from pack.nodes.comfy_host import toy as toy_module
 from pack.nodes.comfy_host.model import ComfyModel, unet_keys
@@ -119,7 +119,7 @@ def test_node_gives_what_apply_gives(toy):
     applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
     one, other = merged(direct, clip), merged(applied, clip)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    whole = rece(ComfyModel(model, clip), "cat -> dog", preserve=["lion"], **vars(PRESETS["object"]))
+    whole = rece(ComfyModel(model, clip), "cat -> dog", RECE["object"], preserve=["lion"])
     torch.testing.assert_close(erasure.deltas[KEY].dense(), 0.7 * whole.deltas[KEY].dense())
 
 
@@ -334,13 +334,13 @@ def test_names_are_told_apart_as_clip_does(toy):
     assert seen.reads("Van  Gogh") == seen.reads("van gogh ") != seen.reads("van gogh.")
     assert seen.reads("(cat)") == seen.reads(r"\(cat\)") != seen.reads("cat")
     with pytest.raises(ValueError, match="'Cat' and 'cat' are the same to this text encoder"):
-        rece(seen, "Cat\ncat", loops=0)
+        rece(seen, "Cat\ncat", ReceSettings(loops=0))
 
 
 def test_a_prompt_that_is_too_long(toy):
     with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
         rece(ComfyModel(*toy), "cat " * 76)
-    rece(ComfyModel(*toy), "cat " * 75, loops=0)
+    rece(ComfyModel(*toy), "cat " * 75, ReceSettings(loops=0))
 
 
 def test_cancelling(toy):

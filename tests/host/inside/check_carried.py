@@ -6,6 +6,7 @@ import torch
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple, ModelSubtract
 from pack.erasure_core import Concept, rece
 from pack.erasure_core.closed_form.already_erased import ErasedAlreadyError, check_not_erased, left_to_go
+from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.model import CONTEXT
 from pack.nodes.comfy_host.carried import erasures_of
 from pack.nodes.comfy_host.model import ComfyModel
@@ -24,9 +25,9 @@ def toy():
 def erasures(toy):
     """Of a cat, and of a dog on top of it; both are amplified, so that they end past their targets."""
     model, clip = toy
-    first = rece(ComfyModel(model, clip), "cat", preserve=["lion"], amplification=1.4)
+    first = rece(ComfyModel(model, clip), "cat", ReceSettings(amplification=1.4), preserve=["lion"])
     erased, _ = apply_erasure(model, clip, first)
-    return first, rece(ComfyModel(erased, clip), "dog", preserve=["lion"], amplification=1.4)
+    return first, rece(ComfyModel(erased, clip), "dog", ReceSettings(amplification=1.4), preserve=["lion"])
 
 
 @pytest.fixture(scope="module")

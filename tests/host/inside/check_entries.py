@@ -18,7 +18,7 @@ import torch
 from pack.erasure_core import DiffusionModel, Erasure, LowRank, Origin, TextReader, UnsupportedModelError, rece, uce
 from pack.erasure_core.erasures import erasure_file
 from pack.erasure_core.erasures.lora_keys import older_stems, stems
-from pack.erasure_core.methods.rece import RecePreset
+from pack.erasure_core.methods.rece import ReceSettings
 from pack.nodes.comfy_host.model import merged_weights, text_weights, unet_keys, weight_keys
 from pack.nodes.comfy_host.patches import apply_erasure
 from pack.nodes.comfy_host.traced_model import SIDES, TracedText, runner, texts_of, trace
@@ -304,9 +304,9 @@ def test_names_are_told_apart_as_the_encoders_that_are_there_do():
         assert seen.reads("(cat)") != seen.reads("cat")
     assert with_t5.reads("Van Gogh") != with_t5.reads("van gogh")
     assert without.reads("Van Gogh") == without.reads("van gogh")
-    assert len(rece(with_t5, "Van Gogh\nvan gogh", loops=0, ridge=1e-3).concepts) == 2
+    assert len(rece(with_t5, "Van Gogh\nvan gogh", ReceSettings(loops=0, ridge=1e-3)).concepts) == 2
     with pytest.raises(ValueError, match="'Van Gogh' and 'van gogh' are the same to this text encoder"):
-        rece(without, "Van Gogh\nvan gogh", loops=0)
+        rece(without, "Van Gogh\nvan gogh", ReceSettings(loops=0))
 
 
 def test_rows_of_a_normalised_text_are_normalised():
@@ -335,7 +335,7 @@ def test_a_prompt_that_is_too_long_for_clip():
 )
 def test_what_the_layers_give_for_the_concept_becomes_what_they_gave_for_the_target(family):
     seen = TracedText(*family())
-    erasure = rece(seen, "cat -> dog", preserve=["", "a house"], loops=0, ridge=1e-3)
+    erasure = rece(seen, "cat -> dog", ReceSettings(loops=0, ridge=1e-3), preserve=["", "a house"])
     concept, target, far = seen.text_rows(["cat", "dog", "a house"])
     for name, entry in seen.text_entries().items():
         end = concept[name][0].last_content
@@ -353,7 +353,7 @@ def test_what_the_layers_give_for_the_concept_becomes_what_they_gave_for_the_tar
 def test_from_the_node_to_a_file_and_back(family, tmp_path, caplog):
     """The stock LoRA loader and Apply Erasure do with the file what the node did."""
     model, text = family()
-    settings = vars(RecePreset(loops=1, regularization=1e-1))
+    settings = vars(ReceSettings(loops=1, regularization=1e-1))
     given = {"preserve": "a house", "preserve_common": False, "preset": "custom", "strength": 1.0}
     edited, _, erasure, statistics = ErasureRECE.execute(model, text, "cat -> dog", **given, **settings).result
     assert statistics.concepts == erasure.concepts

@@ -18,6 +18,7 @@ import pytest
 import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, rece
 from pack.erasure_core.closed_form.align import aligned_rows
+from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.model import CONTEXT, POOLED, entry_weights, fingerprint
 from pack.nodes.comfy_host.model import ComfyModel
 from pack.nodes.comfy_host.patches import apply_erasure
@@ -154,7 +155,7 @@ def test_the_concept_becomes_its_replacement(loaded, erased):
     model, clip = loaded
     seen = ComfyModel(model, clip)
     concept, instead = seen.text_rows(["van gogh", "art"])
-    free = rece(seen, "van gogh -> art", loops=0, ridge=1e-6, preserve_scale=1e-9)
+    free = rece(seen, "van gogh -> art", ReceSettings(loops=0, ridge=1e-6, preserve_scale=1e-9))
     for erasure, most in ((erased[2], 0.9), (free, 0.05)):
         after = weights(*apply_erasure(model, clip, erasure))
         for name, entry in seen.text_entries().items():
@@ -223,7 +224,7 @@ def test_a_lora_before_is_seen(loaded, erased):
     tensors = {f"{key}.lora_up.weight": up, f"{key}.lora_down.weight": down}
     patched, _ = comfy.sd.load_lora_for_models(model, clip, tensors, 0.5, 0.5)
     torch.testing.assert_close(weights(patched, clip)[name], before[name] + 0.5 * up @ down, rtol=0, atol=1e-5)
-    on_top = rece(ComfyModel(patched, clip), "van gogh -> art", loops=0)
+    on_top = rece(ComfyModel(patched, clip), "van gogh -> art", ReceSettings(loops=0))
     assert on_top.origins[0].fingerprint != erased[2].origins[0].fingerprint
     (edit,) = (one.change.dense() for one in on_top.maps.values() if name in one.names)
     change, expected, plain = on_top.deltas[name].dense(), weights(patched, clip)[name] @ edit, before[name] @ edit

@@ -6,9 +6,9 @@ import os
 import comfy.sd
 import pytest
 import torch
-from pack.erasure_core.methods.abo import abo
-from pack.erasure_core.methods.doco import doco
-from pack.erasure_core.methods.few_shot import few_shot
+from pack.erasure_core.methods.abo import AbOSettings, abo
+from pack.erasure_core.methods.doco import DoCoSettings, doco
+from pack.erasure_core.methods.few_shot import FewShotSettings, few_shot
 from pack.nodes.comfy_host.trainable_model import trainable
 
 CHECKPOINT = os.environ["SD15_CHECKPOINT"]
@@ -40,8 +40,10 @@ def test_every_method_trains(loaded, monkeypatch):
         frozen = seen.encode_prompts(["a cat"]).context
         trained = seen.with_weights(seen.weights_of("text_encoder")).encode_prompts(["a cat"]).context
         torch.testing.assert_close(trained, frozen, rtol=0, atol=1e-3)
-        few_shot(seen, "cat", torch.rand(1, 3, 64, 64), steps=1, batch_size=1)
-        doco(seen, "cat -> dog", anchor_latents=torch.randn(2, 4, 16, 16), steps=1, warm_up=0, batch_size=2)
-        erasure = abo(seen, "cat -> dog", steps=1, trajectories=1, sampling_steps=1, batch_size=1, rank=4)
+        few_shot(seen, "cat", FewShotSettings(steps=1, batch_size=1), images=torch.rand(1, 3, 64, 64))
+        doco(
+            seen, "cat -> dog", DoCoSettings(steps=1, warm_up=0, batch_size=2), anchor_latents=torch.randn(2, 4, 16, 16)
+        )
+        erasure = abo(seen, "cat -> dog", AbOSettings(steps=1, trajectories=1, sampling_steps=1, batch_size=1), rank=4)
     assert len(erasure.deltas) == 32
     assert [digest(part) for part in parts] == before

@@ -9,9 +9,10 @@ import small_sdxl
 import torch
 from pack.erasure_core import Erasure, rece
 from pack.erasure_core.concepts.parse import parse_concepts
-from pack.erasure_core.methods.abo import abo
-from pack.erasure_core.methods.doco import doco
-from pack.erasure_core.methods.few_shot import few_shot
+from pack.erasure_core.methods.abo import AbOSettings, abo
+from pack.erasure_core.methods.doco import DoCoSettings, doco
+from pack.erasure_core.methods.few_shot import FewShotSettings, few_shot
+from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.model import CONTEXT, POOLED
 from pack.nodes.comfy_host.model import LABEL, ComfyModel, text_weights
 from pack.nodes.comfy_host.patches import apply_erasure
@@ -73,7 +74,9 @@ def test_an_erased_concept_reads_as_its_replacement(loaded):
     model, clip = loaded
     before = digest(model.model, clip.cond_stage_model)
     seen = ComfyModel(model, clip)
-    edited, _ = apply_erasure(model, clip, rece(seen, "cat -> dog", loops=0, ridge=1e-6, preserve_scale=1e-9))
+    edited, _ = apply_erasure(
+        model, clip, rece(seen, "cat -> dog", ReceSettings(loops=0, ridge=1e-6, preserve_scale=1e-9))
+    )
     assert digest(model.model, clip.cond_stage_model) == before
     cat, dog = seen.text_rows(["cat", "dog"])
     for name, entry in ComfyModel(edited, clip).text_entries().items():
@@ -90,7 +93,7 @@ def test_an_erased_concept_reads_as_its_replacement(loaded):
 @torch.inference_mode()
 def test_the_columns_of_sizes_stay(loaded):
     model, clip = loaded
-    erasure = rece(ComfyModel(model, clip), ["van gogh -> art", "monet"], loops=2)
+    erasure = rece(ComfyModel(model, clip), ["van gogh -> art", "monet"], ReceSettings(loops=2))
     change = erasure.deltas[LABEL].dense()
     assert change[:, :48].any() and not change[:, 48:].any()
     edited, _ = apply_erasure(model, clip, erasure)
@@ -137,10 +140,10 @@ def test_changes_in_half_precision(loaded, tmp_path, monkeypatch, caplog):
 def test_an_erasure_before_is_seen(loaded):
     """Erasing again what is gone changes hardly anything."""
     model, clip = loaded
-    settings = {"loops": 0, "ridge": 1e-6, "preserve_scale": 1e-9}
-    first = rece(ComfyModel(model, clip), "cat -> dog", **settings)
+    settings = ReceSettings(loops=0, ridge=1e-6, preserve_scale=1e-9)
+    first = rece(ComfyModel(model, clip), "cat -> dog", settings)
     edited, _ = apply_erasure(model, clip, first)
-    second = rece(ComfyModel(edited, clip), "cat -> dog", **settings)
+    second = rece(ComfyModel(edited, clip), "cat -> dog", settings)
     for name in (*list(first.maps[CONTEXT].names)[:2], LABEL):
         assert text_weights(edited)[name].shape == first.deltas[name].dense().shape
     (rows,) = ComfyModel(model, clip).text_rows(["cat"])
@@ -178,12 +181,17 @@ def test_every_method_trains(loaded, monkeypatch):
     with trainable(model, clip) as seen:
         assert seen.latent_shape() == (4, 128, 128)
         monkeypatch.setattr(seen, "latent_shape", lambda: (4, 8, 8))
-        towers = few_shot(seen, "cat", None, steps=2, batch_size=1, learning_rate=1e-3)
+        towers = few_shot(seen, "cat", FewShotSettings(steps=2, batch_size=1, learning_rate=1e-3), images=None)
         anchors = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
         adversarial = doco(
-            seen, "cat -> dog", anchor_latents=anchors, steps=2, warm_up=0, batch_size=2, learning_rate=1e-3
+            seen,
+            "cat -> dog",
+            DoCoSettings(steps=2, warm_up=0, batch_size=2, learning_rate=1e-3),
+            anchor_latents=anchors,
         )
-        guided = abo(seen, "cat -> dog", steps=2, trajectories=1, sampling_steps=1, batch_size=1, learning_rate=1e-3)
+        guided = abo(
+            seen, "cat -> dog", AbOSettings(steps=2, trajectories=1, sampling_steps=1, batch_size=1, learning_rate=1e-3)
+        )
     assert digest(model.model, clip.cond_stage_model) == before
     assert {name.partition(".")[0] for name in towers.deltas} == {"text_encoder", "text_encoder_2"}
     for erasure in (adversarial, guided):

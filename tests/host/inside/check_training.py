@@ -9,9 +9,10 @@ import torch
 from pack.erasure_core import Concept, Dense, Erasure, LowRank, Origin, UnsupportedModelError, rece
 from pack.erasure_core.erasures import erasure_file
 from pack.erasure_core.erasures.erasure_file import MAPS
-from pack.erasure_core.methods.abo import abo
-from pack.erasure_core.methods.doco import doco
-from pack.erasure_core.methods.few_shot import few_shot, trained_weights
+from pack.erasure_core.methods.abo import AbOSettings, abo
+from pack.erasure_core.methods.doco import DoCoSettings, doco
+from pack.erasure_core.methods.few_shot import FewShotSettings, few_shot, trained_weights
+from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.sampling.ddim import split_prediction
 from pack.erasure_core.sampling.purify import purify
 from pack.erasure_core.toy import load_toy
@@ -27,13 +28,21 @@ KEY = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 TEXT = "text_encoder.text_model.encoder.layers.0.mlp.fc1.weight"
 PICTURES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
 RUNS = {
-    "few_shot": lambda model, **more: few_shot(model, "cat", PICTURES, steps=2, learning_rate=1e-4, **more),
-    "few_shot without images": lambda model, **more: few_shot(model, "cat", None, steps=2, **more),
+    "few_shot": lambda model, **more: few_shot(
+        model, "cat", FewShotSettings(steps=2, learning_rate=1e-4), images=PICTURES, **more
+    ),
+    "few_shot without images": lambda model, **more: few_shot(
+        model, "cat", FewShotSettings(steps=2), images=None, **more
+    ),
     "doco": lambda model, **more: doco(
-        model, "cat -> dog", steps=3, anchors=2, batch_size=2, learning_rate=1e-4, warm_up=0.4, **more
+        model, "cat -> dog", DoCoSettings(steps=3, batch_size=2, learning_rate=1e-4, warm_up=0.4), anchors=2, **more
     ),
     "abo": lambda model, **more: abo(
-        model, "cat -> dog", preserve=["a lion"], steps=2, trajectories=2, sampling_steps=2, batch_size=2, **more
+        model,
+        "cat -> dog",
+        AbOSettings(steps=2, trajectories=2, sampling_steps=2, batch_size=2),
+        preserve=["a lion"],
+        **more,
     ),
 }
 
@@ -270,7 +279,7 @@ def test_patched_is_what_the_patches_do(toy, seen, scope):
 
 
 def test_purify_is_what_it_is_elsewhere(seen, reference):
-    erasure = rece(reference, "cat -> dog", amplification=1.4)
+    erasure = rece(reference, "cat -> dog", ReceSettings(amplification=1.4))
     ours, theirs = (purify(model, erasure, PICTURES, prompt="a cat", steps=4) for model in (seen, reference))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-2)
     nothing = purify(seen, erasure.scaled(0), PICTURES, prompt="a cat", steps=20)

@@ -1,0 +1,62 @@
+"""UCE, unified concept editing (arXiv 2308.14761): the first step of RECE, without its loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from ..arguments import checked
+from ..closed_form.statistics import Statistics
+from ..concepts.parse import Concept, as_concepts
+from ..erasures.erasure import Erasure
+from ..model import Callback, TextReader
+from ..settings import Settings, setting
+from .rece import ReceSettings, rece_with_statistics
+
+
+@dataclass(frozen=True)
+class UceSettings(Settings):
+    """Settings of ``uce``, as published; see ``ReceSettings``."""
+
+    erase_scale: float = setting(1.0, above=0, help="The weight of what is erased.")
+    preserve_scale: float = setting(0.1, above=0, help="The weight of what is preserved.")
+    ridge: float = setting(0.1, above=0, help="How firmly the weights are held where nothing else holds them.")
+
+
+UCE: Mapping[str, UceSettings] = {"object": UceSettings(), "style": UceSettings(), "explicit": UceSettings()}
+
+
+def uce(
+    model: TextReader,
+    concepts: Sequence[Concept | str] | Concept | str,
+    settings: UceSettings = UCE["object"],
+    *,
+    preserve: Sequence[str] | str = (),
+    callback: Callback | None = None,
+) -> Erasure:
+    """Erase concepts as ``rece`` does, which says more, but without its loops."""
+    return uce_with_statistics(model, as_concepts(concepts), settings, preserve=preserve, callback=callback)[0]
+
+
+uce = checked(uce)
+
+
+def uce_with_statistics(
+    model: TextReader,
+    concepts: Sequence[Concept],
+    settings: UceSettings,
+    *,
+    preserve: Sequence[str] = (),
+    common: bool = False,
+    statistics: Statistics | None = None,
+    restore: Sequence[str] = (),
+    callback: Callback | None = None,
+) -> tuple[Erasure, Statistics]:
+    """``uce``, and the statistics of all that it knows of, to go on from; see ``rece_with_statistics``."""
+    return rece_with_statistics(
+        model, concepts, ReceSettings(loops=0, **asdict(settings)), preserve=preserve, common=common,
+        statistics=statistics, restore=restore, callback=callback,
+    )  # fmt: skip
+
+
+uce_with_statistics = checked(uce_with_statistics)
