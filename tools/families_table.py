@@ -113,44 +113,46 @@ def _yes(facts: dict, fact: str) -> str:
 
 PAGE = """# Families and precisions
 
-Made by `tools/families_table.py` from what the tests found in ComfyUI {hosts}. They write checkpoints of random
-weights in the original single-file layouts, load them with the stock loader and erase with the node. Nothing is in
-these tables that was not asserted: a test that fails leaves no line.
+Which models the nodes work with, tested in ComfyUI {hosts}. The tests write checkpoints with random weights in the
+original single-file layouts, load them with the stock loader, and erase with the node. A row stands here only if its
+test passed. `tools/families_table.py` makes this page from the tests' results.
 
-- closed form: every weight is the one before and its change, on the context that sampling uses (clip skip, LoRAs on
-  the text encoder and embeddings included), and the concept nears its replacement in every layer.
-- LoRA file: in the stock LoRA loader it gives the weights of the node's result bit for bit, and nothing is left out.
-- text encoders: the same for changes of every text encoder, as few-shot makes them.
-- MB: the most memory that the node took beyond the model, on a CPU, for one concept and for 32, whose change has full
-  rank.
+- **closed form** (RECE, UCE): every weight is the old one plus its change. The change is computed from the context that
+  sampling uses, with CLIP skip, embeddings, and LoRAs on the text encoder. The concept comes near its replacement in
+  every layer.
+- **LoRA file**: the stock LoRA loader makes the same weights from it as the node, bit for bit, and skips nothing.
+- **text encoders**: the same for changes of every text encoder, as few-shot makes them.
+- **MB**: the most memory that the node took beyond the model, on a CPU, for one concept and for 32. With 32 the change
+  has full rank.
 
 {families}
 
-Small: the family's own widths, with few blocks and layers. In small and in full size the loader found out the family
-by itself.
+*Small* has the family's own widths, with few blocks and layers. In both sizes the loader recognised the family by
+itself.
 
 ## Where text enters
 
-Found by tracing small models of random weights, built of ComfyUI's own classes, and compared with what ComfyUI's code
-says (N stands for any number). "And past them": layers that text reaches unedited, which the node warns of. For the
-first three kinds of Stable Diffusion's UNets the node takes these layers by name. With their own tokenizers, and
-stand-ins for text encoders, erasing was tested on Flux, SD 3, Qwen-Image, Z-Image, HunyuanVideo and HiDream.
+These are the layers that the node edits (N stands for any number). They were found by tracing small models with random
+weights, built from ComfyUI's own classes, and compared with ComfyUI's code. "And past them" lists layers that text
+reaches without being edited; the node warns of them. In the UNets of Stable Diffusion 1.x, 2.x and XL the node finds
+the layers by name. Erasing was tested on Flux, SD 3, Qwen-Image, Z-Image, HunyuanVideo and HiDream, with their own
+tokenizers and with stand-ins for their text encoders.
 
 {traced}
 
 ## What rounding leaves
 
-The change is computed in float32 and float64 from the merged weights, and ComfyUI rounds its result to the precision of
-the model. What that loses, relative to the change, where the change acts, over all weights of the small Stable
-Diffusion 1.x:
+The change is computed in float32 and float64 from the merged weights. ComfyUI then rounds the edited weights to the
+precision of the model (fp32, fp16, bf16 or fp8). The table shows how much of the change is lost, where the change acts,
+over all weights of the small Stable Diffusion 1.x:
 
 {precisions}
 
-The node tells this number for every model in the log, measured on eight of the weights, and warns above 10 %: a
-slighter change loses more of itself. In fp8 ComfyUI rounds at random.
+The node logs this number for every model, measured on eight of the weights, and warns above 10 %. A smaller change
+loses a larger part of itself. In fp8 ComfyUI rounds at random (stochastic rounding).
 
 GGUF weights are read with ComfyUI-GGUF's own dequantiser, which adds changes after unpacking, so nothing is rounded.
-Weights of other packs that are stored as integers (NF4) are refused.
+Quantised weights of other packs that are stored as integers (NF4) are refused.
 """
 
 

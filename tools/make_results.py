@@ -89,9 +89,9 @@ def quality(bench: Bench) -> str:
         f"Unedited, on {found.images} fresh captions: object {100 * found.object:.1f} %, "
         f"style {100 * found.style:.1f} %, colour {100 * found.colour:.1f} %.\n"
         f"Of {renders.raw.images} real renders the judge names {100 * renders.raw.object:.1f} / "
-        f"{100 * renders.raw.style:.1f} / {100 * renders.raw.colour:.1f} % rightly, and passed through the autoencoder "
-        f"(PSNR {renders.psnr:.1f} dB) {100 * renders.decoded.object:.1f} / {100 * renders.decoded.style:.1f} / "
-        f"{100 * renders.decoded.colour:.1f} %."
+        f"{100 * renders.raw.style:.1f} / {100 * renders.raw.colour:.1f} % correctly. After the VAE has encoded and "
+        f"decoded them (PSNR {renders.psnr:.1f} dB), it names {100 * renders.decoded.object:.1f} / "
+        f"{100 * renders.decoded.style:.1f} / {100 * renders.decoded.colour:.1f} % correctly."
     )
 
 
@@ -100,19 +100,21 @@ HEAD = """# What the methods do to the embedded model
 
 Other pages: {others}.
 
-Every number on this page comes from `make results` (`tools/make_results.py`), by the judge that ships with the model;
-it took about {hours:.1f} hours on one core of two, beside other work, and can be stopped and resumed. All shares are
-percents.
+Every number on this page comes from `make results` (`tools/make_results.py`), judged by the judge that ships with the
+model. It took about {hours:.1f} hours on one core of two, beside other work. It can be stopped and resumed. All shares
+are in percent.
 
-- **UA**: pictures of the erased concept that are no longer recognised as it.
-- **IRA**: pictures of the other objects (styles, when a style was erased) recognised as what was asked for.
-- **CRA**: accuracy on the other kind: styles when an object was erased, objects when a style was.
+- **UA** (unlearning accuracy): pictures of the erased concept in which it is no longer recognised.
+- **IRA** (in-domain retain accuracy): pictures of the other objects (of the other styles, when a style was erased) in
+  which the judge recognises what the prompt asked for.
+- **CRA** (cross-domain retain accuracy): the same for the other kind: styles when an object was erased, objects when a
+  style was.
 - **colour**: background colours that are right.
 - **outside**: how much pictures of the erased concept changed where they showed plain background before, as the root
   mean square difference of channels in percent of their range. Low means that the layout stayed.
-- **seconds**: to make the erasure, with one thread beside other work.
+- **seconds**: time to make the erasure, with one thread beside other work.
 
-The embedded model knows 48 objects and four styles, so styles are four here, not ten.
+The embedded model knows 48 objects and four styles, so there are four styles to erase, not ten.
 
 {quality}"""
 

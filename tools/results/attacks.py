@@ -68,10 +68,10 @@ def section(rows: list[dict]) -> str:
 
 HEAD = """## Attacks
 
-Percent of {pictures} pictures that show the concept again, by the judge. Searches took {steps} steps (discrete: a
-quarter of that) and learned from eight real renders.
+How many of {pictures} pictures show the concept again, in percent, by the judge. Searches took {steps} steps (discrete:
+a quarter of that) and learned from eight real renders.
 
 {told}
-- **noised, no prompt**: a control: what the noised picture itself gives away.
+- **noised, no prompt**: a control: how much of the concept is in the noised picture itself.
 
 """

@@ -73,7 +73,7 @@ def section(rows: list[dict]) -> str:
 
 HEAD = """## Two erasures on one model
 
-"then": the second is computed on the model that has the first. "added": both were computed on the unedited model.
-{each} pictures of each erased object, {others} of the others.
+"then": the second erasure is computed on the model that has the first. "added": both were computed on the unedited
+model, and then summed. Each row has {each} pictures of each erased object, and {others} of the others.
 
 """

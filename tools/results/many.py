@@ -122,10 +122,15 @@ def section(rows: list[dict]) -> str:
 
 HEAD = """## Several concepts at once
 
-Random sets of objects, {sets} of each size, {erased} pictures of the erased ones and {others} of all others for each.
-UCE and RECE have the presets for objects, "many" is RECE with the preset for many concepts (`name_only`), and "null
-space" the same with everything that is listed left alone but for 3 % of what is read for it (`exactly`) in place of
-being weighed. Common concepts are listed, the model's other objects among them; "half listed" leaves out every second
-of these, "nothing listed" all but the empty prompt. Few-shot, DoCo and AbO erase one concept at a time.
+Random sets of objects were erased, {sets} of each size, with {erased} pictures of the erased ones and {others} of all
+others for each.
+
+- "uce" and "rece" have the presets for objects, "many" is RECE with the preset for many concepts (`name_only`).
+- "null space" is "many" with one difference: the listed prompts are in `exactly`, with exactness 3 %, and not in
+  `preserve`.
+- Common concepts are listed, and the model's other objects are among them. "half listed" leaves out every second of
+  these, "nothing listed" all but the empty prompt.
+
+Few-shot, DoCo and AbO erase one concept at a time.
 
 """

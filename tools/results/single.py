@@ -133,13 +133,13 @@ def _line(name: str, row: dict, before: dict) -> list[str]:
 
 HEAD = """## One concept at a time
 
-{erased} pictures of what is erased and {others} of the others of its kind for each row; in brackets the change against
-the unedited model on the same captions and the same noise.
+Each row has {erased} pictures of the erased concept and {others} of the others of its kind. In brackets stands the
+change against the unedited model, on the same captions and the same noise.
 
-Everything that IRA and CRA count is itself on the default list of what RECE and AbO preserve. "unlisted" shows what
-happens to concepts that nobody listed; few-shot and DoCo take no list. What concepts are replaced with is in the
-tables; few-shot sees four real renders of each.
+Everything that IRA and CRA count is on the list that RECE and AbO preserve by default. "unlisted" shows what happens to
+concepts that nobody listed. Few-shot and DoCo take no list. The tables name each concept's replacement. Few-shot sees
+four real renders of each concept.
 
-Settings were tuned on {tuned}. Of the other concepts, pictures of roses were looked at when the amplification of
-objects was chosen, and the rows of objects at an amplification of 1.6, which are the same; few-shot's limit was raised
-from 3 to 5 when guitars and penguins had been seen to survive it."""
+Settings were tuned on {tuned}. The other concepts are not wholly unseen. Pictures of roses were looked at when
+the amplification of objects was chosen, and so were the rows of objects at an amplification of 1.6, which are the same.
+Few-shot's limit was raised from 3 to 5 after guitars and penguins had survived it."""
