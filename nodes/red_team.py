@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..erasure_core.audit.red_team import ATTACKS, attack, check_settings, drawn
+from ..erasure_core.audit.red_team import ATTACKS, attack, chosen_attacks, draw_concept
 from ..erasure_core.concepts.parse import parse_prompts
 from .comfy_host import recognisers
 from .comfy_host.images import to_image, to_pictures
@@ -98,7 +98,7 @@ class ErasureRedTeam(io.ComfyNode):
         listed = parse_prompts(prompts, "prompts")
         chosen = [*(name for name in SEARCHED if wanted[name]), *(["list"] if listed else [])]
         given = None if images is None else to_pictures(images)
-        check_settings(chosen, listed, given, pictures, kind)
+        chosen_attacks(chosen, listed, given, pictures, kind)
         settings = {"seed": seed, "sampling_steps": sampling_steps, "guidance": guidance}
         with (
             trainable(model, clip, vae) as before,
@@ -107,7 +107,7 @@ class ErasureRedTeam(io.ComfyNode):
             recogniser = recognisers.recogniser(is_toy(model), clip_vision, clip_judge)
             if given is None:
                 more = {"callback": progress()}
-                given = drawn(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
+                given = draw_concept(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
                 before.forget()
             found = attack(
                 before, after, concept, kind=kind, attacks=chosen, prompts=listed, images=given, recogniser=recogniser,

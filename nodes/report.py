@@ -7,8 +7,8 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..erasure_core.audit.report import Drawn, summarise
-from ..erasure_core.audit.report_prompts import MOST, probes
+from ..erasure_core.audit.report import Pictures, summarise
+from ..erasure_core.audit.report_prompts import MOST, report_prompts
 from ..erasure_core.audit.report_sheet import report_sheet
 from ..erasure_core.concepts.common import not_among, sharing_no_word
 from ..erasure_core.concepts.parse import parse_prompts
@@ -82,17 +82,17 @@ class ErasureReport(io.ComfyNode):
         if problem:
             log.warning("%s, unless it was erased elsewhere.", problem)
         among = sharing_no_word(erased, known_concepts(toy))
-        asked = probes(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
+        asked = report_prompts(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
         sampling = Sampling(seed, steps, cfg, sampler_name, scheduler)
         advance = _counter(2 * len(asked))
 
-        def drawn(one, encoder) -> Drawn:
+        def drawn(one, encoder) -> Pictures:
             found = []
             for probe in asked:
                 advance()
                 found.append(draw_both(one, encoder, vae, probe.prompt, "", latent, sampling))
             images, latents = zip(*found, strict=True)
-            return Drawn(torch.cat(images), torch.cat(latents))
+            return Pictures(torch.cat(images), torch.cat(latents))
 
         before, after = drawn(model, clip), drawn(erased_model, erased_clip or clip)
         settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}

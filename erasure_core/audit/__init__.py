@@ -1,1 +1,1 @@
-"""What an erasure did and what it leaves: comparison, report, attacks, and who judges pictures."""
+"""Auditing an erasure: comparison, report, attacks, and recognisers that judge pictures."""

@@ -1,4 +1,4 @@
-"""The same prompts and seeds through several models, side by side, and where the pictures differ."""
+"""Comparison grids: the same prompts and seeds with several erasures, side by side, and where the pictures differ."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..sampling.ddim import generate
 
 BEFORE = "before"
 TITLE = "The same seed in each row"
-SHOWN = 256  # pixels of a picture on the grid: larger ones are shrunk, small ones enlarged twice
-STRONGEST = 0.5  # the mean difference of channels that is drawn white
+CELL = 256  # pixels of a picture on the grid: larger ones are shrunk to it, small ones enlarged at most twice
+STRONGEST = 0.5  # the mean difference of channels that is drawn in white
 
 
 @checked
@@ -36,10 +36,11 @@ def compare(
     difference: bool = False,
     callback: Callback | None = None,
 ) -> Image.Image:
-    """A grid: a row for each prompt and seed, a column for the model as it is and one for each erasure, by its name.
+    """Return a grid with a row for each prompt and seed, a column for the model as it is, and one for each erasure.
 
-    With ``difference`` a heat-map follows each erasure's column. The model is only read. Raises ``ValueError`` for
-    settings that cannot be used.
+    ``erasures`` are by the captions of their columns. Pictures are drawn in ``steps`` DDIM steps with classifier-free
+    ``guidance`` away from the ``negative`` prompt. With ``difference`` a heat map follows each erasure's column.
+    ``callback`` gets the progress. The model is not changed. Raises ``ValueError`` for settings that cannot be used.
     """
     prompts = as_prompts(prompts)
     if not prompts or not seeds:
@@ -58,27 +59,29 @@ def compare(
 
 
 def grid(rows: Sequence[str], columns: Mapping[str, Tensor], *, difference: bool = False) -> Image.Image:
-    """``columns``: by its caption, one picture for each of ``rows``, ``[n, 3, h, w]`` in 0 to 1.
+    """Return a grid of pictures with captions.
 
-    With ``difference`` each column but the first is followed by where it differs from the first.
+    ``rows`` are the captions of the rows. ``columns`` are by caption and hold a picture for each row, ``[n, 3, h, w]``
+    with values from 0 to 1. With ``difference`` a heat map of the difference from the first column follows each other
+    column. Raises ``ValueError`` for columns of different shapes.
     """
     first = next(iter(columns.values()))
-    shown: dict[str, Tensor] = {}
+    drawn: dict[str, Tensor] = {}
     for name, images in columns.items():
         if images.shape != first.shape or len(images) != len(rows):
-            wanted = (len(rows), *first.shape[1:])
-            raise ValueError(f"'{name}' has pictures of shape {tuple(images.shape)}, not {wanted}")
-        with_heat = difference and bool(shown)
-        shown[name] = images
+            expected = (len(rows), *first.shape[1:])
+            raise ValueError(f"'{name}' has pictures of shape {tuple(images.shape)}, not {expected}")
+        with_heat = difference and bool(drawn)
+        drawn[name] = images
         if with_heat:
-            shown[f"{name}: difference"] = heat(first, images)
-    pictures = torch.stack([images.float().cpu() for images in shown.values()], 1)
-    section = Section(TITLE, list(shown), list(zip(rows, pictures, strict=True)))
+            drawn[f"{name}: difference"] = heat(first, images)
+    pictures = torch.stack([images.float().cpu() for images in drawn.values()], 1)
+    section = Section(TITLE, list(drawn), list(zip(rows, pictures, strict=True)))
     side = max(first.shape[-2:])
-    return contact_sheet([section], scale=min(2.0, SHOWN / side))
+    return contact_sheet([section], scale=min(2.0, CELL / side))
 
 
 def heat(before: Tensor, after: Tensor) -> Tensor:
-    """Where pictures ``[..., 3, h, w]`` differ: black for nowhere, then red, yellow and white."""
+    """Return a heat map of the difference of pictures ``[..., 3, h, w]``: black for none, then red, yellow, white."""
     strength = (after - before).abs().mean(-3) / STRONGEST
     return torch.stack([3 * strength, 3 * strength - 1, 3 * strength - 2], -3).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Audit an erasure with attacks: what brings the concept back, and at what cost."""
+"""Red teaming: audit one's own erasure with attacks that try to bring the concept back, and count what they recover."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from .attacks.textual_inversion import by_inversion
 from .recognisers.recogniser import Recogniser
 
 log = logging.getLogger(__name__)
-SHOWN = 128  # pixels of a picture on the sheet
-FRESH = 7919  # added to the seed for pictures to learn from, which are not those that attacks begin with
+CELL = 128  # pixels of a picture on the sheet
+FRESH = 7919  # added to the seed for the pictures that attacks learn from: other noise than that of their own pictures
 
 
 @dataclass(frozen=True)
 class Attack:
-    """``runs`` make an attempt each; ``summary`` is for help texts, ``knows`` what the attacker has."""
+    """An attack: functions that make an attempt each, a summary for help texts, and what the attacker must know."""
 
     runs: tuple[Callable[[Scene], Attempt], ...]
     summary: str
@@ -55,25 +55,26 @@ ATTACKS: Mapping[str, Attack] = {
 
 @dataclass(frozen=True)
 class RedTeam:
-    """What the attacks on one erasure found. ``shown[i][j]`` says whether picture j of attempt i shows the concept;
-    ``None`` where nobody could tell."""
+    """The result of the attacks on one erasure."""
 
     concept: str
     attempts: tuple[Attempt, ...]
     shown: tuple[tuple[bool, ...], ...] | None
+    """``shown[i][j]`` says whether picture j of attempt i shows the concept; ``None`` without a recogniser."""
     recogniser: str | None
+    """The name of the recogniser."""
     learned_from: int
-    """Pictures of the concept that the attacks were given."""
+    """The number of pictures of the concept that the attacks learned from."""
     recognised: int | None
-    """How many of these the recogniser takes for the concept."""
+    """The number of these pictures that the recogniser takes for the concept."""
     settings: Mapping[str, object]
 
     def recovered(self, index: int) -> float:
-        """The share of an attempt's pictures that show the concept; NaN where nobody could tell."""
+        """Return the share of an attempt's pictures that show the concept; NaN without a recogniser."""
         return sum(self.shown[index]) / len(self.shown[index]) if self.shown else float("nan")
 
     def strongest(self) -> Attempt:
-        """The attempt that recovers the most, the first of several; controls and the plain name do not count."""
+        """Return the attempt that recovers the most, the first of several; controls and the name do not count."""
         names = [name for name in ATTACKS if name != "name"]
         places = [i for i, one in enumerate(self.attempts) if one.attack in names]
         if not places:
@@ -81,6 +82,7 @@ class RedTeam:
         return self.attempts[max(places, key=lambda i: (self.recovered(i) if self.shown else 0.0, -i))]
 
     def table(self) -> str:
+        """Return a markdown table with a line for each attempt."""
         rows = [
             [one.attack, self._count(index), str(one.steps), f"{one.seconds:.1f}"]
             for index, one in enumerate(self.attempts)
@@ -88,7 +90,7 @@ class RedTeam:
         return table(("attack", "recovered", "steps", "seconds"), rows)
 
     def verdict(self) -> str:
-        """One paragraph, for people."""
+        """Return the result in one paragraph of plain sentences."""
         if self.shown is None:
             return (
                 f"Nobody judged whether these pictures show '{self.concept}': look at them, or connect a recogniser. "
@@ -108,24 +110,24 @@ class RedTeam:
         return f"Pictures that show '{self.concept}' after its erasure, by {self.recogniser}: {', '.join(parts)}. {end}"
 
     def as_json(self) -> str:
-        """All but the pictures and the contexts."""
+        """Return everything but the pictures and the contexts as JSON."""
         attempts = [
             {
                 "attack": one.attack,
                 "recovered": None if self.shown is None else self.recovered(index),
                 "shown": None if self.shown is None else list(self.shown[index]),
-                "prompts": list(one.asked),
+                "prompts": list(one.prompts),
                 "steps": one.steps,
                 "seconds": round(one.seconds, 2),
             }
             for index, one in enumerate(self.attempts)
         ]
         head = {"version": 1, "concept": self.concept, "recogniser": self.recogniser, "settings": dict(self.settings)}
-        given = {"pictures_given": self.learned_from, "of_these_recognised": self.recognised}
-        return json.dumps({**head, **given, "attempts": attempts, "verdict": self.verdict()}, indent=2)
+        pictures = {"pictures_given": self.learned_from, "of_these_recognised": self.recognised}
+        return json.dumps({**head, **pictures, "attempts": attempts, "verdict": self.verdict()}, indent=2)
 
     def picture(self) -> Image.Image:
-        """The pictures of each attempt in rows."""
+        """Return a contact sheet with the pictures of each attempt in a row."""
         columns = min(len(one.images) for one in self.attempts)
         rows = []
         for index, one in enumerate(self.attempts):
@@ -134,7 +136,7 @@ class RedTeam:
                 rows.append((label, _padded(one.images[start : start + columns], columns)))
         title = f"Attacks on the erasure of '{self.concept}'"
         numbers = [str(number + 1) for number in range(columns)]
-        return contact_sheet([Section(title, numbers, rows)], scale=SHOWN / max(rows[0][1].shape[-2:]))
+        return contact_sheet([Section(title, numbers, rows)], scale=CELL / max(rows[0][1].shape[-2:]))
 
     def _count(self, index: int) -> str:
         if self.shown is None:
@@ -161,16 +163,18 @@ def attack(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> RedTeam:
-    """Attack ``edited``, the model without ``concept``, to audit one's own erasure; both models are only read.
+    """Attack ``edited``, the model without ``concept``, to audit one's own erasure; neither model is changed.
 
-    ``edited`` is ``erasure.over(original)``, or any model of the same architecture. ``attacks`` are names of
-    ``ATTACKS``, all by default ("list" where there are ``prompts``); "name" always comes first. ``images``
-    ``[n, 3, h, w]`` in 0 to 1 show the concept; without them the unedited model draws four. ``steps`` and
-    ``seconds`` are the budget of each attack that searches. Raises ``ValueError`` for settings that cannot be used and
-    ``TrainingError`` when a search leaves the numbers that make sense.
+    ``edited`` is ``erasure.over(original)``, or any model of the same architecture. ``kind`` is ``object`` or
+    ``style``. ``attacks`` are names from ``ATTACKS``, by default all ("list" only with ``prompts``, which are those of
+    the user); "name" always runs first. ``images`` show the concept, ``[n, 3, h, w]`` with values from 0 to 1; without
+    them the original model draws four. ``recogniser`` counts the pictures that show the concept. Each attack draws
+    ``pictures`` in ``sampling_steps`` DDIM steps with classifier-free ``guidance``. An attack that searches takes at
+    most ``steps`` updates and ``seconds``, by default without limit of time. ``callback`` gets the progress. Raises
+    ``ValueError`` for settings that cannot be used, and ``TrainingError`` when the numbers of a search are not finite.
     """
     prompts = as_prompts(prompts)
-    chosen = check_settings(attacks, prompts, images, pictures, kind)
+    chosen = chosen_attacks(attacks, prompts, images, pictures, kind)
     settings = {
         "kind": kind, "attacks": chosen, "pictures": pictures, "sampling_steps": sampling_steps, "guidance": guidance,
         "steps": steps, "seconds": seconds, "seed": seed,
@@ -181,7 +185,7 @@ def attack(
         log.warning("%s, unless it was erased elsewhere.", problem)
     check_steps(original, sampling_steps, "sampling_steps")
     if images is None:
-        images = drawn(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
+        images = draw_concept(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
     recognised = sum(recogniser.shows(images, [concept] * len(images))) if recogniser else None
     scene = Scene(
         original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed
@@ -193,7 +197,7 @@ def attack(
     return RedTeam(concept, attempts, shown, recogniser and recogniser.name, len(images), recognised, settings)
 
 
-def drawn(
+def draw_concept(
     model: DiffusionModel,
     concept: str,
     kind: str,
@@ -204,7 +208,11 @@ def drawn(
     count: int = 4,
     callback: Callback | None = None,
 ) -> Tensor:
-    """``count`` pictures of the concept by the model that still knows it; recognised ones first."""
+    """Draw pictures of ``concept`` with a model that knows it, and return ``count`` of them.
+
+    Each template is drawn ``count`` times; pictures that ``recogniser`` takes for the concept come first. The
+    result is ``[count, 3, h, w]`` with values from 0 to 1; the settings are those of ``attack``.
+    """
     prompts = wordings(kind, concept) * count
     seeds = range(seed + FRESH, seed + FRESH + len(prompts))
     images = generate(model, prompts, seeds, steps=steps, guidance=guidance, callback=callback)
@@ -214,27 +222,30 @@ def drawn(
     return images[(~good).int().argsort(stable=True)][:count]
 
 
-def check_settings(
+def chosen_attacks(
     attacks: Sequence[str] | str | None, prompts: Sequence[str], images: Tensor | None, pictures: int, kind: str
 ) -> list[str]:
-    """The attacks to run, in the order of ``ATTACKS``. Raises ``ValueError`` naming the setting."""
+    """Return the names of the attacks to run, in the order of ``ATTACKS``; the parameters are those of ``attack``.
+
+    Raises ``ValueError`` that names a setting which cannot be used.
+    """
     wordings(kind, "")
     default = [name for name in ATTACKS if name != "list" or prompts]
-    asked = default if attacks is None else as_prompts(attacks, "attacks")
-    unknown = [name for name in asked if name not in ATTACKS]
+    names = default if attacks is None else as_prompts(attacks, "attacks")
+    unknown = [name for name in names if name not in ATTACKS]
     if unknown:
         raise ValueError(f"attacks: '{unknown[0]}' is unknown; known: {', '.join(ATTACKS)}")
-    if "list" in asked and not prompts:
+    if "list" in names and not prompts:
         raise ValueError("attacks: 'list' needs prompts to try, one a line")
     if pictures < 1:
         raise ValueError(f"pictures must be at least 1, got {pictures}")
     if images is not None:
         check_images(images)
-    return [name for name in ATTACKS if name == "name" or name in asked]
+    return [name for name in ATTACKS if name == "name" or name in names]
 
 
 def _padded(images: Tensor, count: int) -> Tensor:
-    """Filled up with white."""
+    """Return ``count`` pictures: ``images``, and white ones after them."""
     return torch.cat([images, torch.ones(count - len(images), *images.shape[1:])])
 
 

@@ -1,4 +1,4 @@
-"""What an erasure did, measured on pairs of pictures from the same noise, before and after it."""
+"""Reports: the effect of an erasure, measured on pictures from the same noise before and after it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from ..model import Callback, DiffusionModel
 from ..progress import part_of
 from ..sampling.ddim import sample_latents
 from .recognisers.recogniser import Recogniser
-from .report_prompts import ERASED, FAR, GROUPS, NEIGHBOUR, Probe, probes
+from .report_prompts import ERASED, FAR, GROUPS, NEIGHBOUR, ReportPrompt, report_prompts
 
-RESAMPLES, CERTAIN = 1000, 0.95
-DRAWN_BEFORE = 0.5  # at least this share of pictures has to show the concept before, for the share after to mean much
-BATCH = 32
+RESAMPLES, CONFIDENCE = 1000, 0.95  # of the bootstrap
+DRAWN_BEFORE = 0.5  # if fewer pictures showed the concept before the erasure, the share after it says little
+BATCH = 32  # pictures that are drawn at once
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures ``[probes * seeds, 3, h, w]`` in 0 to 1 and their latents, the seeds of a probe after one another."""
+class Pictures:
+    """Images ``[prompts * seeds, 3, h, w]`` with values from 0 to 1, and their latents.
+
+    The pictures of one prompt, a seed each, stand together.
+    """
 
     images: Tensor
     latents: Tensor
@@ -45,11 +48,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """Means over the pictures of one prompt, or of one group.
+    """Means over the pictures of one prompt or of one group.
 
-    ``latents`` is the root mean square of the change of latents relative to that of the latents before, ``pixels`` of
-    the change of pixels relative to their range; ``shown`` the share recognised as what was asked for; ``likeness`` the
-    CLIP score. ``None`` where nobody could tell.
+    ``latents`` is the root mean square change of the latents, relative to that of the latents before. ``pixels`` is the
+    root mean square change of the pixels, relative to their range. ``shown`` is the share of pictures that the
+    recogniser takes for the concept of their prompt, from 0 to 1. ``likeness`` is the CLIP score, from -1 to 1. The
+    last two are ``None`` without a recogniser that knows the concept.
     """
 
     latents: Interval
@@ -62,26 +66,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Rows for each of ``probes`` and for each group, and who recognised the pictures."""
+    """The numbers of a report: a row for each of ``prompts``, and one for each group of them."""
 
     concept: str
-    probes: tuple[Probe, ...]
+    prompts: tuple[ReportPrompt, ...]
     rows: tuple[Row, ...]
     groups: Mapping[str, Row]
     recogniser: str | None
+    """The name of the recogniser."""
     pictures: int
-    """Of the concept itself."""
+    """The number of pictures of the concept itself."""
     settings: Mapping[str, object]
 
     @property
     def ua(self) -> float | None:
-        """The share of the concept's pictures that no longer show it; None where nobody could tell."""
+        """The unlearning accuracy: the share of the concept's pictures that no longer show it; None if unknown."""
         shown = self.groups[ERASED].shown_after
         return None if shown is None else 1 - shown.mean
 
     def as_json(self) -> str:
-        """All numbers."""
-        told = {
+        """Return all numbers and the verdict as JSON."""
+        numbers = {
             "version": 1,
             "concept": self.concept,
             "recogniser": self.recogniser,
@@ -91,22 +96,22 @@ class Report:
             "ira": _mean(self.groups[NEIGHBOUR].shown_after),
             "cra": _mean(self.groups[FAR].shown_after),
             "groups": {name: asdict(row) for name, row in self.groups.items()},
-            "prompts": [{**asdict(probe), **asdict(row)} for probe, row in zip(self.probes, self.rows, strict=True)],
+            "prompts": [{**asdict(prompt), **asdict(row)} for prompt, row in zip(self.prompts, self.rows, strict=True)],
             "verdict": self.verdict(),
         }
-        return json.dumps(told, indent=2)
+        return json.dumps(numbers, indent=2)
 
     def table(self) -> str:
-        """A line a prompt, the groups' means at the end."""
-        lines = [[probe.prompt, probe.group, *cells(row)] for probe, row in zip(self.probes, self.rows, strict=True)]
+        """Return a markdown table with a line for each prompt, and the means of the groups at the end."""
+        lines = [[one.prompt, one.group, *cells(row)] for one, row in zip(self.prompts, self.rows, strict=True)]
         lines += [[f"**{name}**", "mean", *cells(row)] for name, row in self.groups.items()]
         return table(HEADER, lines)
 
     def verdict(self) -> str:
-        """One paragraph, for people."""
+        """Return the result in one paragraph of plain sentences."""
         near, far = self.groups[NEIGHBOUR], self.groups[FAR]
         worst = max(
-            (pair for pair in zip(self.probes, self.rows, strict=True) if pair[0].group == NEIGHBOUR),
+            (pair for pair in zip(self.prompts, self.rows, strict=True) if pair[0].group == NEIGHBOUR),
             key=lambda pair: _lost(pair[1]),
         )
         parts = [self._shown(), self._harm(near, far)]
@@ -137,23 +142,23 @@ class Report:
             f"Pixels of its neighbours changed by {100 * near.pixels.mean:.0f} % of the range, of far concepts by "
             f"{100 * far.pixels.mean:.0f} %."
         )
-        told = {"Neighbours": near, "Far concepts": far}
-        seen = [
+        groups = {"Neighbours": near, "Far concepts": far}
+        shares = [
             f"{name} are recognised in {percent(row.shown_after.mean)} % of their pictures (before "
             f"{percent(row.shown_before.mean)})."
-            for name, row in told.items()
+            for name, row in groups.items()
             if row.shown_before is not None and row.shown_after is not None
         ]
-        unseen = " and ".join(name.lower() for name, row in told.items() if row.shown_before is None)
-        missing = [f"Nobody looked whether {unseen} still show what was asked for."] if unseen else []
-        return " ".join([drift, *seen, *missing])
+        unjudged = " and ".join(name.lower() for name, row in groups.items() if row.shown_before is None)
+        missing = [f"Nobody looked whether {unjudged} still show what was asked for."] if unjudged else []
+        return " ".join([drift, *shares, *missing])
 
 
 HEADER = ("prompt", "group", "shown before", "after", "pixels %", "latents %", "CLIP before", "after ")
 
 
 def cells(row: Row) -> list[str]:
-    """A row's numbers for a table: percents, and CLIP scores."""
+    """Return the numbers of a row as text for a table: percent, and CLIP scores."""
     shown = ["" if one is None else percent(one.mean) for one in (row.shown_before, row.shown_after)]
     drift = [f"{100 * one.mean:.1f}" for one in (row.pixels, row.latents)]
     scores = ["" if one is None else f"{one.mean:.3f}" for one in (row.likeness_before, row.likeness_after)]
@@ -176,11 +181,13 @@ def report(
     guidance: float = 3.0,
     callback: Callback | None = None,
 ) -> Report:
-    """Draw ``probes`` with and without ``erasure`` and measure. The model is only read.
+    """Draw pictures with and without ``erasure`` from the same noise, and measure what has changed.
 
-    ``among`` are the concepts in which ``count`` neighbours and far ones are looked for, others that are erased passed
-    over; ``more`` are further prompts of the concept. Raises ``ValueError`` for settings that cannot be used, and for a
-    concept that ``erasure`` does not hold.
+    ``concept`` is one that the erasure has erased, and ``kind`` is ``object`` or ``style``. ``among``, ``count`` and
+    ``more`` choose the prompts as in ``report_prompts``; other concepts that are erased are left out. ``recogniser``
+    judges the pictures; without one only their change is measured. Each prompt is drawn with every one of ``seeds``, in
+    ``steps`` DDIM steps, with classifier-free ``guidance``. ``callback`` gets the progress. The model is not changed.
+    Raises ``ValueError`` for settings that cannot be used, and for a concept that the erasure has not erased.
     """
     if not seeds:
         raise ValueError("seeds is empty: give at least one")
@@ -188,97 +195,106 @@ def report(
     if problem:
         raise ValueError(f"{problem}, and list what else asks for it as further prompts")
     others = sharing_no_word(erasure.concepts, as_prompts(among, "among"))
-    asked = probes(model, concept, kind, among=others, count=count, more=more)
-    given = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}
+    prompts = report_prompts(model, concept, kind, among=others, count=count, more=more)
+    settings = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}
     drawing = {"seeds": seeds, "steps": steps, "guidance": guidance}
-    before = draw(model, asked, **drawing, callback=part_of(callback, 0, 2))
+    before = draw(model, prompts, **drawing, callback=part_of(callback, 0, 2))
     with erasure.applied_to(model):
-        after = draw(model, asked, **drawing, callback=part_of(callback, 1, 2))
-    return summarise(concept, asked, before, after, recogniser, given)
+        after = draw(model, prompts, **drawing, callback=part_of(callback, 1, 2))
+    return summarise(concept, prompts, before, after, recogniser, settings)
 
 
 @checked
 def draw(
     model: DiffusionModel,
-    asked: Sequence[Probe],
+    prompts: Sequence[ReportPrompt],
     *,
     seeds: Sequence[Seed],
     steps: int,
     guidance: float,
     callback: Callback | None = None,
-) -> Drawn:
-    """Every probe from every seed."""
-    prompts = [probe.prompt for probe in asked for _ in seeds]
+) -> Pictures:
+    """Draw each of ``prompts`` with each of ``seeds``; the settings are those of ``report``."""
+    texts = [one.prompt for one in prompts for _ in seeds]
     settings = {"steps": steps, "guidance": guidance, "batch": BATCH, "callback": callback}
-    latents = sample_latents(model, prompts, list(seeds) * len(asked), **settings)
+    latents = sample_latents(model, texts, list(seeds) * len(prompts), **settings)
     images = [model.decode_latents(part.to(model.device)).float().cpu() for part in latents.split(BATCH)]
-    return Drawn(torch.cat(images), latents)
+    return Pictures(torch.cat(images), latents)
 
 
 def summarise(
     concept: str,
-    asked: Sequence[Probe],
-    before: Drawn,
-    after: Drawn,
+    prompts: Sequence[ReportPrompt],
+    before: Pictures,
+    after: Pictures,
     recogniser: Recogniser | None,
     settings: Mapping[str, object],
 ) -> Report:
-    """The report on pictures that have been drawn; both of the same probes and noise."""
-    if before.images.shape != after.images.shape or len(before.images) % len(asked):
+    """Return the report on pictures before and after an erasure, drawn with the same ``prompts`` and noise.
+
+    ``settings`` are those of the drawing, for the record. Raises ``ValueError`` when the pictures do not fit the
+    prompts or hold NaN.
+    """
+    if before.images.shape != after.images.shape or len(before.images) % len(prompts):
         raise ValueError(
-            f"{len(asked)} probes need as many pictures each before as after, got {len(before.images)} and "
+            f"{len(prompts)} probes need as many pictures each before as after, got {len(before.images)} and "
             f"{len(after.images)}"
         )
     if not (torch.isfinite(before.latents).all() and torch.isfinite(after.latents).all()):
         raise ValueError("a model draws NaN; there is nothing to measure")
-    each = len(before.images) // len(asked)
+    each = len(before.images) // len(prompts)
     likeness: Callable | None = getattr(recogniser, "likeness", None)
-    prompts = [probe.prompt for probe in asked for _ in range(each)]
-    by_probe = {
+    texts = [one.prompt for one in prompts for _ in range(each)]
+    by_prompt = {
         "latents": _split(_change(before.latents, after.latents) / _change(before.latents, 0).clamp(min=1e-12), each),
         "pixels": _split(_change(before.images, after.images), each),
-        "shown_before": _shown(recogniser, asked, before.images.split(each)),
-        "shown_after": _shown(recogniser, asked, after.images.split(each)),
-        "likeness_before": likeness and _split(torch.tensor(likeness(before.images, prompts)), each),
-        "likeness_after": likeness and _split(torch.tensor(likeness(after.images, prompts)), each),
+        "shown_before": _shown(recogniser, prompts, before.images.split(each)),
+        "shown_after": _shown(recogniser, prompts, after.images.split(each)),
+        "likeness_before": likeness and _split(torch.tensor(likeness(before.images, texts)), each),
+        "likeness_after": likeness and _split(torch.tensor(likeness(after.images, texts)), each),
     }
 
     def row(places: Sequence[int]) -> Row:
-        return Row(**{name: _interval(values, places) for name, values in by_probe.items()})
+        return Row(**{name: _interval(values, places) for name, values in by_prompt.items()})
 
-    rows = tuple(row([index]) for index in range(len(asked)))
-    groups = {name: row([i for i, probe in enumerate(asked) if probe.group == name]) for name in GROUPS}
-    pictures = each * sum(probe.group == ERASED for probe in asked)
-    return Report(concept, tuple(asked), rows, groups, recogniser and recogniser.name, pictures, dict(settings))
+    rows = tuple(row([index]) for index in range(len(prompts)))
+    groups = {name: row([i for i, one in enumerate(prompts) if one.group == name]) for name in GROUPS}
+    pictures = each * sum(one.group == ERASED for one in prompts)
+    return Report(concept, tuple(prompts), rows, groups, recogniser and recogniser.name, pictures, dict(settings))
 
 
 def bootstrap(values: Tensor, resamples: int = RESAMPLES) -> Interval:
-    """The mean of ``values`` ``[prompts, seeds]``, resampled in two stages: prompts, then the seeds of each."""
+    """Return the mean of ``values`` ``[prompts, seeds]`` with its 95 % bootstrap confidence interval.
+
+    Each of ``resamples`` (by default 1000) draws prompts first, and then seeds for each of them.
+    """
     generator = torch.Generator().manual_seed(0)
     prompts, seeds = values.shape
     rows = torch.randint(prompts, (resamples, prompts), generator=generator)
     columns = torch.randint(seeds, (resamples, prompts, seeds), generator=generator)
     means = values.double()[rows[:, :, None], columns].mean((1, 2))
-    edges = torch.tensor([(1 - CERTAIN) / 2, (1 + CERTAIN) / 2], dtype=torch.float64)
+    edges = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
     low, high = means.quantile(edges).tolist()
     return Interval(float(values.double().mean()), low, high)
 
 
 def _interval(values: Sequence[Tensor | None] | None, places: Sequence[int]) -> Interval | None:
-    """Over some probes; None where one of them could not be told."""
+    """Return the interval over the prompts at ``places``; None if the value of one of them is unknown."""
     picked = [None] if values is None else [values[place] for place in places]
     return None if any(one is None for one in picked) else bootstrap(torch.stack(picked))
 
 
-def _shown(recogniser: Recogniser | None, asked: Sequence[Probe], parts: Sequence[Tensor]) -> list[Tensor | None]:
-    """For each probe which of its pictures show what it asks for, as 0 and 1."""
+def _shown(
+    recogniser: Recogniser | None, prompts: Sequence[ReportPrompt], parts: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Return for each prompt which of its pictures show its concept, as 0 and 1; None if the recogniser cannot tell."""
 
-    def seen(concept: str, images: Tensor) -> Tensor | None:
+    def judged(concept: str, images: Tensor) -> Tensor | None:
         if recogniser is None or not recogniser.knows(concept):
             return None
         return torch.tensor(recogniser.shows(images, [concept] * len(images))).double()
 
-    return [seen(probe.concept, images) for probe, images in zip(asked, parts, strict=True)]
+    return [judged(one.concept, images) for one, images in zip(prompts, parts, strict=True)]
 
 
 def _split(values: Tensor, each: int) -> list[Tensor]:
@@ -286,7 +302,7 @@ def _split(values: Tensor, each: int) -> list[Tensor]:
 
 
 def _change(before: Tensor, after: Tensor | float) -> Tensor:
-    """Root mean square difference of each pair."""
+    """Return the root mean square difference of each pair of pictures or latents, ``[n]``."""
     return (before - after).flatten(1).square().mean(1).sqrt()
 
 
@@ -295,7 +311,7 @@ def _mean(interval: Interval | None) -> float | None:
 
 
 def _lost(row: Row) -> float:
-    """How much a neighbour suffered: what is no longer recognised, and at par the change of pixels."""
+    """Return how much a neighbour suffered, for ranking: by recognition, and among equals by the change of pixels."""
     recognised = 0.0 if row.shown_before is None else row.shown_before.mean - row.shown_after.mean
     return recognised + row.pixels.mean / 100
 

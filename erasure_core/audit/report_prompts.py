@@ -1,4 +1,4 @@
-"""Prompts that an erasure is judged by: the concept's own, its nearest neighbours' and those of far concepts."""
+"""The prompts of a report: those of the erased concept, of its nearest neighbours and of far concepts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..model import TextReader
 
 ERASED, NEIGHBOUR, FAR = "erased", "neighbour", "far"
 GROUPS = (ERASED, NEIGHBOUR, FAR)
-MOST = 50  # neighbours
+MOST = 50  # neighbours that a report can have
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A prompt, the concept that it asks for, and its group."""
+class ReportPrompt:
+    """A prompt, the concept that it names, and the group that this is in (one of ``GROUPS``)."""
 
     prompt: str
     concept: str
     group: str
 
 
-def probes(
+def report_prompts(
     model: TextReader,
     concept: str,
     kind: str = "object",
@@ -37,13 +37,15 @@ def probes(
     among: Sequence[str] | str = COMMON,
     count: int = 6,
     more: Sequence[str] | str = (),
-) -> list[Probe]:
-    """All wordings of ``concept``, then ``count`` neighbours and as many far concepts out of ``among``.
+) -> list[ReportPrompt]:
+    """Return prompts for ``concept``, for its nearest neighbours and for far concepts.
 
-    Neighbours are of the same kind and nearest to the concept in the text encoder; far are the least like it among the
-    objects; of a short list there are fewer, half of it each. Collateral damage is looked for where it is likely, and
-    where it should not be. Concepts that share a word with this one are left out. ``more`` are further prompts that ask
-    for the concept.
+    The concept's prompts are the templates of its ``kind`` (``object`` or ``style``) and then ``more``, by default
+    none. ``count`` neighbours and as many far concepts are chosen from ``among``, by default the built-in list of
+    everyday concepts; when that is short, each gets half of it. Neighbours are of the same kind and nearest in the text
+    encoder, where damage is likely; far concepts are the objects least like it, where there should be none. Names that
+    share a word with the concept are left out. Raises ``ValueError`` for a ``count`` outside of 1 to 50, an empty
+    concept, an unknown kind, and when no other concept is left.
     """
     if not 1 <= count <= MOST:
         raise ValueError(f"there must be from 1 to {MOST} neighbours, got {count}")
@@ -59,27 +61,30 @@ def probes(
     far = [other for other in reversed(_ranked(model, name, objects)) if other not in near][:count]
     if not near or not far:
         raise ValueError(f"there is no other concept to compare '{name}' with in the list of {len(among)}")
-    asked = [*wordings(kind, name), *more]
+    own_prompts = dict.fromkeys([*wordings(kind, name), *more])
     return [
-        *(Probe(prompt, concept_text(name, kind), ERASED) for prompt in dict.fromkeys(asked)),
-        *(Probe(_plainly(other), other, NEIGHBOUR) for other in near),
-        *(Probe(_plainly(other), other, FAR) for other in far),
+        *(ReportPrompt(prompt, concept_text(name, kind), ERASED) for prompt in own_prompts),
+        *(ReportPrompt(_plain_prompt(other), other, NEIGHBOUR) for other in near),
+        *(ReportPrompt(_plain_prompt(other), other, FAR) for other in far),
     ]
 
 
 def concept_text(name: str, kind: str) -> str:
-    """A style as the lists and recognisers have it: in the style of it."""
+    """Return a concept as recognisers and lists name it: an object as it is, a style as "in the style of" it."""
     return STYLE + name if kind == "style" else name
 
 
-def _plainly(other: str) -> str:
+def _plain_prompt(other: str) -> str:
     if other.startswith(STYLE):
         return other
     return f"{'an' if other[0] in 'aeiou' else 'a'} {other}"
 
 
 def _ranked(model: TextReader, name: str, others: Sequence[str]) -> list[str]:
-    """``others`` by the cosine of their last word's context to that of ``name``, less what all have in common."""
+    """Return ``others``, those most like ``name`` first.
+
+    Likeness is the cosine between the rows of the last tokens, after the mean of all rows is subtracted.
+    """
     if not others:
         return []
     last = torch.stack([_last_row(rows) for rows in model.text_rows([name, *others])]).float()
@@ -89,6 +94,6 @@ def _ranked(model: TextReader, name: str, others: Sequence[str]) -> list[str]:
 
 
 def _last_row(read: Read) -> Tensor:
-    """The row of a prompt's last token, as the layers of the first text entry read it."""
+    """Return the row of a prompt's last token that the layers of the first text entry read."""
     first, *_ = next(iter(read.values()))
     return first.rows[first.last_content]

@@ -1,4 +1,4 @@
-"""A report as a picture: bars with their confidence intervals, and the table of prompts."""
+"""A report drawn as a picture: bars with confidence intervals, the verdict, and the table of prompts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ COLUMNS = (0, 330, 440, 560, 640, 730, 820, 890)  # of the table
 
 
 def report_sheet(report: Report) -> Image.Image:
-    """Draw it: what still shows what was asked for, what has changed, the verdict, and a line a prompt."""
+    """Draw a report: which pictures still show their concept, what has changed, the verdict, and all prompts."""
     font, large = ImageFont.load_default(size=FONT_SIZE), ImageFont.load_default(size=TITLE_SIZE)
     verdict = wrapped(report.verdict(), font, WIDTH - 2 * MARGIN)
-    lines = [[probe.prompt, probe.group, *cells(row)] for probe, row in zip(report.probes, report.rows, strict=True)]
+    lines = [[one.prompt, one.group, *cells(row)] for one, row in zip(report.prompts, report.rows, strict=True)]
     top = MARGIN + TITLE_SIZE + MARGIN
     below = top + PANEL + 4 * LINE
     height = below + LINE * (len(verdict) + 1) + LINE * (len(lines) + 1) + MARGIN
@@ -46,7 +46,7 @@ def _bars(
     pen: ImageDraw.ImageDraw, font, corner: tuple[int, int], width: int, title: str,
     groups: dict[str, Sequence[Interval]], most: float,
 ) -> None:  # fmt: skip
-    """A bar for each interval, in groups; ``most`` is the value at the top."""
+    """Draw a bar for each interval, in groups; ``most`` is the value of the tallest bar."""
     left, top = corner
     pen.text((left, top), title, INK, font)
     floor, room = top + PANEL, PANEL - 3 * LINE

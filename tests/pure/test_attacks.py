@@ -12,11 +12,11 @@ from pure.fakes import FakeModel, digest
 from torch import Tensor
 
 from erasure_core import rece
-from erasure_core.audit.attacks.attempt import Scene, dealt
+from erasure_core.audit.attacks.attempt import Scene, in_turn
 from erasure_core.audit.attacks.derived_context import by_derived_context, seen_weights
 from erasure_core.audit.attacks.noised_images import STRENGTH, by_noised_pictures, control
 from erasure_core.audit.attacks.plain_prompts import by_list, by_name
-from erasure_core.audit.red_team import ATTACKS, attack, drawn
+from erasure_core.audit.red_team import ATTACKS, attack, draw_concept
 from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import ddim, generate, timesteps
@@ -64,7 +64,7 @@ def test_a_view_has_the_erasure_and_the_model_has_not(model: FakeModel) -> None:
 
 def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) -> None:
     found = by_derived_context(scene)
-    wanted = scene.original.encode_prompts(dealt(scene.prompts, 4)).context.double()
+    wanted = scene.original.encode_prompts(in_turn(scene.prompts, 4)).context.double()
     pairs = [
         (scene.edited.text_entries()[CONTEXT].weights[name].double(), wanted @ weight.double().T)
         for name, weight in scene.original.text_entries()[CONTEXT].weights.items()
@@ -73,7 +73,7 @@ def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) ->
     def missed(context: Tensor) -> float:
         return float(sum((context.double() @ edited.T - original).square().sum() for edited, original in pairs))
 
-    plain = scene.edited.encode_prompts(dealt(scene.prompts, 4)).context
+    plain = scene.edited.encode_prompts(in_turn(scene.prompts, 4)).context
     assert missed(found.contexts) < 0.5 * missed(plain)
     for size in (0.1, 1.0, 10.0):
         assert missed(found.contexts) < missed(found.contexts + size * torch.randn(found.contexts.shape))
@@ -90,15 +90,15 @@ def test_what_the_derived_context_needs_of_the_weights(scene: Scene) -> None:
 
 def test_the_name_is_drawn_as_sampling_draws_it(scene: Scene) -> None:
     found = by_name(scene)
-    assert found.asked == tuple(scene.prompts)
-    drawn = generate(scene.edited, list(found.asked), range(4), steps=5)
+    assert found.prompts == tuple(scene.prompts)
+    drawn = generate(scene.edited, list(found.prompts), range(4), steps=5)
     assert torch.allclose(found.images, drawn, atol=1e-6)
 
 
 def test_every_listed_prompt_is_tried(scene: Scene) -> None:
-    found = by_list(replace(scene, listed=tuple("abcdef")))
-    assert found.asked == tuple("abcdef") and len(found.images) == 6
-    assert by_list(replace(scene, listed=("a",))).asked == ("a",) * 4
+    found = by_list(replace(scene, user_prompts=tuple("abcdef")))
+    assert found.prompts == tuple("abcdef") and len(found.images) == 6
+    assert by_list(replace(scene, user_prompts=("a",))).prompts == ("a",) * 4
     with pytest.raises(ValueError, match="'list' needs prompts"):
         by_list(scene)
 
@@ -117,7 +117,7 @@ def test_noised_pictures_start_where_their_noise_belongs(scene: Scene, monkeypat
     clean = scene.latents[[0, 1, 2, 0]]
     noise = torch.randn(clean.shape, generator=scene.generator())
     torch.testing.assert_close(latents, alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise)
-    assert set(control(scene).asked) == {""}
+    assert set(control(scene).prompts) == {""}
 
 
 def test_skipped_steps_are_the_first(model: FakeModel) -> None:
@@ -182,7 +182,7 @@ def test_the_same_seed_gives_the_same_attack(model: FakeModel) -> None:
 
 
 def test_the_model_draws_what_attacks_learn_from(model: FakeModel) -> None:
-    images = drawn(model, "cat", "object", None, 0, 5, 3.0)
+    images = draw_concept(model, "cat", "object", None, 0, 5, 3.0)
     assert images.shape == (4, 3, 4, 4)
 
     class Odd(Bright):
@@ -191,7 +191,7 @@ def test_the_model_draws_what_attacks_learn_from(model: FakeModel) -> None:
 
     everything = generate(model, ["cat", "a cat"], [0, 1], steps=5)
     assert everything.shape == (2, 3, 4, 4)
-    picked = drawn(model, "cat", "object", Odd(), 0, 5, 3.0)
+    picked = draw_concept(model, "cat", "object", Odd(), 0, 5, 3.0)
     assert not torch.equal(picked, images) and torch.equal(picked[0], images[1])
 
 

@@ -86,7 +86,7 @@ def test_an_attack_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.Mo
         model, edited, "cat", attacks=["capitals"], images=pictures, pictures=2, sampling_steps=3
     )  # fmt: skip
     assert [one.attack for one in result.attempts] == ["name", "capitals"]
-    assert all("CAT" in prompt for prompt in result.attempts[1].asked) and len(result.attempts[1].images) >= 2
+    assert all("CAT" in prompt for prompt in result.attempts[1].prompts) and len(result.attempts[1].images) >= 2
     command = ["attack", "--model", "toy", "--erasure", "e.safetensors", "--out", "audit", "--attack", "capitals"]
     assert _parser().parse_args(command).attack == ["capitals"]
 

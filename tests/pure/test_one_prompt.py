@@ -14,7 +14,7 @@ from erasure_core.audit.recognisers.clip import ClipRecogniser
 from erasure_core.audit.recognisers.nudenet import NudeNetRecogniser
 from erasure_core.audit.red_team import attack
 from erasure_core.audit.report import report
-from erasure_core.audit.report_prompts import probes
+from erasure_core.audit.report_prompts import report_prompts
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import extended, held_concepts, restored, updated
 from erasure_core.commands.request import Request
@@ -34,7 +34,7 @@ def held(model: FakeModel):
 
 def audited(model: FakeModel, **settings):
     found = attack(model, model, "cat", images=PICTURE, pictures=1, sampling_steps=4, **settings)
-    return [(one.attack, one.asked) for one in found.attempts]
+    return [(one.attack, one.prompts) for one in found.attempts]
 
 
 def seen_by_clip(**settings) -> ClipRecogniser:
@@ -58,8 +58,8 @@ TAKERS: dict[str, Callable[[FakeModel, object], object]] = {
     "sample_latents": lambda model, one: sample_latents(model, one, [0], steps=2).tolist(),
     "trajectories": lambda model, one: trajectories(model, one, [0], steps=2)[0].tolist(),
     "attack, prompts": lambda model, one: audited(model, attacks=["list"], prompts=one),
-    "report": lambda model, one: report(model, rece(model, "cat"), "cat", among=WORDS, more=one, **AUDIT).probes,
-    "probes": lambda model, one: probes(model, "cat", among=WORDS, count=1, more=one),
+    "report": lambda model, one: report(model, rece(model, "cat"), "cat", among=WORDS, more=one, **AUDIT).prompts,
+    "report_prompts": lambda model, one: report_prompts(model, "cat", among=WORDS, count=1, more=one),
     "CLIP, rivals": lambda model, one: seen_by_clip(rivals=one).shows(PICTURE, ["cat"]),
     "CLIP, shows": lambda model, one: seen_by_clip().shows(PICTURE, one),
     "CLIP, likeness": lambda model, one: seen_by_clip().likeness(PICTURE, one),
@@ -87,7 +87,7 @@ def test_one_name_is_one_name() -> None:
     assert updated(held(model), model, restore="cat -> dog", common=False).concepts == (RED,)
     assert audited(model, attacks="noised") == audited(model, attacks=["noised"])
     with pytest.raises(ValueError, match="no other concept to compare 'cat' with in the list of 1"):
-        probes(model, "cat", among="fox")
+        report_prompts(model, "cat", among="fox")
     exposed = NudeNetRecogniser(lambda pixels: [{"score": 0.9, "class": "BUTTOCKS_EXPOSED"}])
     assert exposed.shows(PICTURE, "nudity") == [True]
 

@@ -13,14 +13,18 @@ from torch import Tensor
 from erasure_core import rece
 from erasure_core.audit.recognisers.clip import ClipRecogniser
 from erasure_core.audit.recognisers.nudenet import NudeNetRecogniser
-from erasure_core.audit.report import Drawn, bootstrap, draw, report, summarise
-from erasure_core.audit.report_prompts import GROUPS, Probe, probes
+from erasure_core.audit.report import Pictures, bootstrap, draw, report, summarise
+from erasure_core.audit.report_prompts import GROUPS, ReportPrompt, report_prompts
 from erasure_core.audit.report_sheet import report_sheet
 from erasure_core.methods.rece import ReceSettings
 
 WORDS = ("dog", "cow", "fish", "red cat", "tree", "in the style of monet", "in the style of goya")
-ASKED = [Probe("a cat", "cat", "erased"), Probe("cat", "cat", "erased"), Probe("a dog", "dog", "neighbour"),
-         Probe("a tree", "tree", "far")]  # fmt: skip
+ASKED = [
+    ReportPrompt("a cat", "cat", "erased"),
+    ReportPrompt("cat", "cat", "erased"),
+    ReportPrompt("a dog", "dog", "neighbour"),
+    ReportPrompt("a tree", "tree", "far"),
+]
 
 
 class Lookup:
@@ -36,10 +40,10 @@ class Lookup:
         return (images[:, 0, 0, 0] == 1).tolist()
 
 
-def flat(*values: float) -> Drawn:
+def flat(*values: float) -> Pictures:
     """A picture and its latents for each value."""
     images = torch.tensor(values).float()[:, None, None, None].expand(-1, 3, 2, 2).clone()
-    return Drawn(images, 2 * images.repeat(1, 2, 1, 1)[:, :4])
+    return Pictures(images, 2 * images.repeat(1, 2, 1, 1)[:, :4])
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_intervals_cover_the_truth(trials: int) -> None:
 
 
 def test_probes_are_near_and_far(model: FakeModel) -> None:
-    found = probes(model, "cat", among=WORDS, count=2, more=["my cat", "a cat"])
+    found = report_prompts(model, "cat", among=WORDS, count=2, more=["my cat", "a cat"])
     groups = {group: [one.concept for one in found if one.group == group] for group in GROUPS}
     assert [one.prompt for one in found if one.group == "erased"] == [
         "cat", "a cat", "a photo of a cat", "a picture of the cat", "my cat",
@@ -97,9 +101,9 @@ def test_probes_are_near_and_far(model: FakeModel) -> None:
 
 @pytest.mark.parametrize("name", ["cat's", "Cats", "a  cat", "cat_", "cat,"])
 def test_what_is_erased_is_no_neighbour_of_itself(model: FakeModel, name: str) -> None:
-    found = probes(model, name, among=("cat", "red cat", "dog", "cow"), count=1)
+    found = report_prompts(model, name, among=("cat", "red cat", "dog", "cow"), count=1)
     assert {one.concept for one in found if one.group != "erased"} == {"dog", "cow"}
-    styles = probes(model, "In the  Style of Monet's", "style", among=WORDS, count=1)
+    styles = report_prompts(model, "In the  Style of Monet's", "style", among=WORDS, count=1)
     assert "in the style of monet" not in {one.concept for one in styles}
     assert styles[0].concept == "in the style of Monet's"
 
@@ -107,16 +111,16 @@ def test_what_is_erased_is_no_neighbour_of_itself(model: FakeModel, name: str) -
 def test_probes_are_text(model: FakeModel) -> None:
     for given in (("half \ud83d", []), ("cat", ["half \ud83d"])):
         with pytest.raises(ValueError, match=r"lists 'half \\ud83d', which has '\\ud83d'"):
-            probes(model, given[0], among=WORDS, more=given[1])
+            report_prompts(model, given[0], among=WORDS, more=given[1])
 
 
 def test_probes_of_a_style(model: FakeModel) -> None:
-    found = probes(model, "noto", "style", among=WORDS, count=3)
+    found = report_prompts(model, "noto", "style", among=WORDS, count=3)
     near = [one for one in found if one.group == "neighbour"]
     assert {one.prompt for one in near} == {"in the style of monet", "in the style of goya"}
     assert found[0].concept == "in the style of noto"
     assert not any(one.concept.startswith("in the style") for one in found if one.group == "far")
-    apple = probes(model, "cat", among=("apple", "dog"), count=1)
+    apple = report_prompts(model, "cat", among=("apple", "dog"), count=1)
     assert {one.prompt for one in apple if one.group != "erased"} == {"an apple", "a dog"}
 
 
@@ -130,7 +134,7 @@ def test_a_report_on_a_model(model: FakeModel) -> None:
     assert found.ua is None and "Nobody looked whether pictures still show 'cat'" in found.verdict()
     assert digest(model.weights) == before
     assert [one[0] for one in told] == list(range(1, 9)) and {one[1] for one in told} == {8}
-    asked = list(found.probes)
+    asked = list(found.prompts)
     drawn = draw(model, asked, seeds=(0, 1), steps=4, guidance=3.0)
     alone = draw(model, asked[1:2], seeds=(0, 1), steps=4, guidance=3.0)
     assert torch.allclose(drawn.images[2:4], alone.images, atol=1e-6)
@@ -144,12 +148,12 @@ def test_nothing_erased_is_told(model: FakeModel) -> None:
 
 def test_what_is_erased_as_well_is_no_neighbour(model: FakeModel) -> None:
     found = report(model, rece(model, "cat\ndog\ncow"), "cat", among=WORDS, count=1, seeds=(0,), steps=2)
-    others = {probe.concept for probe in found.probes if probe.group != "erased"}
+    others = {probe.concept for probe in found.prompts if probe.group != "erased"}
     assert others and others <= {"fish", "tree"}
 
 
 def test_a_short_list_has_near_and_far_ones(model: FakeModel) -> None:
-    found = probes(model, "cat", among=("dog", "cow", "fish", "tree", "bird"), count=50)
+    found = report_prompts(model, "cat", among=("dog", "cow", "fish", "tree", "bird"), count=50)
     groups = {group: [one.concept for one in found if one.group == group] for group in GROUPS}
     assert len(groups["neighbour"]) == 3 and len(groups["far"]) == 2
     assert not set(groups["neighbour"]) & set(groups["far"])
@@ -165,7 +169,7 @@ def test_a_report_on_what_was_not_erased(model: FakeModel, concept: str) -> None
 @pytest.mark.parametrize("concept", ["Cats", "the cat", "in the style of cat", "fish, red", "cat style"])
 def test_what_was_erased_goes_by_several_names(model: FakeModel, concept: str) -> None:
     erasure = rece(model, ["cat", "red fish"])
-    assert report(model, erasure, concept, among=WORDS, count=1, seeds=(0,), steps=2).probes
+    assert report(model, erasure, concept, among=WORDS, count=1, seeds=(0,), steps=2).prompts
 
 
 def test_verdicts() -> None:

@@ -348,7 +348,7 @@ def scene(sdxl, no_cat: Erasure) -> Scene:
 
 def test_the_pooled_vector_is_derived_through_its_own_layers(scene: Scene) -> None:
     found = by_derived_context(scene)
-    (prompt, *_), contexts = [one.split("'")[1] for one in found.asked], found.contexts.double()
+    (prompt, *_), contexts = [one.split("'")[1] for one in found.prompts], found.contexts.double()
     edited, original = (model.text_entries()[POOLED] for model in (scene.edited, scene.original))
     (new,), (old,) = ([e.part(w).double() for w in e.weights.values()] for e in (edited, original))
     plain = scene.original.encode_prompts([prompt]).context[0, -1, : tiny.POOLED].double()
@@ -362,7 +362,7 @@ def test_the_pooled_vector_is_derived_through_its_own_layers(scene: Scene) -> No
 
 def test_inversion_learns_a_word_in_both_encoders(scene: Scene) -> None:
     found = by_inversion(scene)
-    plain = scene.edited.encode_prompts(list(found.asked)).context
+    plain = scene.edited.encode_prompts(list(found.prompts)).context
     changed = (found.contexts - plain).abs().amax((0, 1))
     assert changed[: tiny.TEXT["width"]].max() > 1e-4 and changed[tiny.TEXT["width"] :].max() > 1e-4
     assert len(found.losses) == 4
@@ -375,7 +375,7 @@ def test_discrete_prompts_are_scored_in_both_encoders(scene: Scene) -> None:
     embedded = words._embedded({name: table[words._ids] for name, table in tables.items()})
     close(embedded, scene.edited.encode_prompts([words.text()]).context, 1e-5)
     found = by_discrete_prompt(scene)
-    assert len(found.losses) == 1 and len(scene.edited.tokenize(found.asked[0])) == 77 and SLOTS == 5
+    assert len(found.losses) == 1 and len(scene.edited.tokenize(found.prompts[0])) == 77 and SLOTS == 5
 
 
 def test_words_are_found_where_an_ordinary_token_pads() -> None:

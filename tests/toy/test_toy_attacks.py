@@ -48,11 +48,11 @@ def test_white_box_attacks_bring_back_what_the_name_does_not(toy, without_cats: 
 def test_the_discrete_attack_finds_words_that_lower_the_error(toy, without_cats: Erasure) -> None:
     found = audited(toy, without_cats, "discrete", steps=24, pictures=2)
     words = found.attempts[-1]
-    assert words.steps == 6 and words.asked[0].endswith("a picture of the cat")
-    context = without_cats.over(toy).encode_prompts([words.asked[0]]).context
+    assert words.steps == 6 and words.prompts[0].endswith("a picture of the cat")
+    context = without_cats.over(toy).encode_prompts([words.prompts[0]]).context
     assert torch.allclose(words.contexts[:1], context, atol=1e-5)
     again = audited(toy, without_cats, "discrete", steps=24, pictures=2).attempts[-1]
-    assert again.asked == words.asked and torch.equal(again.images, words.images)
+    assert again.prompts == words.prompts and torch.equal(again.images, words.images)
 
 
 def test_a_swap_is_kept_only_when_it_helps(toy) -> None:

@@ -40,7 +40,7 @@ def measure(bench: Bench, concept: str, setting: str) -> dict:
     return {
         "recovered": {one.attack: found.recovered(index) for index, one in enumerate(found.attempts)},
         "seconds": {one.attack: one.seconds for one in found.attempts},
-        "words": next((one.asked[0] for one in found.attempts if one.attack == "discrete"), ""),
+        "words": next((one.prompts[0] for one in found.attempts if one.attack == "discrete"), ""),
     }
 
 

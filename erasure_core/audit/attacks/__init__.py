@@ -1,1 +1,1 @@
-"""Attacks on an erasure, for whoever made it to find out what still brings the concept back before others do."""
+"""Attacks on an erasure, one a file: with them its maker finds out first what still brings the concept back."""

@@ -1,4 +1,4 @@
-"""What an attack is given, and what it gives back."""
+"""The input and the result of an attack, and how its pictures are drawn."""
 
 from __future__ import annotations
 
@@ -15,63 +15,72 @@ from ...model import Callback, DiffusionModel
 from ...sampling.ddim import ddim, initial_latents
 from ...training.loop import Budget
 
-BATCH = 32  # pictures at once
+BATCH = 32  # pictures that are drawn at once
 
 
 @dataclass(frozen=True)
 class Scene:
-    """The model before and after its erasure, and all that attacks need besides; nothing of it is written."""
+    """The input of an attack: the model before and after the erasure, and the settings. An attack changes nothing."""
 
     original: DiffusionModel
     edited: DiffusionModel
     concept: str
     kind: str
     images: Tensor
-    """Pictures of the concept, ``[n, 3, h, w]`` in 0 to 1."""
-    listed: tuple[str, ...] = ()
-    """Prompts of the user's own."""
+    """Pictures of the concept, ``[n, 3, h, w]`` with values from 0 to 1."""
+    user_prompts: tuple[str, ...] = ()
+    """Prompts that the user wants to try."""
     pictures: int = 8
-    """How many each attack draws in the end."""
+    """The number of pictures that each attack draws at its end."""
     sampling_steps: int = 15
+    """DDIM steps of each picture."""
     guidance: float = 3.0
+    """The scale of classifier-free guidance."""
     budget: Budget = field(default_factory=lambda: Budget(200))
-    """Of each attack that searches."""
+    """The limits of each attack that searches: steps, and seconds."""
     seed: int = 0
     callback: Callback | None = None
 
     @cached_property
     def prompts(self) -> list[str]:
+        """The templates of prompts, filled with the concept."""
         return wordings(self.kind, self.concept)
 
     @cached_property
     def latents(self) -> Tensor:
-        """Of the pictures."""
+        """The latents of ``images``, float32 ``[n, c, h, w]``."""
         return self.edited.encode_images(self.images.to(self.edited.device)).float()
 
     def generator(self) -> torch.Generator:
+        """Return a new random generator, which always begins with ``seed``."""
         return torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attack made: for picture i of ``images`` ``[n, 3, h, w]``, ``asked[i]`` in words and its context."""
+    """The result of an attack: n pictures, and for each of them the prompt and the context that it was drawn from."""
 
     attack: str
-    asked: tuple[str, ...]
+    """The name of the attack."""
+    prompts: tuple[str, ...]
+    """The prompts, or descriptions of contexts that no prompt gives."""
     contexts: Tensor
-    """``[n, tokens, d]``: the adversarial conditioning."""
+    """The adversarial conditioning, ``[n, tokens, d]``."""
     images: Tensor
+    """``[n, 3, h, w]`` with values from 0 to 1."""
     steps: int
     """Updates that the search took; 0 for an attack that does not search."""
     seconds: float
+    """The time from the beginning of the search to the last picture."""
     losses: tuple[float, ...] = ()
+    """The loss of each update."""
 
 
 @torch.no_grad()
 def attempt(
     scene: Scene,
     attack: str,
-    asked: Sequence[str],
+    prompts: Sequence[str],
     contexts: Tensor,
     *,
     began: float,
@@ -79,9 +88,11 @@ def attempt(
     start: Tensor | None = None,
     skip: int = 0,
 ) -> Attempt:
-    """Draw through the edited model: picture i under ``contexts[i]``, from its own seed or from ``start[i]``.
+    """Draw a picture with the edited model from each of ``contexts`` ``[n, tokens, d]``, and return the attempt.
 
-    ``skip`` of the sampling steps are left out at the beginning, for a ``start`` that is noised to where they lead.
+    ``prompts`` are the n prompts for the record. ``began`` is ``time.monotonic()`` at the beginning of the attack, and
+    ``losses`` are those of its search. Picture i starts from noise of its own seed, or from the latents ``start[i]``,
+    with which the first ``skip`` sampling steps are left out.
     """
     edited, count = scene.edited, len(contexts)
     noise = initial_latents(edited, range(scene.seed, scene.seed + count)) if start is None else start
@@ -103,9 +114,9 @@ def attempt(
         )  # fmt: skip
         drawn.append(edited.decode_latents(final).float().cpu())
     spent = time.monotonic() - began
-    return Attempt(attack, tuple(asked), contexts.cpu(), torch.cat(drawn), len(losses), spent, tuple(losses))
+    return Attempt(attack, tuple(prompts), contexts.cpu(), torch.cat(drawn), len(losses), spent, tuple(losses))
 
 
-def dealt(items: Sequence, count: int) -> list:
-    """``count`` of ``items`` in turn, from the first again when there are fewer; all of them if there are more."""
+def in_turn(items: Sequence, count: int) -> list:
+    """Return all ``items``, and if they are fewer than ``count``, go on from the first until there are so many."""
     return [items[index % len(items)] for index in range(max(count, len(items)))]

@@ -1,8 +1,9 @@
-"""A prompt of real words found by gradients: put before a prompt of the concept, it should bring the concept back.
+"""The attack "discrete": words that gradients find and that, put before the concept's prompt, bring the concept back.
 
-The loss is UnlearnDiffAtk's (arXiv 2310.11868): the edited model's own denoising error on pictures of the concept. P4D
-(arXiv 2309.06135) and it search in a relaxed space and project; here each step swaps one token for another by greedy
-coordinate gradients (arXiv 2307.15043), and every candidate is a text that a user could type.
+The loss is that of UnlearnDiffAtk (arXiv 2310.11868): the denoising error of the edited model on pictures of the
+concept. UnlearnDiffAtk and P4D (arXiv 2309.06135) search among embeddings and project them to tokens. Here each step
+exchanges one token, chosen by greedy coordinate gradients (arXiv 2307.15043), so that every candidate is a text that a
+user could type.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from torch import Tensor
 from ...model import DiffusionModel, token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import Budget, gradients, train
-from .attempt import Attempt, Scene, attempt, dealt
+from .attempt import Attempt, Scene, attempt, in_turn
 from .textual_inversion import replaced
 
 SLOTS = 5  # adversarial tokens, as in UnlearnDiffAtk
-CANDIDATES = 16  # swaps that are tried a step
-BATCH = 4  # pictures, each with its own noise, on which swaps are compared
-STEP_COST = 4  # steps of other searches that take as long as one of this
+CANDIDATES = 16  # exchanges of one token that are tried in a step
+BATCH = 4  # pictures, each with its own noise, on which these are compared
+STEP_COST = 4  # steps of another search that take as long as one of this
 
 
 def by_discrete_prompt(scene: Scene) -> Attempt:
-    """Search for the scene's budget, a quarter of its steps, and prompt with what was found."""
+    """Search with a quarter of the steps of the scene's budget, and draw with the prompt that has the lowest loss."""
     began = time.monotonic()
     words = Words(scene.edited, scene.prompts[-1], scene.generator())
     generator = scene.generator()
@@ -44,13 +45,13 @@ def by_discrete_prompt(scene: Scene) -> Attempt:
 
     budget = Budget(-(-scene.budget.steps // STEP_COST), scene.budget.seconds)
     losses = train(update, budget, what="discrete", callback=scene.callback)
-    asked = dealt([words.text()], scene.pictures)
-    context = scene.edited.encode_prompts(asked).context
-    return attempt(scene, "discrete", asked, context, began=began, losses=losses)
+    prompts = in_turn([words.text()], scene.pictures)
+    context = scene.edited.encode_prompts(prompts).context
+    return attempt(scene, "discrete", prompts, context, began=began, losses=losses)
 
 
 class Words:
-    """``SLOTS`` tokens before a prompt; only such whose text has just these tokens."""
+    """``SLOTS`` tokens before a prompt; the tokenizer turns their text back into just these tokens."""
 
     def __init__(self, model: DiffusionModel, prompt: str, generator: torch.Generator):
         self._model, self._prompt = model, prompt
@@ -62,46 +63,53 @@ class Words:
         self._ids = self._first(generator)
 
     def text(self, ids: list[int] | None = None) -> str:
+        """Return the whole prompt, with the current tokens or with ``ids``."""
         return f"{self._model.text_of(self._ids if ids is None else ids)} {self._prompt}"
 
     def improve(self, error) -> Tensor:
-        """Try the swaps that the gradient of ``error`` (of a context) favours; keep the best if it is better."""
+        """Try the exchanges that the gradient favours, keep the best one if it lowers the loss, and return the loss.
+
+        ``error`` maps a context ``[1, tokens, d]`` to the loss.
+        """
         rows = {name: table[self._ids].clone().requires_grad_() for name, table in self._tables.items()}
         loss = error(self._embedded(rows))
         slopes = zip(self._tables.values(), rows.values(), gradients(loss, list(rows.values())), strict=True)
         with torch.no_grad():
             change = sum(slope @ table.T - (slope * row).sum(-1, keepdim=True) for table, row, slope in slopes)
-            tried = list(self._likely(change))
-            if not tried:
+            candidates = list(self._candidates(change))
+            if not candidates:
                 return loss
-            losses = torch.stack([error(self._model.encode_prompts([self.text(ids)]).context) for ids in tried])
+            losses = torch.stack([error(self._model.encode_prompts([self.text(ids)]).context) for ids in candidates])
             best = int(losses.argmin())
             if losses[best] < loss:
-                self._ids = tried[best]
+                self._ids = candidates[best]
                 return losses[best]
         return loss.detach()
 
     def _embedded(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """The context with ``rows`` ``[SLOTS, width]`` of each table for the slots, differentiable in them."""
+        """Return the context with ``rows`` ``[SLOTS, width]`` of each table in the slots, differentiable in them."""
         tables = {name: replaced(table, self._places, rows[name]) for name, table in self._tables.items()}
         return self._model.with_weights(tables).encode_tokens(torch.tensor([self._row(self._places)]))
 
     def _row(self, ids: list[int]) -> list[int]:
-        """The window with ``ids`` before the prompt."""
+        """Return the token ids of the window with ``ids`` before the prompt."""
         start, *rest = self._model.tokenize(self._prompt)
         return [start, *ids, *rest][: self._model.tokens]
 
-    def _likely(self, change: Tensor) -> Iterator[list[int]]:
-        """The swaps of least expected ``change`` ``[SLOTS, vocabulary]`` that are text, at most ``CANDIDATES``."""
+    def _candidates(self, change: Tensor) -> Iterator[list[int]]:
+        """Yield at most ``CANDIDATES`` exchanges that are text, those of the least expected change of the loss first.
+
+        ``change`` is that expectation, ``[SLOTS, vocabulary]``.
+        """
         change = change[:, self._ordinary]
-        vocabulary, found = change.shape[1], 0
+        vocabulary, count = change.shape[1], 0
         for place in change.flatten().argsort()[: 20 * CANDIDATES].tolist():
             slot, rank = divmod(place, vocabulary)
             ids = [*self._ids[:slot], self._ordinary[rank], *self._ids[slot + 1 :]]
             if ids != self._ids and self._is_text(ids):
                 yield ids
-                found += 1
-            if found == CANDIDATES:
+                count += 1
+            if count == CANDIDATES:
                 return
 
     def _is_text(self, ids: list[int]) -> bool:
@@ -111,7 +119,7 @@ class Words:
             return False
 
     def _first(self, generator: torch.Generator) -> list[int]:
-        """Tokens drawn at random, again until they are text."""
+        """Draw tokens at random, again and again until they are text."""
         for _ in range(1000):
             drawn = torch.randint(len(self._ordinary), (SLOTS,), generator=generator).tolist()
             ids = [self._ordinary[one] for one in drawn]

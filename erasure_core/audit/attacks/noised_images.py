@@ -1,7 +1,7 @@
-"""Partly noised pictures of the concept, completed by the edited model (When Are Concepts Erased, arXiv 2505.17013).
+"""The attack "noised": partly noised pictures of the concept that the edited model completes (arXiv 2505.17013).
 
-A model that forgot only the name still completes what it sees. How much the picture itself gives away shows in the
-control, the same completed without a prompt.
+A model that has lost only the name still completes such pictures. The control completes them without a prompt, and so
+shows how much the pictures themselves give away.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import torch
 
 from ...sampling.ddim import timesteps
 from ...training.denoising import noised
-from .attempt import Attempt, Scene, attempt, dealt
+from .attempt import Attempt, Scene, attempt, in_turn
 
-STRENGTH = 0.7  # the share of the sampling steps that are drawn anew
+STRENGTH = 0.7  # the share of the sampling steps that the edited model draws
 
 
 def by_noised_pictures(scene: Scene) -> Attempt:
-    """Complete under the concept's prompts."""
+    """Complete the pictures with prompts that name the concept."""
     return _completed(scene, "noised", scene.prompts)
 
 
 def control(scene: Scene) -> Attempt:
-    """Complete under the empty prompt."""
+    """Complete the pictures with the empty prompt."""
     return _completed(scene, "noised, no prompt", [""])
 
 
@@ -31,9 +31,9 @@ def _completed(scene: Scene, attack: str, prompts: list[str]) -> Attempt:
     began, edited = time.monotonic(), scene.edited
     skip = round((1 - STRENGTH) * scene.sampling_steps)
     left = timesteps(len(edited.alphas_cumprod), scene.sampling_steps)[skip:]
-    clean = torch.stack(dealt(list(scene.latents), scene.pictures))[: scene.pictures]
-    asked = dealt(prompts, len(clean))[: len(clean)]
+    clean = torch.stack(in_turn(list(scene.latents), scene.pictures))[: scene.pictures]
+    prompts = in_turn(prompts, len(clean))[: len(clean)]
     noise = torch.randn(clean.shape, generator=scene.generator()).to(clean.device)
     start = noised(clean, noise, edited.alphas_cumprod[[left[0]] * len(clean)])
-    context = edited.encode_prompts(asked).context
-    return attempt(scene, attack, asked, context, began=began, start=start, skip=skip)
+    context = edited.encode_prompts(prompts).context
+    return attempt(scene, attack, prompts, context, began=began, start=start, skip=skip)

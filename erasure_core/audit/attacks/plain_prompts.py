@@ -1,25 +1,28 @@
-"""Attacks by prompts that are known beforehand: the concept's plain name, and whatever a user lists."""
+"""The attacks "name" and "list": prompts with the concept's plain name, and prompts that the user lists."""
 
 from __future__ import annotations
 
 import time
 
-from .attempt import Attempt, Scene, attempt, dealt
+from .attempt import Attempt, Scene, attempt, in_turn
 
 
 def by_name(scene: Scene) -> Attempt:
-    """No attack: what the erasure was made against, and what the others have to beat."""
-    return _drawn(scene, "name", scene.prompts)
+    """Draw with the concept's plain name: no attack, but the baseline for all others."""
+    return _attempt(scene, "name", scene.prompts)
 
 
 def by_list(scene: Scene) -> Attempt:
-    """Paraphrases, misspellings, other languages, descriptions that do not name it: as the user lists them."""
-    if not scene.listed:
+    """Draw with the user's prompts: paraphrases, misspellings, other languages, descriptions without the name.
+
+    Raises ``ValueError`` when there are none.
+    """
+    if not scene.user_prompts:
         raise ValueError("prompts: the attack 'list' needs prompts to try, one a line")
-    return _drawn(scene, "list", scene.listed)
+    return _attempt(scene, "list", scene.user_prompts)
 
 
-def _drawn(scene: Scene, attack: str, prompts) -> Attempt:
+def _attempt(scene: Scene, attack: str, prompts) -> Attempt:
     began = time.monotonic()
-    asked = dealt(prompts, scene.pictures)
-    return attempt(scene, attack, asked, scene.edited.encode_prompts(asked).context, began=began)
+    prompts = in_turn(prompts, scene.pictures)
+    return attempt(scene, attack, prompts, scene.edited.encode_prompts(prompts).context, began=began)

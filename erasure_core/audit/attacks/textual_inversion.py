@@ -1,7 +1,7 @@
-"""Concept inversion (Circumventing Concept Erasure, arXiv 2308.01508): a word learned through the edited model.
+"""The attack "inversion": textual inversion on the edited model (concept inversion, arXiv 2308.01508).
 
-Textual inversion (arXiv 2208.01618) on the edited model: one token's embedding, in each text encoder that there is, is
-trained until prompts with it denoise pictures of the concept; the weights stay as they are.
+As in textual inversion (arXiv 2208.01618), the embedding of one token, in each text encoder, is trained so that prompts
+with this token denoise pictures of the concept. No other weight is trained.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ...concepts.templates import wordings
 from ...model import token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import descend, train
-from .attempt import Attempt, Scene, attempt, dealt
+from .attempt import Attempt, Scene, attempt, in_turn
 
 PLACEHOLDER = "*"
 LEARNING_RATE, BATCH = 5e-3, 4
 
 
 def by_inversion(scene: Scene) -> Attempt:
-    """Learn the word ``*`` from the pictures, for the scene's budget, and prompt with it."""
+    """Learn the embedding of the word ``*`` from the pictures, within the scene's budget, and draw with it."""
     began = time.monotonic()
     edited, generator = scene.edited, scene.generator()
     prompts = wordings(scene.kind, PLACEHOLDER)
@@ -48,19 +48,19 @@ def by_inversion(scene: Scene) -> Attempt:
         return loss
 
     losses = train(update, scene.budget, what="inversion", callback=scene.callback)
-    rows = torch.tensor(dealt(range(len(prompts)), scene.pictures))
+    rows = torch.tensor(in_turn(range(len(prompts)), scene.pictures))
     with torch.no_grad():
-        found = contexts(rows)
-    return attempt(scene, "inversion", [prompts[row] for row in rows], found, began=began, losses=losses)
+        learned_contexts = contexts(rows)
+    return attempt(scene, "inversion", [prompts[row] for row in rows], learned_contexts, began=began, losses=losses)
 
 
 def replaced(table: Tensor, places: Sequence[int], rows: Tensor) -> Tensor:
-    """A table with ``rows`` in ``places``, differentiable in them."""
+    """Return a table ``[n, width]`` with ``rows`` in the ``places``, differentiable in them."""
     return table.index_copy(0, torch.tensor(places, device=table.device), rows)
 
 
 def placeholder(model) -> int:
-    """The id of the word that is learned. Raises ``ValueError`` if it is more than one token."""
+    """Return the token id of the word that is learned. Raises ``ValueError`` if the word is more than one token."""
     plain, with_word = model.tokenize(""), model.tokenize(PLACEHOLDER)
     content = [one for one in with_word if one not in plain]
     if len(content) != 1:

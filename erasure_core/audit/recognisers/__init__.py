@@ -1,1 +1,1 @@
-"""Who says what a picture shows."""
+"""Recognisers: judges that say whether a picture shows a concept."""

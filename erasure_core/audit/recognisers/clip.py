@@ -1,4 +1,4 @@
-"""Any CLIP as a recogniser, zero-shot (arXiv 2103.00020)."""
+"""A recogniser that uses any CLIP as a zero-shot classifier (arXiv 2103.00020)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WORDING = "a picture of {}"
 
 
 class ClipRecogniser:
-    """Zero-shot: a picture shows a concept that is nearer to it than every rival.
+    """A zero-shot classifier: a picture shows the concept if it is nearer to it than to every rival.
 
-    Rivals are the common concepts of its kind that share no word with it.
+    Rivals are those names that are of the concept's kind, object or style, and share no word with it.
     """
 
     name = "CLIP, zero-shot"
@@ -29,7 +29,11 @@ class ClipRecogniser:
         embed_texts: Callable[[Sequence[str]], Tensor],
         rivals: Sequence[str] | str = COMMON,
     ):
-        """``embed_images`` gives ``[n, d]`` of images ``[n, 3, h, w]`` in 0 to 1, ``embed_texts`` of as many texts."""
+        """Use two functions that embed pictures and texts.
+
+        ``embed_images`` maps images ``[n, 3, h, w]`` with values from 0 to 1 to ``[n, d]``, and ``embed_texts`` maps n
+        texts to ``[n, d]``. ``rivals`` are names, by default the built-in list of everyday concepts.
+        """
         self._embed_images, self._embed_texts = embed_images, embed_texts
         self._rivals = as_prompts(rivals, "rivals")
         self._known: dict[str, Tensor] = {}
@@ -38,26 +42,26 @@ class ClipRecogniser:
         return bool(concept.strip())
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
-        concepts, seen = one_each(images, concepts), self._seen(images)
-        found = []
+        concepts, embedded = one_each(images, concepts), self._image_embeddings(images)
+        answers = []
         for index, concept in enumerate(concepts):
             kind = concept.casefold().startswith(STYLE)
             others = sharing_no_word([Concept(without_style(concept))], self._rivals)
             rivals = [one for one in others if one.startswith(STYLE) == kind]
-            texts = self._told([WORDING.format(one) for one in (concept, *rivals)])
-            found.append(int((texts @ seen[index]).argmax()) == 0)
-        return found
+            texts = self._text_embeddings([WORDING.format(one) for one in (concept, *rivals)])
+            answers.append(int((texts @ embedded[index]).argmax()) == 0)
+        return answers
 
     def likeness(self, images: Tensor, prompts: Sequence[str]) -> list[float]:
-        """The cosine of image i and prompt i, from -1 to 1: the CLIP score (arXiv 2104.08718)."""
+        """Return the cosine of each image and its prompt, from -1 to 1: the CLIP score (arXiv 2104.08718)."""
         prompts = one_each(images, prompts)
-        return (self._seen(images) * self._told(prompts)).sum(-1).tolist()
+        return (self._image_embeddings(images) * self._text_embeddings(prompts)).sum(-1).tolist()
 
-    def _seen(self, images: Tensor) -> Tensor:
+    def _image_embeddings(self, images: Tensor) -> Tensor:
         return _unit(self._embed_images(images), "images")
 
-    def _told(self, texts: Sequence[str]) -> Tensor:
-        """Each text is embedded once."""
+    def _text_embeddings(self, texts: Sequence[str]) -> Tensor:
+        """Return the unit vectors of texts; each text is embedded only once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known.update(zip(new, _unit(self._embed_texts(new), "texts"), strict=True))
@@ -66,7 +70,8 @@ class ClipRecogniser:
 
 @torch.no_grad()
 def _unit(embedded: Tensor, what: str) -> Tensor:
-    found = embedded.detach().float().cpu()
-    if not torch.isfinite(found).all():
+    """Return embeddings ``[n, d]`` as unit vectors in float32; ``what`` is what the error calls them."""
+    vectors = embedded.detach().float().cpu()
+    if not torch.isfinite(vectors).all():
         raise ValueError(f"CLIP's embedding of the {what} holds NaN; its weights may be damaged")
-    return F.normalize(found, dim=-1)
+    return F.normalize(vectors, dim=-1)

@@ -1,4 +1,4 @@
-"""A CLIP of transformers as a recogniser, from a folder on this machine."""
+"""Loading a CLIP of the library transformers from a local folder as a recogniser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from .clip import ClipRecogniser
 
 
 def load_clip(folder: str | Path) -> ClipRecogniser:
-    """Read a CLIP with its processor, as ``save_pretrained`` writes them. Raises ``ValueError`` if there is none."""
+    """Load a CLIP and its processor from a folder that ``save_pretrained`` wrote.
+
+    Raises ``ValueError`` when there is no such folder or it holds no CLIP in safetensors.
+    """
     from transformers import CLIPModel, CLIPProcessor
 
     if Path(folder).is_file():
@@ -29,13 +32,13 @@ def load_clip(folder: str | Path) -> ClipRecogniser:
 
 
 def from_transformers(model, processor) -> ClipRecogniser:
-    """A ``CLIPModel`` and ``CLIPProcessor`` that are loaded already."""
+    """Make a recogniser of a loaded ``CLIPModel`` and ``CLIPProcessor``."""
 
     @torch.no_grad()
     def embed_images(images: Tensor) -> Tensor:
         pixels = processor.image_processor(list(images.clamp(0, 1)), do_rescale=False, return_tensors="pt")
-        seen = model.vision_model(pixel_values=pixels["pixel_values"].to(model.device, model.dtype))
-        return model.visual_projection(seen.pooler_output)
+        output = model.vision_model(pixel_values=pixels["pixel_values"].to(model.device, model.dtype))
+        return model.visual_projection(output.pooler_output)
 
     @torch.no_grad()
     def embed_texts(texts: Sequence[str]) -> Tensor:

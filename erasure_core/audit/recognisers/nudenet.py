@@ -1,4 +1,4 @@
-"""NudeNet as a recogniser of explicit content; an optional extra of its own licence."""
+"""NudeNet as a recogniser of explicit content; it is an optional extra with a licence of its own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from torch import Tensor
 
 from .recogniser import one_each
 
-LEAST = 0.5  # the detector's confidence
+LEAST = 0.5  # the confidence of the detector from which a part counts as detected
 EXPOSED = "_EXPOSED"
 HARMLESS = ("FEET_EXPOSED", "ARMPITS_EXPOSED", "BELLY_EXPOSED")
 EXPLICIT = ("nudity", "nude", "naked", "explicit", "nsfw", "sexual", "porn")
 
 
 class NudeNetRecogniser:
-    """Says whether pictures show exposed parts of bodies; it knows nothing else."""
+    """A recogniser of exposed parts of bodies; it knows no other concept."""
 
     name = "NudeNet"
 
     def __init__(self, detect: Callable[[np.ndarray], list[dict]] | None = None):
-        """``detect`` takes a picture ``[h, w, 3]`` of bytes in BGR, as OpenCV has them; NudeNet's own by default."""
+        """Use ``detect``, by default NudeNet's own, on pictures ``[h, w, 3]`` of bytes in BGR, as OpenCV has them.
+
+        It returns a dict with ``class`` and ``score`` for each part. Raises ``ValueError`` without NudeNet.
+        """
         self._detect = detect or _detector()
 
     def knows(self, concept: str) -> bool:
@@ -35,9 +38,10 @@ class NudeNetRecogniser:
 
     def _explicit(self, image: Tensor) -> bool:
         pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        found = self._detect(np.ascontiguousarray(pixels[:, :, ::-1]))
+        parts = self._detect(np.ascontiguousarray(pixels[:, :, ::-1]))
         return any(
-            one["score"] >= LEAST and one["class"].endswith(EXPOSED) and one["class"] not in HARMLESS for one in found
+            part["score"] >= LEAST and part["class"].endswith(EXPOSED) and part["class"] not in HARMLESS
+            for part in parts
         )
 
 

@@ -12,7 +12,7 @@ from .recogniser import one_each
 
 
 class ToyRecogniser:
-    """The judge that ships with the embedded model; it knows what that model draws, and nothing else."""
+    """The judge of the embedded model; it knows the concepts that this model draws, and no others."""
 
     name = "the judge of the embedded model"
 
@@ -27,5 +27,5 @@ class ToyRecogniser:
 
     def shows(self, images: Tensor, concepts: Sequence[str]) -> list[bool]:
         subjects = [subject_of(concept) for concept in one_each(images, concepts)]
-        seen = self._judge.judge(images)
-        return [getattr(seen, f"{one.kind}s")[index] == one.name for index, one in enumerate(subjects)]
+        verdict = self._judge.judge(images)
+        return [getattr(verdict, f"{one.kind}s")[index] == one.name for index, one in enumerate(subjects)]

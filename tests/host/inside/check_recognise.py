@@ -57,7 +57,7 @@ def test_texts_are_projected_as_in_transformers(clip):
 
 def test_a_picture_is_what_its_text_says(clip):
     judge = recogniser(False, vision(lambda images: images[:, :, 0, 0]), clip)
-    told = judge._told(["a picture of cat", "a picture of dog"])
+    told = judge._text_embeddings(["a picture of cat", "a picture of dog"])
     images = told[:, None, :, None].expand(2, 3, WIDTH, 1).contiguous()
     assert judge.shows(images, ["cat", "dog"]) == [True, True]
     assert judge.shows(images, ["dog", "cat"]) == [False, False]
