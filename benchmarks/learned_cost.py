@@ -163,16 +163,20 @@ def _verdict(found: float) -> str:
 
 PAGE = """# Time and memory of a training step on a full-size model
 
-Made by `make bench-learned` on the architectures of Stable Diffusion 1.5 (float32, random weights) with latents of
+Measured by `make bench-learned` on the architecture of Stable Diffusion 1.5 (float32, random weights), with latents of
 {side} x {side} and a batch of 2 (AbO: 1), on {machine}.
 
-The bare passes are those that a step cannot do without, through the same modules with nothing of ours. Few-shot: text
-encoder and UNet, forward and backward. DoCo: the frozen UNet forward, the trained one twice forward and backward. AbO
-with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too. Ours
-adds to them a copy of the weights that are trained, Adam's moments of it, and what else the method does; few-shot sends
-one latent after the other through the UNet and back. "Told before" is what training says it needs before it starts.
-Times are of the second of two steps, and rough, to some ten percent; memory is the peak of what is resident less what
-the loaded model takes. Each case has a process of its own.
+A training step is compared with its *bare passes*: the passes that it cannot do without, through the same modules, and
+nothing else.
+
+- Few-shot: text encoder and UNet, forward and backward.
+- DoCo: the frozen UNet forward, and the trained one twice forward and backward.
+- AbO with something preserved: the frozen and the trained UNet on three contexts at once, the trained one backward too.
+
+The method adds a copy of the trained weights, Adam's moments of the copy, and its own work. Few-shot sends one
+latent after the other through the UNet and back. "Told before" is the memory that training says it needs before it
+starts. Times are those of the second of two steps, and rough, within about ten percent. Memory is the peak resident
+memory, minus that of the loaded model. Each case has a process of its own.
 
 Target: at most {ratio} times the bare passes. Time: **{time}**. Memory: **{memory}**.
 

@@ -175,9 +175,9 @@ def _short(value: float) -> str:
 
 PAGE = """# Time and memory on full-size models
 
-Made by `make bench`: {loops} loops of RECE on the architectures of Stable Diffusion 1.5, 2.1 and XL (UNet and text
-encoders, float32, random weights), for 1 to 1,000 concepts without a target,
-on {machine}. Code as of {revision}.
+How long RECE takes and how much memory it needs, for 1 to 1,000 concepts without a replacement and with {loops} loops.
+Measured by `make bench` on the architectures of Stable Diffusion 1.5, 2.1 and XL (UNet and text encoders, float32,
+random weights), on {machine}. Code as of {revision}.
 {missing}
 
 {targets}
@@ -186,28 +186,30 @@ on {machine}. Code as of {revision}.
 
 {summary}
 
-Seconds are medians{clock}, ratios medians of each run's ratio. A single run is the
-process's first call; where it takes a second or two, that is a rough figure.
+Seconds are medians{clock}; ratios are medians of each run's ratio. Where there is a single run, it is the first
+call of its process; if that takes only a second or two, the number is rough.
 
-How it grows, as the exponent of the number of concepts: 1 is in proportion, 0 is not at all.
+How time and memory grow with the number of concepts, as an exponent: 1 is in proportion, 0 is not at all.
 
 {growth}
 
-It is the slope of the line that fits best on logarithmic axes, from {start} concepts on: what a single concept costs is
-mostly the weights, which have to be gone through once for one as for a thousand.
+The exponent is the slope of the line that fits best on logarithmic axes, from {start} concepts on. Below that, most of
+the time goes into the weights: they have to be read once, for one concept as for a thousand.
 
 ## How it was measured
 
-The floor is what no implementation can leave out. Encoding: each distinct prompt once through the bare text encoders
-(both of SDXL), at the seconds a prompt that the same run spent inside these modules, so that other work on the machine
-slows both alike. The weights: `W^T W` of each for the Gram matrix and `W U` for their changes, measured after the run.
-Nothing for `maps`, the solving on matrices that are as wide as the text.
+**The floor** is the time that no implementation can avoid:
 
-Memory is the peak of the resident memory of a process of its own during its first call, less what was resident with
-the model loaded; nothing has warmed up, so what libraries take on first use counts too. The result is in it: the
-changes of all layers, of the rank that the table says. Large ones
-are kept in float16 ([method.md](method.md#many-concepts) says which); what that loses of the change is beside it.
-Of the UNet only the layers that read text are filled; nothing else of it is read.
+- Encoding: each distinct prompt goes once through the bare text encoders (both of SDXL). The seconds for each prompt
+  are those that the same run spent inside these modules, so that other work on the machine slows both alike.
+- The weights: `W^T W` of each for the Gram matrix, and `W U` for their changes, measured after the run.
+- Nothing is counted for `maps`, the solving on matrices that are as wide as the text.
+
+**Memory** is the peak resident memory during the first call, minus the resident memory with the model loaded. Each case
+has a process of its own. Nothing has warmed up, so the memory that libraries take on first use counts too. It includes
+the result: the changes of all layers, of the rank in the table. Large changes are kept in float16
+([method.md](method.md#many-concepts) says which); the table says how much of the change that loses. Of the UNet only
+the layers that read text are filled; nothing else of it is read.
 
 {models}
 
