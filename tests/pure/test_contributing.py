@@ -156,3 +156,25 @@ def test_every_extra_is_explained() -> None:
     extras = re.findall(r"^(\w+) = \[", listed.partition("\n[")[0], re.MULTILINE)
     paragraph = GUIDE.partition("lists as extras")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", paragraph)) == set(extras)
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("erasure_core/methods/rece.py", r"^    ridge: float = setting\("),
+        ("erasure_core/concepts/common.py", "^COMMON"),
+        ("erasure_core/diffusers/text_encoders.py", "tokens long"),
+        ("nodes/comfy_host/text_encoders.py", "tokens that CLIP takes"),
+        ("erasure_core/erasures/lora_keys.py", "lora_unet_"),
+        ("nodes/comfy_host/progress.py", "ProgressBar"),
+        ("erasure_core/sampling/ddim.py", "^def ddim"),
+        ("erasure_core/methods/doco.py", "binary_cross_entropy"),
+        ("erasure_core/training/gan.py", "^def patch_discriminator"),
+        ("erasure_core/concepts/lists.py", "csv.reader"),
+        ("erasure_core/diffusers/supported.py", "unquantised"),
+        ("nodes/comfy_host/weights.py", "is quantised"),
+    ],
+)
+def test_where_is_what_the_table_says(path: str, pattern: str) -> None:
+    _, _, table = text_of("docs/architecture.md").partition("## Where is ...?")
+    assert f"`{path}`" in table and re.search(pattern, text_of(path), re.MULTILINE)
