@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from erasure_core.diffusers.clip_tokenizer import WINDOW, clip_tokenizer
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption, all_captions
-from erasure_core.toy.config import TEXT
+from erasure_core.toy.config import TEXT_ENCODER
 
 BATCH, FORMS = 64, 3
 
@@ -19,7 +19,7 @@ def new_encoder(vocabulary_size: int) -> CLIPTextModel:
     """Over the tokens that captions use only; the first and the last of them begin and end a text."""
     known = {"vocab_size": vocabulary_size, "bos_token_id": vocabulary_size - 2}
     ends = {"eos_token_id": vocabulary_size - 1, "pad_token_id": vocabulary_size - 1}
-    return CLIPTextModel(CLIPTextConfig(**{**TEXT, **known, **ends}))
+    return CLIPTextModel(CLIPTextConfig(**{**TEXT_ENCODER, **known, **ends}))
 
 
 class Wordings:
@@ -67,7 +67,7 @@ class Wordings:
 def train(run: Run, words: Wordings, steps: int) -> CLIPTextModel:
     encoder = new_encoder(len(words.token_ids))
     heads = torch.nn.ModuleList(
-        torch.nn.Linear(TEXT["hidden_size"], count + 1) for count in (len(OBJECTS), len(STYLES), len(COLOURS))
+        torch.nn.Linear(TEXT_ENCODER["hidden_size"], count + 1) for count in (len(OBJECTS), len(STYLES), len(COLOURS))
     )
     both = torch.nn.ModuleDict({"encoder": encoder, "heads": heads})
     outer = ("heads.", "encoder.embeddings", "encoder.text_model.embeddings")

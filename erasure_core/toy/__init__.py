@@ -1,4 +1,4 @@
-"""The embedded model: a real latent text-to-image diffusion model of 12 MB; see CARD.md."""
+"""The embedded model ("toy" in code): a real latent text-to-image diffusion model of 12 MB; see CARD.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the embedded model can draw, and how its captions are written."""
+"""The concepts that the embedded model can draw, and the wording of its captions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SYNONYMS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Caption:
-    """One thing the model can be asked for; an attribute left as ``None`` is not mentioned."""
+    """The content of a picture; an attribute that is ``None`` is not mentioned in the caption's text."""
 
     object: str | None = None
     style: str | None = None
@@ -43,7 +43,10 @@ class Caption:
         return self.worded(0)
 
     def worded(self, form: int, noun: str | None = None) -> str:
-        """One of three wordings: 0, the plain one; 1, style first; 2, a list of keywords."""
+        """Return the text of the caption in one of three forms: 0, plain; 1, style first; 2, a list of keywords.
+
+        ``noun`` replaces the object's name, for example by a synonym.
+        """
         noun = noun or self.object
         thing = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}" if noun else ""
         style = f"in the style of {self.style}" if self.style else ""
@@ -58,7 +61,7 @@ class Caption:
 
 
 def all_captions() -> list[Caption]:
-    """Every object, style and colour, each of them also left out: 49 * 5 * 9 captions."""
+    """Return captions of all combinations of object, style and colour, each also left out: 49 * 5 * 9."""
     return [
         Caption(thing, style, colour)
         for thing in (None, *OBJECTS)
@@ -68,6 +71,6 @@ def all_captions() -> list[Caption]:
 
 
 def sample_captions(count: int, seed: int) -> list[Caption]:
-    """``count`` complete captions drawn without regard to one another."""
+    """Return ``count`` random captions with object, style and colour, each drawn independently with ``seed``."""
     draw = random.Random(seed)
     return [Caption(draw.choice(OBJECTS), draw.choice(STYLES), draw.choice(tuple(COLOURS))) for _ in range(count)]

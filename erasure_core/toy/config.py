@@ -1,4 +1,4 @@
-"""The embedded model's architecture, in diffusers' and transformers' words; trained and loaded from here."""
+"""The architecture of the embedded model, as configurations of diffusers and transformers, and its weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 WEIGHTS = Path(__file__).with_name("weights")
-PICTURE = 64  # pixels
+PICTURE = 64  # width and height of a picture in pixels
 VOCABULARY = 49_408
-TEXT: dict[str, Any] = {
+TEXT_ENCODER: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 192,
     "intermediate_size": 384,
@@ -59,13 +59,16 @@ SCHEDULE: dict[str, Any] = {
 
 
 def weights(part: str) -> dict[str, Tensor]:
-    """``text_encoder``, ``unet`` or ``vae`` in float32, named as in transformers and diffusers."""
+    """Return the weights of ``text_encoder``, ``unet`` or ``vae`` in float32, by transformers' or diffusers' names."""
     tensors = {name: tensor.float() for name, tensor in load_file(WEIGHTS / f"{part}.safetensors").items()}
     return with_whole_vocabulary(tensors) if part == "text_encoder" else tensors
 
 
 def with_whole_vocabulary(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The file keeps the embeddings of known tokens only; a token that it does not know is zero."""
+    """Return the text encoder's weights with a full table of token embeddings.
+
+    The file holds only the rows of tokens that the model was trained on; all others are zero.
+    """
     known, rows = tensors.pop("token_ids").long(), tensors.pop("token_rows")
     table = torch.zeros(VOCABULARY, rows.shape[1])
     table[known] = rows

@@ -1,9 +1,9 @@
-"""What an erasure does to the embedded model, in numbers: UA, IRA, CRA and colour, by its judge.
+"""The effect of an erasure on the embedded model in numbers: UA, IRA, CRA and colour, counted by its judge.
 
-An object, a style or a colour is erased. UA is the share of pictures prompted with it that are no longer
-recognised as it; the rest is counted on pictures of the others of its kind: IRA the share recognised as the one
-asked for, CRA the accuracy on the other kind (styles when an object was erased, else objects), colour that of the
-background.
+The erased concept is an object, a style or a colour. UA (unlearning accuracy) is the share of pictures prompted with it
+that the judge no longer takes for it. The other numbers are counted on pictures of the other concepts of its kind: IRA
+(in-domain retention accuracy) is the share recognised as the concept of their caption, CRA (cross-domain) the same for
+the other kind (styles when an object was erased, else objects), and colour the same for the background.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .judge import Judge, Verdict
 from .renders import load_renders, psnr
 
 NAMES: dict[str, tuple[str, ...]] = {"object": OBJECTS, "style": STYLES, "colour": tuple(COLOURS)}
-BACKGROUND = 0.15  # how far a channel may be from the background's colour and still count as it
+BACKGROUND = 0.15  # the largest difference of a channel, from 0 to 1, at which a pixel counts as background
 CROSS = {"object": "style", "style": "object", "colour": "object"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A concept as the embedded model knows it: ``kind`` is object, style or colour."""
+    """A concept that the embedded model can draw; ``kind`` is ``object``, ``style`` or ``colour``."""
 
     kind: str
     name: str
@@ -43,7 +43,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What was asked for, the pictures ``[n, 3, h, w]`` in 0 to 1, and what the judge sees in them."""
+    """Captions, their pictures ``[n, 3, h, w]`` with values from 0 to 1, and what the judge recognises in them."""
 
     captions: tuple[Caption, ...]
     images: Tensor
@@ -52,7 +52,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Scores:
-    """Shares from 0 to 1; see the module. ``erased`` and ``others`` count the pictures behind them."""
+    """The shares that the module describes, from 0 to 1, for one erased ``subject``.
+
+    ``erased`` and ``others`` are the numbers of pictures with the erased concept and with others.
+    """
 
     subject: Subject
     ua: float
@@ -65,7 +68,10 @@ class Scores:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The share of ``images`` in which the judge names what was asked for, from 0 to 1."""
+    """The shares of pictures, from 0 to 1, in which the judge recognises what the caption names.
+
+    ``images`` is the number of pictures.
+    """
 
     object: float
     style: float
@@ -74,13 +80,13 @@ class Accuracy:
 
 
 def subject_of(concept: Concept | str) -> Subject:
-    """The kind and name of a concept. Raises ``ValueError`` for one that the embedded model does not draw."""
-    found = _known(concept)
-    if found:
-        return found
-    asked = shown(_name(concept))
+    """Return the kind and name of a concept. Raises ``ValueError`` for one that the embedded model does not draw."""
+    subject = _known(concept)
+    if subject:
+        return subject
+    name = shown(_name(concept))
     known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
-    raise ValueError(f"the embedded model does not draw '{asked}', so its erasure cannot be judged. It draws {known}")
+    raise ValueError(f"the embedded model does not draw '{name}', so its erasure cannot be judged. It draws {known}")
 
 
 def _name(concept: Concept | str) -> str:
@@ -88,8 +94,8 @@ def _name(concept: Concept | str) -> str:
 
 
 def _known(concept: Concept | str) -> Subject | None:
-    asked = _name(concept)
-    words = key(without_style(asked))
+    """Return the concept as the embedded model knows it, by its name or a synonym; ``None`` if it does not."""
+    words = key(without_style(_name(concept)))
     words = words[:-1] if len(words) > 1 and words[-1] in ("style", "background") else words
     synonyms = {key(other): known for known, other in SYNONYMS.items()}
     for kind, names in NAMES.items():
@@ -100,17 +106,17 @@ def _known(concept: Concept | str) -> Subject | None:
 
 
 def check_erased(concept: Concept | str, concepts: Sequence[Concept]) -> None:
-    """Raise ``ValueError`` for a concept that is none of those erased, by its name or another that the toy knows."""
+    """Raise ``ValueError`` unless ``concept``, or a synonym that the embedded model knows, is one of ``concepts``."""
     problem = not_among(_name(concept), concepts)
     if problem and subject_of(concept) not in map(_known, concepts):
         raise ValueError(problem)
 
 
 def captions_for(subject: Subject, erased: int, others: int, seed: int, apart: Sequence[Concept] = ()) -> list[Caption]:
-    """``erased`` captions that name the subject, then ``others`` that name the others of its kind, evenly.
+    """Return ``erased`` captions that name the subject, and then ``others`` that name other concepts of its kind.
 
-    What is to be kept ``apart``, since it is erased too, is named by none of them. Raises ``ValueError`` when nothing
-    else is left.
+    Each name comes equally often. The concepts ``apart``, which are also erased, are named by no caption; by default
+    there are none. Raises ``ValueError`` when no other concept of a kind is left.
     """
     gone = {subject, *map(_known, apart)}
     rest = {kind: tuple(name for name in names if Subject(kind, name) not in gone) for kind, names in NAMES.items()}
@@ -133,7 +139,11 @@ def draw(
     batch: int = 64,
     callback: Callback | None = None,
 ) -> Gallery:
-    """Generate a picture a caption and judge it. The same ``seed`` gives the same starting noise."""
+    """Draw a picture for each caption and judge it.
+
+    The same ``seed`` gives the same starting noise. Pictures are drawn ``batch`` at a time in ``steps`` DDIM steps with
+    classifier-free ``guidance``. ``callback`` gets the progress. Raises ``ValueError`` without captions.
+    """
     if not captions:
         raise ValueError("there is no caption to draw; ask for at least one picture")
     images = generate(
@@ -149,7 +159,7 @@ def draw(
 
 
 def score(gallery: Gallery, subject: Subject) -> Scores:
-    """Split the pictures by whether their caption names ``subject``, and count."""
+    """Count the pictures whose captions name ``subject`` and those whose captions do not, and return the scores."""
     named = [getattr(caption, subject.kind) == subject.name for caption in gallery.captions]
     erased = [index for index, is_named in enumerate(named) if is_named]
     others = [index for index, is_named in enumerate(named) if not is_named]
@@ -177,10 +187,11 @@ def evaluate_erasure(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> tuple[Scores, Gallery]:
-    """Scores for ``concept`` with ``erasure`` applied, or of the model as it is, and the pictures behind them.
+    """Return the scores of ``model`` for ``concept`` with ``erasure`` applied, or without one, and the pictures.
 
-    The other concepts of ``erasure``, and those ``apart``, are named by no caption: their loss is no damage. Raises
-    ``ValueError`` for a concept that the erasure does not hold.
+    ``erased`` pictures name the concept and ``others`` other concepts of its kind. Other concepts of the erasure, and
+    those ``apart``, are named by no caption, since their loss is no damage. Raises ``ValueError`` for a concept that
+    the embedded model does not draw or that the erasure has not erased.
     """
     subject = subject_of(concept)
     held = erasure.concepts if erasure else ()
@@ -192,9 +203,11 @@ def evaluate_erasure(
 
 
 def drift_outside(before: Gallery, after: Gallery, subject: Subject) -> float:
-    """How much pictures of ``subject`` changed where they showed plain background before: the root mean square
-    difference of channels, from 0 to 1. Both galleries are of the same captions and noise; low means that the layout
-    stayed."""
+    """Return how much pictures of ``subject`` changed where they showed plain background before.
+
+    This is the root mean square difference of channels, from 0 to 1; a low number means that the layout stayed. Both
+    galleries are of the same captions and noise. Raises ``ValueError`` for a caption without a background.
+    """
     named = [index for index, caption in enumerate(before.captions) if getattr(caption, subject.kind) == subject.name]
     was, now = before.images[named], after.images[named]
     colours = torch.tensor([_background(before.captions[index]) for index in named]) / 255
@@ -203,13 +216,17 @@ def drift_outside(before: Gallery, after: Gallery, subject: Subject) -> float:
 
 
 def _background(caption: Caption) -> tuple[int, int, int]:
+    """Return the colour of the background that a caption names, in bytes of red, green and blue."""
     if caption.colour is None:
         raise ValueError(f"'{caption}' names no background, so it cannot be told whether it stayed")
     return COLOURS[caption.colour]
 
 
 def pictures_of(subject: Subject, count: int = 4) -> Tensor:
-    """About ``count`` real renders of the subject, ``[n, 3, h, w]`` in 0 to 1, spread over the sheet."""
+    """Return about ``count`` real renders of the subject, ``[n, 3, h, w]`` with values from 0 to 1.
+
+    They are spread over the sheet, so that they share little but the subject.
+    """
     captions, images = load_renders()
     places = [index for index, caption in enumerate(captions) if getattr(caption, subject.kind) == subject.name]
     return images[places[:: max(1, len(places) // count)][:count]]
@@ -224,14 +241,17 @@ def evaluate_model(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Accuracy:
-    """How often the judge names what complete captions asked for."""
+    """Return how often the judge recognises what captions with object, style and colour name, over ``images``."""
     gallery = draw(model, judge, deal(NAMES, images, random.Random(seed)), seed=seed, callback=callback)
     return _overall(gallery)
 
 
 @dataclass(frozen=True)
 class RenderAccuracy:
-    """The judge on real renders as they are and passed through the autoencoder; ``psnr`` of these in dB."""
+    """The judge's accuracy on real renders, as they are (``raw``) and through the autoencoder (``decoded``).
+
+    ``psnr`` is the peak signal-to-noise ratio of the autoencoder in dB.
+    """
 
     raw: Accuracy
     decoded: Accuracy
@@ -240,7 +260,7 @@ class RenderAccuracy:
 
 @checked
 def evaluate_renders(model: DiffusionModel, judge: Judge) -> RenderAccuracy:
-    """How good the judge and the autoencoder are, on renders that neither has seen in this place."""
+    """Return how accurate judge and autoencoder are on real renders, at a position that training never used."""
     captions, images = load_renders()
     decoded = model.decode_latents(model.encode_images(images.to(model.device))).cpu()
     raw, passed = (_overall(Gallery(tuple(captions), shown, judge.judge(shown))) for shown in (images, decoded))
@@ -254,7 +274,10 @@ def _overall(gallery: Gallery) -> Accuracy:
 
 
 def deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> list[Caption]:
-    """``count`` captions in which each name of a kind comes as often as the others, give or take one."""
+    """Return ``count`` captions in which all names of a kind come equally often, give or take one.
+
+    ``names`` are the objects, styles and colours to choose from, by kind; ``draw`` shuffles them.
+    """
     columns = []
     for kind in ("object", "style", "colour"):
         deck: list[str] = []
@@ -265,7 +288,7 @@ def deal(names: dict[str, tuple[str, ...]], count: int, draw: random.Random) -> 
 
 
 def accuracy(gallery: Gallery, kind: str, places: Sequence[int]) -> float:
-    """The share of ``places`` where the judge names the ``kind`` that the caption did; NaN for none."""
-    seen = getattr(gallery.verdict, f"{kind}s")
-    right = sum(seen[place] == getattr(gallery.captions[place], kind) for place in places)
+    """Return the share of the pictures at ``places`` whose ``kind`` the judge recognises; NaN without pictures."""
+    names = getattr(gallery.verdict, f"{kind}s")
+    right = sum(names[place] == getattr(gallery.captions[place], kind) for place in places)
     return right / len(places) if places else float("nan")

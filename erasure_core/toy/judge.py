@@ -1,6 +1,6 @@
-"""A small classifier that names the object, style and background colour of a picture.
+"""The judge of the embedded model: a small classifier of the object, style and background colour of a picture.
 
-It learned from real renders, raw and passed through the autoencoder, never from generated pictures.
+It was trained on real renders, also after a pass through the autoencoder, and never on generated pictures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHANNELS = (16, 32, 64, 96)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge sees, ``n`` names each."""
+    """The names that the judge gives to the objects, styles and colours of n pictures."""
 
     objects: list[str]
     styles: list[str]
@@ -28,7 +28,7 @@ class Verdict:
 
 
 class Judge(nn.Module):
-    """Images ``[n, 3, 64, 64]`` in 0 to 1 to logits of objects, styles and colours."""
+    """A convolutional classifier with three heads: objects, styles and colours."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,14 +42,17 @@ class Judge(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Logits ``[n, objects]``, ``[n, styles]`` and ``[n, colours]``."""
+        """Return the logits of objects, styles and colours for images ``[n, 3, 64, 64]`` with values from 0 to 1.
+
+        Their shapes are ``[n, objects]``, ``[n, styles]`` and ``[n, colours]``.
+        """
         maps = self.features(2 * images - 1)
         pooled = torch.cat([maps.amax((2, 3)), F.adaptive_avg_pool2d(maps, 2).flatten(1)], 1)
         return [head(pooled) for head in self.heads]
 
     @torch.no_grad()
     def judge(self, images: Tensor) -> Verdict:
-        """Name what ``images`` ``[n, 3, 64, 64]`` in 0 to 1 show. Raises ``ValueError`` where they are NaN."""
+        """Name what images ``[n, 3, 64, 64]`` with values from 0 to 1 show. Raises ``ValueError`` if one holds NaN."""
         if not torch.isfinite(images).all():
             raise ValueError("a picture holds NaN or infinite values, so it shows nothing; the model is ruined")
         things, styles, colours = (logits.argmax(-1).tolist() for logits in self(images))

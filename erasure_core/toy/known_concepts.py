@@ -1,4 +1,4 @@
-"""Where near neighbours of a concept are looked for."""
+"""The concepts among which a report looks for neighbours of an erased one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..concepts.common import COMMON, STYLE
 
 
 def known_concepts(toy: bool) -> tuple[str, ...]:
-    """Where neighbours are looked for: the common concepts, or what the embedded model draws."""
+    """Return what the embedded model draws if ``toy`` is true, else the built-in list of everyday concepts."""
     if not toy:
         return COMMON
     from .captions import OBJECTS, STYLES

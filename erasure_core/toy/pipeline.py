@@ -1,4 +1,4 @@
-"""The embedded model as a diffusers pipeline."""
+"""Loading the embedded model, as a diffusers pipeline or as a model that methods can edit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from . import config
 
 
 def load_pipeline():
-    """A ``StableDiffusionPipeline`` in float32 on the CPU. Needs diffusers and transformers."""
+    """Return a new ``StableDiffusionPipeline`` of the embedded model, in float32 on the CPU.
+
+    Needs diffusers and transformers.
+    """
     from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    encoder = CLIPTextModel(CLIPTextConfig(**config.TEXT))
+    encoder = CLIPTextModel(CLIPTextConfig(**config.TEXT_ENCODER))
     load_text_encoder(encoder, config.weights("text_encoder"))
     unet = UNet2DConditionModel(**config.UNET)
     unet.load_state_dict(config.weights("unet"))
@@ -33,18 +36,21 @@ def load_pipeline():
 
 
 def load_toy() -> DiffusersModel:
-    """The embedded model behind the ``DiffusionModel`` protocol."""
+    """Return the embedded model as a ``DiffusionModel``, which methods can edit, train and sample."""
     return from_diffusers(load_pipeline())
 
 
 def load_text_encoder(encoder, tensors) -> None:
-    """Older transformers put everything under ``text_model.``; newer ones do not."""
+    """Load ``tensors`` into a transformers text encoder, with or without ``text_model.`` in front of its names.
+
+    Older versions of transformers have this prefix and newer ones do not. Raises ``ValueError`` for missing weights.
+    """
     plain = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     nested = any(name.startswith("text_model.") for name in encoder.state_dict())
     prefix = "text_model." if nested else ""
     missing, unexpected = encoder.load_state_dict(
         {prefix + name: tensor for name, tensor in plain.items()}, strict=False
     )
-    left = [name for name in missing if not name.endswith("position_ids")]
-    if left or unexpected:
-        raise ValueError(f"the text encoder's weights do not fit: missing {left}, unexpected {unexpected}")
+    missing = [name for name in missing if not name.endswith("position_ids")]
+    if missing or unexpected:
+        raise ValueError(f"the text encoder's weights do not fit: missing {missing}, unexpected {unexpected}")

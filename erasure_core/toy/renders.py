@@ -1,4 +1,4 @@
-"""Real renders of everything that the embedded model draws, to check the judge and the autoencoder on."""
+"""Real renders of all objects and styles of the embedded model, for checks of its judge and autoencoder."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ COLUMNS = 16
 
 
 def captions() -> list[Caption]:
-    """What the sheet shows, row by row: every object in every style, the background colours in turn."""
+    """Return the captions of the sheet, row by row: every object in every style, with background colours in turn."""
     colours = tuple(COLOURS)
     pairs = [(thing, style) for thing in OBJECTS for style in STYLES]
     return [Caption(thing, style, colours[(5 * index) % 8]) for index, (thing, style) in enumerate(pairs)]
 
 
 def load_renders() -> tuple[list[Caption], Tensor]:
-    """The captions and the images ``[n, 3, 64, 64]`` in 0 to 1."""
+    """Return the captions and the images ``[n, 3, 64, 64]`` with values from 0 to 1."""
     sheet = torch.from_numpy(np.asarray(Image.open(SHEET).convert("RGB")).copy())
     tiles = sheet.unfold(0, PICTURE, PICTURE).unfold(1, PICTURE, PICTURE)
     return captions(), tiles.flatten(0, 1)[: len(captions())].float() / 255
 
 
 def save_renders(images: Tensor) -> None:
-    """Write the sheet from images ``[n, 3, 64, 64]`` in 0 to 1, in the order of ``captions``."""
+    """Write the sheet from images ``[n, 3, 64, 64]`` with values from 0 to 1, in the order of ``captions``."""
     rows = [torch.cat(list(row), -1) for row in images.split(COLUMNS)]
     sheet = (torch.cat(rows, -2).permute(1, 2, 0) * 255).round().byte().numpy()
     Image.fromarray(sheet).save(SHEET, optimize=True)
 
 
 def psnr(images: Tensor, others: Tensor) -> float:
-    """Mean over the images ``[n, 3, h, w]`` of the peak signal-to-noise ratio in dB."""
+    """Return the peak signal-to-noise ratio in dB between two batches ``[n, 3, h, w]``, as the mean over images."""
     return float((-10 * torch.log10((images - others).square().mean((1, 2, 3)))).mean())

@@ -64,7 +64,7 @@ class _TextEncoder(comfy.sd1_clip.SDClipModel):
         super().__init__(
             device=device,
             dtype=dtype,
-            textmodel_json_config=dict(config.TEXT),
+            textmodel_json_config=dict(config.TEXT_ENCODER),
             return_projected_pooled=False,
             model_options=model_options or {},
         )
@@ -114,7 +114,7 @@ def _clip():
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, _ClipModel)
     clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
     tensors = config.weights("text_encoder")
-    tensors["text_projection.weight"] = torch.eye(config.TEXT["hidden_size"])
+    tensors["text_projection.weight"] = torch.eye(config.TEXT_ENCODER["hidden_size"])
     missing, unexpected = clip.load_sd(tensors)
     if missing or unexpected:
         raise ValueError(f"the text encoder's weights do not fit: missing {missing}, unexpected {unexpected}")

@@ -38,7 +38,7 @@ TAKES = {"plain": LATENTS, "instruct": 2 * LATENTS, "inpainting": 2 * LATENTS + 
 
 def text_config(width: int, layers: int) -> dict:
     return {
-        **config.TEXT, "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers,
+        **config.TEXT_ENCODER, "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers,
         "num_attention_heads": 2, "projection_dim": POOLED,
     }  # fmt: skip
 

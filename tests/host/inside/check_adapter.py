@@ -232,7 +232,7 @@ def test_a_model_without_a_unet_is_refused(toy):
 
 def test_clip_and_model_of_different_widths(toy, monkeypatch):
     model, _ = toy
-    monkeypatch.setitem(toy_module.config.TEXT, "hidden_size", 64)
+    monkeypatch.setitem(toy_module.config.TEXT_ENCODER, "hidden_size", 64)
     monkeypatch.setattr(comfy.sd.CLIP, "load_sd", lambda self, tensors: ([], []))
     narrow = _clip()
     for parameter in narrow.cond_stage_model.parameters():

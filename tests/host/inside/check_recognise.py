@@ -15,7 +15,7 @@ from pack.nodes.comfy_host.toy import _unet_config, is_toy, load_toy
 from pack.nodes.trained import ErasureAbO
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-WIDTH = config.TEXT["hidden_size"]
+WIDTH = config.TEXT_ENCODER["hidden_size"]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_texts_are_projected_as_in_transformers(clip):
     judge = recogniser(False, vision(remember), clip)
     embedded = judge._embed_texts(["a cat", "a dog on a hill"])
     tensors = {name: tensor.float() for name, tensor in clip.cond_stage_model.clip_l.transformer.state_dict().items()}
-    settings = {**config.TEXT, "eos_token_id": config.TEXT["eos_token_id"]}
+    settings = {**config.TEXT_ENCODER, "eos_token_id": config.TEXT_ENCODER["eos_token_id"]}
     theirs = CLIPTextModelWithProjection(CLIPTextConfig(**settings)).eval()
     missing, _ = theirs.load_state_dict(tensors, strict=False)
     assert not [name for name in missing if "position_ids" not in name]
