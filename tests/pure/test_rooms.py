@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rooms import imports_of, modules
+from rooms import imports_of, modules, rooms_imported
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
@@ -63,6 +63,13 @@ def test_the_page_has_the_rooms_in_their_order() -> None:
     page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| `([\w/]+)` \|", page.partition("## The way")[0], re.MULTILINE)
     assert named == ["nodes", "nodes/comfy_host", *reversed(ROOMS)]
+
+
+def test_every_arrow_of_the_picture_is_an_import() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    between = rooms_imported(ALL)
+    arrows = re.findall(r'^    (\w+)(?:\["[^"]*"\])? --> (\w+)', page, re.MULTILINE)
+    assert len(arrows) > 15 and [(upper, lower) for upper, lower in arrows if lower not in between[upper]] == []
 
 
 def test_the_rooms_are_counted_and_a_model_followed() -> None:
