@@ -1,1 +1,1 @@
-"""The result of every method: changes of weights, what made them, and the LoRA files that hold them."""
+"""Erasures, the result of every method: changes of weights, their origins, and the LoRA files that hold them."""

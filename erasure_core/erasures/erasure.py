@@ -1,4 +1,4 @@
-"""The result of every method: named changes of weights, and what made them."""
+"""``Erasure``, the result of every method: apply, scale, add, compress, move to another model, save and load."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from .low_rank import Delta, Dense, LowRank
 from .record import ContextMap, ErasureRecord
 
 SCOPES = ("unet", "text_encoder")
-AT_ONCE = 2**24  # numbers of a product of factors
+AT_ONCE = 2**24  # numbers of a dense change that are computed at once
 MOST_BYTES = 2**30
-"""Of changes in float32, counted as if layers were square; more are kept in float16, in which they lose less than the
-model's own weights."""
-MOST_STRENGTH = 100.0  # far more than any model bears
+"""The size of all changes in float32, counted as if layers were square, above which they are stored in float16; they
+lose less by it than the model's own weights do."""
+MOST_STRENGTH = 100.0  # far more than any model can take
 
 
 @dataclass(frozen=True, repr=False)
 class Erasure(ErasureRecord):
-    """An ``ErasureRecord``, and what can be done with it."""
+    """The changes of weights that erase concepts, with the operations on them; see ``ErasureRecord`` for its data."""
 
     def __repr__(self) -> str:
         made = "; ".join(f"{one.method} of {quoted(list(map(str, one.concepts)))}" for one in self.origins)
@@ -46,7 +46,7 @@ class Erasure(ErasureRecord):
         return f"<Erasure: {made}; changes {len(self.deltas)} weights, {form}>"
 
     def scaled(self, strength: float) -> Erasure:
-        """The same erasure, ``strength`` times as strong."""
+        """Return this erasure ``strength`` times as strong; raise ``ValueError`` outside of -100 to 100."""
         if not abs(strength) <= MOST_STRENGTH:
             raise ValueError(f"strength must be from -{MOST_STRENGTH:g} to {MOST_STRENGTH:g}, got {strength}")
         if strength == 1:
@@ -58,22 +58,23 @@ class Erasure(ErasureRecord):
     scaled = checked(scaled)
 
     def carried(self, strength: float = 1.0) -> Erasure:
-        """What is known of this erasure in a model that has it: what made it and its maps, without the changes."""
+        """Return the record that a model with this erasure carries: origins and maps, without the changes."""
         return replace(self, deltas={}).scaled(strength)
 
     def __add__(self, other: Erasure) -> Erasure:
-        """Both changes at once. What each was computed on stays in ``origins``.
+        """Return an erasure with the changes of both.
 
-        Two erasures computed on the same model are added as they are; to erase the second on top of the first, compute
-        it on the model that has the first; their sum keeps no context maps, since the second's is of other weights.
-        Raises ``ValueError`` for erasures of different models, and for a concept that both take from the same weights.
+        The two may have been computed on the same model, or the second on the model that has the first; in the latter
+        case the sum has no context maps, since those of the second are for other weights. ``origins`` says what each
+        was computed on. Raises ``ValueError`` for erasures of different models, and for a concept that both erase from
+        the same weights.
         """
         if not isinstance(other, Erasure):
             return NotImplemented
-        found = counts_twice(self, other)
-        if found:
+        double = counts_twice(self, other)
+        if double:
             raise ValueError(
-                f"both erasures take '{found}' from the same weights, so it would count twice; leave one of them out, "
+                f"both erasures take '{double}' from the same weights, so it would count twice; leave one of them out, "
                 "or compute the second on the model that has the first"
             )
         deltas = dict(self.deltas)
@@ -84,19 +85,21 @@ class Erasure(ErasureRecord):
         return Erasure(deltas, self.origins + other.origins, maps, max(self.error, other.error))
 
     def __radd__(self, other: object) -> Erasure:
-        """``sum`` begins with 0."""
+        """Return the erasure for ``0 + erasure``, with which Python's ``sum`` begins."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __mul__(self, strength: float) -> Erasure:
-        """See ``scaled``."""
+        """Return ``scaled(strength)``."""
         return self.scaled(strength) if isinstance(strength, int | float) else NotImplemented
 
     __rmul__ = __mul__
 
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
-        """The best approximation of rank at most ``max_rank``, or with a relative error of at most ``tolerance``.
+        """Return the best approximation of lower rank, for a smaller file.
 
-        ``error`` of the result says what was lost. Changes that share one ``down`` still do.
+        The rank is at most ``max_rank`` (at least 1, by default without limit) and the smallest with a relative error
+        of at most ``tolerance`` (0 to less than 1, by default 0). The result's ``error`` is the relative Frobenius
+        error. Changes that share one ``down`` still share one. Raises ``ValueError`` for settings out of range.
         """
         if max_rank is not None and max_rank < 1:
             raise ValueError(f"max_rank must be at least 1, got {max_rank}")
@@ -122,9 +125,10 @@ class Erasure(ErasureRecord):
     @checked
     @contextmanager
     def applied_to(self, model: DiffusionModel) -> Iterator[DiffusionModel]:
-        """The model with this erasure inside a ``with`` block; as it was afterwards, whatever happens in it.
+        """Change the weights of ``model`` inside a ``with`` block, and restore them after it, whatever happens in it.
 
-        Raises ``ValueError`` for an erasure of another model, and for a concept that the model has lost already.
+        Raises ``ValueError`` for an erasure that was made for another model, and for a concept that the model has lost
+        already.
         """
         self._check_shapes(model)
         before = model.erasures
@@ -137,9 +141,10 @@ class Erasure(ErasureRecord):
                 model.erasures = before
 
     def over(self, model: DiffusionModel) -> DiffusionModel:
-        """A view of ``model`` with this erasure, beside the model itself; its passes are differentiable.
+        """Return a model with this erasure that can be used beside ``model`` itself, which is not changed.
 
-        Raises what ``applied_to`` and ``model.with_weights`` raise, among others for weights in float16.
+        Its passes are differentiable. Raises the errors of ``applied_to`` and of ``model.with_weights``, which refuses
+        weights in float16, among others.
         """
         check_applied_once(self, model.erasures)
         changed = {}
@@ -155,7 +160,10 @@ class Erasure(ErasureRecord):
     over = checked(over)
 
     def _check_shapes(self, model: DiffusionModel) -> None:
-        """Before a product is formed: that of factors from a file may be larger than any memory."""
+        """Raise ``ValueError`` for a change of another shape than its weight.
+
+        This comes before any product, since that of two factors from a file may be larger than the memory.
+        """
         for scope in SCOPES:
             changed = {name: delta for name, delta in self.deltas.items() if name.startswith(scope)}
             own = model.weights_of(scope) if changed else {}
@@ -164,9 +172,9 @@ class Erasure(ErasureRecord):
                     _check_shape(name, delta, own)
 
     def rebased_on(self, model: TextReader) -> Erasure:
-        """The same erasure for another model with the same text encoder.
+        """Return the same erasure for another model with the same text encoder.
 
-        Raises ``ValueError`` when no closed form made this erasure, or text enters the model in other ways.
+        Raises ``ValueError`` when no closed form made this erasure, or when text enters ``model`` in another width.
         """
         if not self.maps:
             made = ", ".join(origin.method for origin in self.origins)
@@ -174,7 +182,9 @@ class Erasure(ErasureRecord):
         entries = model.text_entries()
         own, theirs = _widths(self.maps), {name: _width(entry) for name, entry in entries.items()}
         if own != theirs:
-            raise ValueError(f"the erasure is for text read as {_told(own)}, the model reads it as {_told(theirs)}")
+            raise ValueError(
+                f"the erasure is for text read as {_width_list(own)}, the model reads it as {_width_list(theirs)}"
+            )
         deltas: dict[str, Delta] = {}
         maps, error = {}, self.error
         for name, entry in entries.items():
@@ -190,20 +200,21 @@ class Erasure(ErasureRecord):
     rebased_on = checked(rebased_on)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a safetensors file that stock LoRA loaders read; see ``erasure_file.save``."""
+        """Write a safetensors file that common LoRA loaders read, and return its path; see ``erasure_file.save``."""
         return erasure_file.save(self, path, overwrite=overwrite)
 
     @staticmethod
     def load(path: str | Path) -> Erasure:
         """Read a file that ``save`` wrote; see ``erasure_file.load``."""
-        found = erasure_file.load(path)
-        return Erasure(found.deltas, found.origins, found.maps, found.error)
+        record = erasure_file.load(path)
+        return Erasure(record.deltas, record.origins, record.maps, record.error)
 
 
 def counts_twice(one: Erasure, other: Erasure) -> Concept | None:
-    """The first concept of ``one`` that both take from the same weights, each as if there were no other erasure.
+    """Return the first concept of ``one`` that both erasures erase from the same weights, or ``None``.
 
-    Of erasures that are only ``carried`` the layers are known by their maps; those of one origin are the same.
+    Each was then computed as if there were no other. The layers of erasures that are only ``carried`` are those of
+    their maps. Erasures with an origin in common are the same.
     """
     layers = bool(_layers(one) & _layers(other))
     for own in one.origins:
@@ -216,12 +227,12 @@ def counts_twice(one: Erasure, other: Erasure) -> Concept | None:
 
 
 def check_applied_once(erasure: Erasure, known: Iterable[Erasure]) -> None:
-    """Raise ``ValueError`` when a model that carries ``known`` has lost one of the concepts in the same way already."""
+    """Raise ``ValueError`` if a model with the erasures ``known`` has lost a concept of ``erasure`` in this way."""
     for other in known:
-        found = counts_twice(erasure, other)
-        if found:
+        double = counts_twice(erasure, other)
+        if double:
             raise ValueError(
-                f"the model has an erasure of '{found}' already that was computed on the same weights, so it would "
+                f"the model has an erasure of '{double}' already that was computed on the same weights, so it would "
                 "count twice; leave this one out, or compute it on the model that has the other"
             )
 
@@ -231,11 +242,11 @@ def _layers(erasure: Erasure) -> set[str]:
 
 
 def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:
-    """``W E`` for every weight of a text entry as a low-rank change with one shared ``down``.
+    """Return the change ``W E`` of every weight of a text entry, and the relative Frobenius error of rounding.
 
-    In float32; above ``MOST_BYTES`` ``up`` is float16 and ``down`` has values that float16 can hold. Second comes the
-    relative Frobenius error that this leaves, else 0. Raises ``UnsupportedModelError`` for changes that are out of
-    float16's range.
+    ``change`` is ``E``, ``[d, d]``. The changes are low-rank and share one ``down``. They are in float32, with an error
+    of 0; above ``MOST_BYTES``, ``up`` is in float16 and ``down`` has values that float16 can hold. Raises
+    ``UnsupportedModelError`` for changes that are out of the range of float16.
     """
     if 4 * change.down.numel() * len(entry.weights) > MOST_BYTES:
         return _half_deltas(change, entry)
@@ -247,7 +258,10 @@ def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], fl
 
 
 def _half_deltas(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:
-    """All ``up`` are in one block: hundreds of allocations would leave a gigabyte of holes in the heap."""
+    """Do what ``deltas_of`` says, in float16.
+
+    All ``up`` are parts of one tensor, since hundreds of allocations would leave a gigabyte of holes in the heap.
+    """
     exact = change.down.float()
     down = exact.half().float()
     rows = [len(weight) for weight in entry.weights.values()]
@@ -270,7 +284,7 @@ def _up(change: LowRank, entry: TextEntry, weight: Tensor) -> Tensor:
 
 
 def widened(down: Tensor, columns: tuple[int, int] | None, width: int) -> Tensor:
-    """``down`` ``[rank, d]`` in its ``columns`` of a matrix ``[rank, width]``, zero in the others."""
+    """Return a matrix ``[rank, width]`` with ``down`` ``[rank, d]`` in its ``columns`` and zero in the others."""
     if columns is None:
         return down
     return torch.nn.functional.pad(down, (columns[0], width - columns[1]))
@@ -284,13 +298,13 @@ def _widths(maps: Mapping[str, ContextMap]) -> dict[str, int]:
     return {name: one.change.down.shape[1] for name, one in maps.items()}
 
 
-def _told(widths: Mapping[str, int]) -> str:
+def _width_list(widths: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {width} wide" for name, width in widths.items())
 
 
 def _both_maps(one: Mapping[str, ContextMap], other: Mapping[str, ContextMap]) -> dict[str, ContextMap]:
-    """The sums of both, or none unless both have maps of the same layers."""
-    layers = [{name: (found.names, found.columns) for name, found in maps.items()} for maps in (one, other)]
+    """Return the sums of the context maps of both; none unless both have maps for the same layers."""
+    layers = [{name: (entry.names, entry.columns) for name, entry in maps.items()} for maps in (one, other)]
     if layers[0] != layers[1]:
         return {}
     return {name: replace(one[name], change=_low_rank_sum(name, one[name].change, other[name].change)) for name in one}
@@ -321,7 +335,7 @@ def _check_shape(name: str, delta: Delta, own: Mapping[str, Tensor]) -> None:
 
 
 def _squares(delta: Delta, other: Delta | None = None) -> float:
-    """The sum of the squares of a change, or of what another differs by; of low-rank ones some rows at a time."""
+    """Return the sum of squares of a change, or of its difference from ``other``, without forming it as a whole."""
     rows = max(1, AT_ONCE // max(1, math.prod(delta.shape[1:])))
     total = 0.0
     for start in range(0, delta.shape[0], rows):
@@ -338,7 +352,7 @@ def _rows(delta: Delta, start: int, count: int) -> Tensor:
 def _compressed_together(
     one: ContextMap, factors: Mapping[str, LowRank], tolerance: float, max_rank: int | None
 ) -> tuple[dict[str, LowRank], ContextMap]:
-    """All layers of an entry at once: the best shared ``down`` for the changes stacked on one another."""
+    """Compress all layers of a text entry together, to the best ``down`` that they can share."""
     own = one.change.down
     stack = LowRank(torch.cat([factor.up.double() for factor in factors.values()]), own.double())
     best = stack.recompressed(tolerance, max_rank)
@@ -355,7 +369,7 @@ def _compressed_together(
 
 
 def _compressed(delta: Delta, tolerance: float, max_rank: int | None) -> Delta:
-    """A low-rank change; a dense one only where that makes it smaller, biases and convolutions not at all."""
+    """Compress a single change; a dense one stays if its factors were no smaller, as do biases and convolutions."""
     if isinstance(delta, Dense):
         change = delta.change
         if change.ndim != 2:

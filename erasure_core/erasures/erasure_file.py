@@ -1,11 +1,11 @@
-"""Erasures as safetensors files that stock LoRA loaders read, with our metadata in the header.
+"""Saving and loading erasures: safetensors files that common LoRA loaders read, with a JSON header of our own.
 
-Their keys are those of ``lora_keys``, and ``lora_programs`` says which programs read them. The header holds a JSON
-text under ``erasure``: format, origins, the weights' full names and, for a closed form, the ``up`` of each context
-map (its ``down`` is that of every layer). Files of format 1 had one map, of all weights.
+``lora_keys`` has the names of the tensors, and ``lora_programs`` the programs that load them. The header holds a JSON
+text under ``erasure``: format, origins, the full names of the weights and, for a closed form, the ``up`` of each
+context map (its ``down`` is that of every layer). Files of format 1 have one map for all weights.
 
-Where the maps would fill the header, which ends at 100 MB, all their ``up`` are one tensor, ``MAPS``. Loaders pass over
-it and say so: ComfyUI that it did not load this key, diffusers (from 0.32 on) that it leaves out ``dora_scale``.
+If the maps are too large for the header, which is limited to 100 MB, all their ``up`` are in one tensor, ``MAPS``.
+Loaders ignore it with a message: ComfyUI did not load this key, diffusers (from 0.32 on) leaves out ``dora_scale``.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .record import ContextMap, ErasureRecord, Origin
 FORMAT = 3
 KEY, STATISTICS_KEY = "erasure", "erasure_statistics"
 MAPS = "erasure_maps.dora_scale"
-MOST_IN_HEADER = 2**25  # bytes of context maps; SDXL's are never more
-LONGEST = 200  # characters of a weight's name that a sentence shows
+MOST_IN_HEADER = 2**25  # bytes of context maps in the header; those of SDXL are never larger
+LONGEST = 200  # characters of a weight's name that a message quotes
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -43,9 +43,9 @@ class ErasureFileError(ValueError):
 
 
 def save(erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write ``erasure`` to ``path``, whole or not at all; the same erasure is the same bytes each time.
+    """Write ``erasure`` to ``path``, whole or not at all, and return the path; equal erasures give equal bytes.
 
-    Raises what ``check_target`` does, and ``ValueError`` for changes that are not finite or that a file cannot hold.
+    Raises the errors of ``check_target``, and ``ValueError`` for changes that are not finite or too large for a file.
     """
     path = Path(path)
     check_target(path, overwrite)
@@ -63,9 +63,10 @@ def save(erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False) -
 
 
 def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> None:
-    """Raise what ``save`` would for this path, before anything is computed for it.
+    """Raise the error that ``save`` would raise for this path, before anything is computed for the file.
 
-    ``ValueError`` for another ending than ``.safetensors``, otherwise what ``atomic.check_target`` raises.
+    That is ``ValueError`` for another ending than ``.safetensors`` (``what`` begins its message), and the errors of
+    ``atomic.check_target``.
     """
     if path.suffix != SUFFIX:
         raise ValueError(f"{what} saved as {SUFFIX}, got '{shown(path.name)}'")
@@ -75,8 +76,8 @@ def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> No
 def load(path: str | Path) -> ErasureRecord:
     """Read a file that ``save`` wrote.
 
-    Raises ``FileNotFoundError``, or ``ErasureFileError`` for a file that is damaged, is not ours, or whose tensors are
-    not those that its header lists.
+    Raises ``FileNotFoundError``, or ``ErasureFileError`` for a file that is damaged, that holds no erasure, or whose
+    tensors are not those that its header lists.
     """
     path = Path(path)
     name = shown(path.name)
@@ -100,14 +101,16 @@ def load(path: str | Path) -> ErasureRecord:
 
 
 def stored_concepts(header: Fields) -> tuple[Concept, ...]:
+    """Return the concepts that a header lists."""
     return tuple(Concept(one.get("name", str), one.get("instead", str)) for one in header.objects("concepts"))
 
 
 def check_format(header: Fields, newest: int) -> int:
-    found = header.get("format", int)
-    if not 1 <= found <= newest:
-        raise ValueError(f"it has format {found}, this version reads 1 to {newest}; update the pack")
-    return found
+    """Return the format's number in a header; raise ``ValueError`` unless it is from 1 to ``newest``."""
+    number = header.get("format", int)
+    if not 1 <= number <= newest:
+        raise ValueError(f"it has format {number}, this version reads 1 to {newest}; update the pack")
+    return number
 
 
 def _tensors(erasure: ErasureRecord) -> dict[str, Tensor]:
@@ -128,15 +131,15 @@ def _tensors(erasure: ErasureRecord) -> dict[str, Tensor]:
 
 
 def _maps(erasure: ErasureRecord) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What the header says of the context maps, and the tensor that holds them where they are many."""
+    """Return the entries of the header for the context maps, and the tensor that holds large ones."""
     ups = {entry: erasure.maps[entry].change.up.float() for entry in sorted(erasure.maps)}
     apart = sum(up.nbytes for up in ups.values()) > MOST_IN_HEADER
-    told = {
+    entries = {
         entry: {"up": None if apart else _packed(up), "weights": one.names, "columns": one.columns}
         for entry, up in ups.items()
         for one in [erasure.maps[entry]]
     }
-    return told, {MAPS: torch.cat([up.reshape(-1) for up in ups.values()])} if apart else {}
+    return entries, {MAPS: torch.cat([up.reshape(-1) for up in ups.values()])} if apart else {}
 
 
 def _metadata(erasure: ErasureRecord, maps: dict[str, Any]) -> dict[str, str]:
@@ -199,7 +202,7 @@ def _check_numbers(key: str, tensor: Tensor) -> None:
 
 
 def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
-    """The change of a weight, out of the tensors that are left."""
+    """Take the tensors of one weight out of ``left``, and return its change."""
     up, down, alpha = factors(key)
     if not name.endswith(".bias") and up in left and down in left:
         return _low_rank(name, left.pop(up), left.pop(down), left.pop(alpha, None) if alpha else None)
@@ -219,14 +222,14 @@ def _low_rank(name: str, up: Tensor, down: Tensor, alpha: Tensor | None) -> LowR
         raise ValueError(f"{shown(name, LONGEST)} has alpha {shown(alpha.tolist())}, expected one number above 0")
     scale = 1.0 if alpha is None or not len(down) else float(alpha) / len(down)
     up = up if up.dtype == torch.float16 else up.float()
-    found = LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
-    if _overflows(found):
+    change = LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
+    if _overflows(change):
         raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {torch.float32}")
-    return found
+    return change
 
 
 def _overflows(change: LowRank) -> bool:
-    """Whether the product of its factors may be out of the range of float32, by their largest numbers."""
+    """Return whether the product may be out of the range of float32, judged by the largest numbers of its factors."""
     if not change.rank:
         return False
     largest = float(change.up.abs().max()) * float(change.down.abs().max()) * change.rank
@@ -263,7 +266,7 @@ def _context_maps(stored: Fields, deltas: Mapping[str, Delta], left: dict[str, T
 
 
 def _apart(stored: Fields, left: dict[str, Tensor]) -> Tensor:
-    """The numbers of all context maps that are not in the header."""
+    """Take the tensor of the context maps out of ``left``, and return its numbers; none if the header has the maps."""
     if not any(one.null("up") for _, one in stored.items()):
         return torch.zeros(0)
     if MAPS not in left:
@@ -272,7 +275,7 @@ def _apart(stored: Fields, left: dict[str, Tensor]) -> Tensor:
 
 
 def _shared(stored: Fields, deltas: Mapping[str, Delta]) -> tuple[Tensor, tuple[str, ...], tuple[int, int] | None]:
-    """The factor that the weights of a context map have in common, their names and the columns of it."""
+    """Return the ``down`` that the weights of a context map share, their names, and the columns that read text."""
     names = stored.all("weights", str)
     downs = [delta.down for name in names if isinstance(delta := deltas.get(name), LowRank)]
     if not names or len(downs) < len(names) or twice(names) is not None:

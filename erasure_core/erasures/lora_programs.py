@@ -1,7 +1,7 @@
-"""Which programs read the file of an erasure.
+"""The programs that can load the file of an erasure as a LoRA.
 
-ComfyUI's and diffusers' loaders are run in the tests; what A1111, Forge and kohya-ss's sd-scripts take was read in
-their code.
+The tests load files with ComfyUI and diffusers; what A1111, Forge and kohya-ss's sd-scripts load is known from their
+code.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from .record import ErasureRecord
 OF_UNET = ("down_blocks.", "mid_block.", "up_blocks.", "add_embedding.", "time_embedding.", "conv_")
 COMFYUI = "ComfyUI's Load LoRA"
 NEWER = "diffusers (0.39 and newer)"
-"""Older ones refuse SDXL's pooled text, or pass over it, and do not know all transformers."""
+"""Older versions refuse or ignore the layer for SDXL's pooled text, and do not know all transformers."""
 
 
 def readers_of(erasure: ErasureRecord) -> str:
-    """A sentence: the programs that read the erasure's file as a LoRA, and those that do not or not all of it."""
+    """Return a sentence that names the programs which load the erasure's file as a LoRA, and those which do not."""
     whole = any(isinstance(delta, Dense) for delta in erasure.deltas.values())
     layers = {name.split(".", 1)[1].rpartition(".")[0] for name in erasure.deltas if name.startswith("unet.")}
     if not all(layer.startswith(OF_UNET) for layer in layers):
@@ -26,7 +26,7 @@ def readers_of(erasure: ErasureRecord) -> str:
     if whole:
         return f"{COMFYUI}, A1111 and Forge read it; diffusers and kohya's sd-scripts do not read whole weights"
     pooled = any(layer.startswith("add_embedding.") for layer in layers)
-    told = f"{COMFYUI}, A1111, Forge and {NEWER if pooled else 'diffusers'} read it"
+    readers = f"{COMFYUI}, A1111, Forge and {NEWER if pooled else 'diffusers'} read it"
     if is_sdxl(layers) or not (pooled or any(".transformer_blocks.1." in layer for layer in layers)):
-        return f"{told}, kohya's sd-scripts {'all but what reads the pooled text' if pooled else 'too'}"
-    return f"{told}; kohya's sd-scripts do not"
+        return f"{readers}, kohya's sd-scripts {'all but what reads the pooled text' if pooled else 'too'}"
+    return f"{readers}; kohya's sd-scripts do not"

@@ -1,4 +1,4 @@
-"""Changes of a weight: as a product of two factors, or whole."""
+"""The change of a weight, stored as the product of two factors or whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """The product ``up @ down``: ``up`` is ``[out, rank]``, ``down`` is ``[rank, in]``.
+    """A change ``up @ down``, as in a LoRA: ``up`` is ``[out, rank]`` and ``down`` is ``[rank, in]``.
 
-    ``up`` may be in a lower precision than ``down``, in which everything is computed.
+    The product is computed in the precision of ``down``; that of ``up`` may be lower.
     """
 
     up: Tensor
@@ -20,22 +20,24 @@ class LowRank:
 
     @property
     def rank(self) -> int:
+        """The number of rows of ``down``."""
         return self.down.shape[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """``(out, in)``, without the product, which may be far larger than its factors."""
+        """The shape ``(out, in)`` of the product, which is not computed for it."""
         return self.up.shape[0], self.down.shape[1]
 
     def dense(self) -> Tensor:
-        """``[out, in]``."""
+        """Return the product, ``[out, in]``."""
         return self.up.to(self.down.dtype) @ self.down
 
     def scaled(self, strength: float) -> LowRank:
+        """Return the change times ``strength``."""
         return LowRank(self.up * strength, self.down)
 
     def followed_by(self, step: LowRank) -> LowRank:
-        """With ``A = I + self`` and ``B = I + step``: the ``E`` for which ``I + E = A B``, of rank at most ``in``."""
+        """Return the ``E`` with ``I + E = (I + self) (I + step)``, of rank at most ``in``."""
         up = torch.cat([self.up, step.up + self.up @ (self.down @ step.up)], 1)
         down = torch.cat([self.down, step.down])
         width = down.shape[1]
@@ -44,9 +46,10 @@ class LowRank:
         return LowRank(up @ down, torch.eye(width, dtype=down.dtype, device=down.device))
 
     def recompressed(self, tolerance: float = 0.0, max_rank: int | None = None) -> LowRank:
-        """The best approximation with orthonormal ``down``.
+        """Return the best approximation of lower rank, with orthonormal rows in ``down``.
 
-        Singular values that together are at most ``tolerance`` of the Frobenius norm are dropped.
+        The smallest singular values are dropped whose norm together is at most the share ``tolerance`` of the Frobenius
+        norm (by default 0: only those at rounding error), and all beyond ``max_rank`` (by default no limit).
         """
         if not self.rank:
             return self
@@ -66,18 +69,21 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Dense:
-    """A change of a weight of any shape, stored whole."""
+    """The change of a weight of any shape, stored whole."""
 
     change: Tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
         return tuple(self.change.shape)
 
     def dense(self) -> Tensor:
+        """Return the change, as ``LowRank.dense`` does."""
         return self.change
 
     def scaled(self, strength: float) -> Dense:
+        """Return the change times ``strength``."""
         return Dense(self.change * strength)
 
 

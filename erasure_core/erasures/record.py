@@ -1,4 +1,4 @@
-"""What an erasure holds, without what can be done with it."""
+"""The data of an erasure; ``erasure.py`` adds the operations."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 
 @dataclass(frozen=True)
 class ContextMap:
-    """The ``E`` of ``W' = W (I + E)``, ``[d, d]``, for the layers ``names`` of one text entry.
+    """The change of a closed form in the space of text: ``E`` of ``W' = W (I + E)``, ``[d, d]``.
 
-    ``columns`` as in ``TextEntry``.
+    ``names`` are the layers ``W`` of one text entry, ``columns`` those of their columns that read text (None for all).
     """
 
     change: LowRank
@@ -27,25 +27,26 @@ class ContextMap:
 
 @dataclass(frozen=True)
 class Origin:
-    """What made an erasure."""
+    """How an erasure was made: the method's name, the concepts, the method's settings."""
 
     method: str
     concepts: tuple[Concept, ...]
     settings: Mapping[str, Any]
     fingerprint: str
-    """Of the weights of the text entries that it was computed on."""
+    """The fingerprint of the text entries' weights in the model that it was computed on."""
     version: str = __version__
+    """The version of this package."""
     losses: tuple[float, ...] = ()
-    """One a training step, where the method trains."""
+    """The loss of each training step; empty for a closed form."""
 
 
 @dataclass(frozen=True, repr=False)
 class ErasureRecord:
-    """Changes to weights, by the weight's name; nothing in it refers to a model.
+    """Changes of weights, by the weight's name, without any reference to a model.
 
-    ``maps`` are by text entry where a closed form made the erasure: with them the same erasure can be had for any
-    model that shares the text encoder. ``error`` is the relative Frobenius error that compression, or float16, has
-    left, 0 for none.
+    ``origins`` say how it was made. ``maps`` are the context maps of a closed form, by text entry; with them the same
+    erasure can be computed for any model with the same text encoder. ``error`` is the relative Frobenius error that
+    compression or rounding to float16 has left, 0 for none.
     """
 
     deltas: Mapping[str, Delta]
@@ -59,9 +60,10 @@ class ErasureRecord:
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
+        """The concepts of all origins."""
         return tuple(concept for origin in self.origins for concept in origin.concepts)
 
     @property
     def rank(self) -> int:
-        """The largest rank of a low-rank change, 0 when all are dense."""
+        """The largest rank of the low-rank changes, or 0 if all changes are dense."""
         return max((delta.rank for delta in self.deltas.values() if isinstance(delta, LowRank)), default=0)
