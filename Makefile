@@ -66,9 +66,11 @@ mutants-table: $(READY) ## write docs/testing.md's score, and list the mutants t
 	$(BIN)/python tools/mutants.py table
 	$(BIN)/python tools/mutants.py survivors
 
-lint: $(READY) ## ruff: rules and layout
+lint: $(READY) ## ruff (rules, format) and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@mkdir -p build/types && ln -sfn ../.. build/types/pack
+	$(BIN)/mypy
 
 clean: ## remove what the other targets made (build/toy, hours of training, stays)
 	rm -rf .venv build/comfyui mutants *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -88,13 +89,21 @@ class TextReader(Protocol):
 class DiffusionModel(TextReader, Protocol):
     """A latent diffusion model that can also be sampled, trained and attacked."""
 
-    device: torch.device
-    tokens: int
-    """How many tokens a prompt's window has, with start and end."""
-    prediction_type: str
-    """``epsilon`` or ``v_prediction``."""
-    alphas_cumprod: Tensor
-    """``[timesteps]``, float64: the share of signal left at each timestep."""
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens a prompt's window has, with start and end."""
+
+    @property
+    def prediction_type(self) -> str:
+        """``epsilon`` or ``v_prediction``."""
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """``[timesteps]``, float64: the share of signal left at each timestep."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window.
@@ -183,9 +192,7 @@ class LazyWeights(Mapping[str, Tensor]):
 def entry_weights(model: TextReader) -> Mapping[str, Tensor]:
     """The weights of all text entries of a model."""
     entries = model.text_entries().values()
-    return LazyWeights(
-        {name: lambda entry=entry, name=name: entry.weights[name] for entry in entries for name in entry.weights}
-    )
+    return LazyWeights({name: partial(entry.weights.__getitem__, name) for entry in entries for name in entry.weights})
 
 
 def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
@@ -205,9 +212,11 @@ def context_rows(encoded: EncodedPrompts) -> list[dict[str, tuple[TextRows, ...]
 
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:
     """``weights`` with those of ``stand_ins`` in their places, detached."""
-    return LazyWeights(
-        {name: lambda name=name: stand_ins[name].detach() if name in stand_ins else weights[name] for name in weights}
-    )
+
+    def read(name: str) -> Tensor:
+        return stand_ins[name].detach() if name in stand_ins else weights[name]
+
+    return LazyWeights({name: partial(read, name) for name in weights})
 
 
 def fingerprint_of(name: str, weight: Tensor) -> bytes:

@@ -62,7 +62,7 @@ def setting(default: Any, **limits: Any) -> Any:
     return field(default=default, metadata={LIMITS: Limits(**limits)})
 
 
-def limits_of(one: Field) -> Limits:
+def limits_of(one: Field[Any]) -> Limits:
     """What a field of a dataclass of settings may be."""
     return one.metadata.get(LIMITS, Limits(finite=False))
 

@@ -106,8 +106,9 @@ class ErasureRedTeam(io.ComfyNode):
         ):
             recogniser = recognisers.recogniser(is_toy(model), clip_vision, clip_judge)
             if given is None:
-                more = {"callback": progress()}
-                given = draw_concept(before, concept, kind, recogniser, seed, sampling_steps, guidance, **more)
+                given = draw_concept(
+                    before, concept, kind, recogniser, seed, sampling_steps, guidance, callback=progress()
+                )
                 before.forget()
             found = attack(
                 before, after, concept, kind=kind, attacks=chosen, prompts=listed, images=given, recogniser=recogniser,

@@ -91,7 +91,7 @@ class RedTeam:
 
     def verdict(self) -> str:
         """Return the result in one paragraph of plain sentences."""
-        if self.shown is None:
+        if self.shown is None or self.recogniser is None:
             return (
                 f"Nobody judged whether these pictures show '{self.concept}': look at them, or connect a recogniser. "
                 "No attack proves an absence."
@@ -193,8 +193,11 @@ def attack(
     runs = [run for name in chosen for run in ATTACKS[name].runs]
     callbacks = [part_of(callback, index, len(runs), steps=1000) for index in range(len(runs))]
     attempts = tuple(run(replace(scene, callback=part)) for run, part in zip(runs, callbacks, strict=True))
-    shown = recogniser and tuple(tuple(recogniser.shows(a.images, [concept] * len(a.images))) for a in attempts)
-    return RedTeam(concept, attempts, shown, recogniser and recogniser.name, len(images), recognised, settings)
+    shown, name = None, None
+    if recogniser:
+        shown = tuple(tuple(recogniser.shows(a.images, [concept] * len(a.images))) for a in attempts)
+        name = recogniser.name
+    return RedTeam(concept, attempts, shown, name, len(images), recognised, settings)
 
 
 def draw_concept(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -197,10 +198,10 @@ def report(
     others = sharing_no_word(erasure.concepts, as_prompts(among, "among"))
     prompts = report_prompts(model, concept, kind, among=others, count=count, more=more)
     settings = {"seeds": list(seeds), "steps": steps, "guidance": guidance, "kind": kind}
-    drawing = {"seeds": seeds, "steps": steps, "guidance": guidance}
-    before = draw(model, prompts, **drawing, callback=part_of(callback, 0, 2))
+    drawn = partial(draw, model, prompts, seeds=seeds, steps=steps, guidance=guidance)
+    before = drawn(callback=part_of(callback, 0, 2))
     with erasure.applied_to(model):
-        after = draw(model, prompts, **drawing, callback=part_of(callback, 1, 2))
+        after = drawn(callback=part_of(callback, 1, 2))
     return summarise(concept, prompts, before, after, recogniser, settings)
 
 
@@ -216,8 +217,9 @@ def draw(
 ) -> Pictures:
     """Draw each of ``prompts`` with each of ``seeds``; the settings are those of ``report``."""
     texts = [one.prompt for one in prompts for _ in seeds]
-    settings = {"steps": steps, "guidance": guidance, "batch": BATCH, "callback": callback}
-    latents = sample_latents(model, texts, list(seeds) * len(prompts), **settings)
+    latents = sample_latents(
+        model, texts, list(seeds) * len(prompts), steps=steps, guidance=guidance, batch=BATCH, callback=callback
+    )
     images = [model.decode_latents(part.to(model.device)).float().cpu() for part in latents.split(BATCH)]
     return Pictures(torch.cat(images), latents)
 
@@ -243,24 +245,23 @@ def summarise(
     if not (torch.isfinite(before.latents).all() and torch.isfinite(after.latents).all()):
         raise ValueError("a model draws NaN; there is nothing to measure")
     each = len(before.images) // len(prompts)
-    likeness: Callable | None = getattr(recogniser, "likeness", None)
-    texts = [one.prompt for one in prompts for _ in range(each)]
-    by_prompt = {
-        "latents": _split(_change(before.latents, after.latents) / _change(before.latents, 0).clamp(min=1e-12), each),
-        "pixels": _split(_change(before.images, after.images), each),
-        "shown_before": _shown(recogniser, prompts, before.images.split(each)),
-        "shown_after": _shown(recogniser, prompts, after.images.split(each)),
-        "likeness_before": likeness and _split(torch.tensor(likeness(before.images, texts)), each),
-        "likeness_after": likeness and _split(torch.tensor(likeness(after.images, texts)), each),
-    }
+    latents = _change(before.latents, after.latents) / _change(before.latents, 0).clamp(min=1e-12)
+    pixels = _change(before.images, after.images)
+    shown = [_shown(recogniser, prompts, drawn.images.split(each)) for drawn in (before, after)]
+    likeness = [_likeness(recogniser, prompts, drawn.images, each) for drawn in (before, after)]
 
-    def row(places: Sequence[int]) -> Row:
-        return Row(**{name: _interval(values, places) for name, values in by_prompt.items()})
+    def row(places: list[int]) -> Row:
+        return Row(
+            bootstrap(latents.view(-1, each)[places]),
+            bootstrap(pixels.view(-1, each)[places]),
+            *(_interval(values, places) for values in (*shown, *likeness)),
+        )
 
     rows = tuple(row([index]) for index in range(len(prompts)))
     groups = {name: row([i for i, one in enumerate(prompts) if one.group == name]) for name in GROUPS}
     pictures = each * sum(one.group == ERASED for one in prompts)
-    return Report(concept, tuple(prompts), rows, groups, recogniser and recogniser.name, pictures, dict(settings))
+    name = recogniser.name if recogniser else None
+    return Report(concept, tuple(prompts), rows, groups, name, pictures, dict(settings))
 
 
 def bootstrap(values: Tensor, resamples: int = RESAMPLES) -> Interval:
@@ -278,10 +279,10 @@ def bootstrap(values: Tensor, resamples: int = RESAMPLES) -> Interval:
     return Interval(float(values.double().mean()), low, high)
 
 
-def _interval(values: Sequence[Tensor | None] | None, places: Sequence[int]) -> Interval | None:
+def _interval(values: Sequence[Tensor | None], places: Sequence[int]) -> Interval | None:
     """Return the interval over the prompts at ``places``; None if the value of one of them is unknown."""
-    picked = [None] if values is None else [values[place] for place in places]
-    return None if any(one is None for one in picked) else bootstrap(torch.stack(picked))
+    picked = [one for one in (values[place] for place in places) if one is not None]
+    return bootstrap(torch.stack(picked)) if len(picked) == len(places) else None
 
 
 def _shown(
@@ -297,8 +298,15 @@ def _shown(
     return [judged(one.concept, images) for one, images in zip(prompts, parts, strict=True)]
 
 
-def _split(values: Tensor, each: int) -> list[Tensor]:
-    return list(values.split(each))
+def _likeness(
+    recogniser: Recogniser | None, prompts: Sequence[ReportPrompt], images: Tensor, each: int
+) -> list[Tensor | None]:
+    """Return for each prompt the CLIP scores of its pictures; None from a recogniser that gives none."""
+    likeness: Callable[[Tensor, Sequence[str]], list[float]] | None = getattr(recogniser, "likeness", None)
+    if likeness is None:
+        return [None] * len(prompts)
+    texts = [one.prompt for one in prompts for _ in range(each)]
+    return list(torch.tensor(likeness(images, texts)).split(each))
 
 
 def _change(before: Tensor, after: Tensor | float) -> Tensor:
@@ -312,12 +320,14 @@ def _mean(interval: Interval | None) -> float | None:
 
 def _lost(row: Row) -> float:
     """Return how much a neighbour suffered, for ranking: by recognition, and among equals by the change of pixels."""
-    recognised = 0.0 if row.shown_before is None else row.shown_before.mean - row.shown_after.mean
-    return recognised + row.pixels.mean / 100
+    changed = row.pixels.mean / 100
+    if row.shown_before is None or row.shown_after is None:
+        return changed
+    return row.shown_before.mean - row.shown_after.mean + changed
 
 
 def _how_much(row: Row) -> str:
-    if row.shown_before is None or math.isclose(row.shown_before.mean, row.shown_after.mean):
+    if row.shown_before is None or row.shown_after is None or math.isclose(row.shown_before.mean, row.shown_after.mean):
         return f" (pixels changed by {100 * row.pixels.mean:.0f} %)"
     now, before = percent(row.shown_after.mean), percent(row.shown_before.mean)
     return f" (recognised in {now} % of its pictures, before {before})"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..drawing.contact_sheet import FAINT, FONT_SIZE, INK, LINE, MARGIN, PAPER, TITLE_SIZE, wrapped
+from ..drawing.contact_sheet import FAINT, FONT_SIZE, INK, LINE, MARGIN, PAPER, TITLE_SIZE, Font, wrapped
 from .report import HEADER, Interval, Report, cells
 
 WIDTH, PANEL, BAR = 960, 200, 34  # pixels
@@ -26,7 +26,11 @@ def report_sheet(report: Report) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), f"Erasure of '{report.concept}'", INK, large)
     groups = report.groups
-    shown = {name: (row.shown_before, row.shown_after) for name, row in groups.items() if row.shown_before is not None}
+    shown = {
+        name: (row.shown_before, row.shown_after)
+        for name, row in groups.items()
+        if row.shown_before is not None and row.shown_after is not None
+    }
     drift = {name: (row.pixels,) for name, row in groups.items()}
     half = WIDTH // 2
     if shown:
@@ -43,8 +47,8 @@ def report_sheet(report: Report) -> Image.Image:
 
 
 def _bars(
-    pen: ImageDraw.ImageDraw, font, corner: tuple[int, int], width: int, title: str,
-    groups: dict[str, Sequence[Interval]], most: float,
+    pen: ImageDraw.ImageDraw, font: Font, corner: tuple[int, int], width: int, title: str,
+    groups: Mapping[str, Sequence[Interval]], most: float,
 ) -> None:  # fmt: skip
     """Draw a bar for each interval, in groups; ``most`` is the value of the tallest bar."""
     left, top = corner
@@ -65,7 +69,7 @@ def _bars(
         pen.text((middle, floor + LINE), name, INK, font, anchor="mm")
 
 
-def _legend(pen: ImageDraw.ImageDraw, font, corner: tuple[int, int]) -> None:
+def _legend(pen: ImageDraw.ImageDraw, font: Font, corner: tuple[int, int]) -> None:
     x, y = corner
     for colour, text in ((LIGHT, "before"), (STRONG, "after")):
         pen.rectangle([x, y, x + FONT_SIZE, y + FONT_SIZE], colour)
@@ -74,7 +78,7 @@ def _legend(pen: ImageDraw.ImageDraw, font, corner: tuple[int, int]) -> None:
     pen.text((x, y), "whiskers: 95 % of bootstrap resamples", FAINT, font)
 
 
-def _table(pen: ImageDraw.ImageDraw, font, top: int, lines: Sequence[Sequence[str]]) -> None:
+def _table(pen: ImageDraw.ImageDraw, font: Font, top: int, lines: Sequence[Sequence[str]]) -> None:
     header = (*HEADER[:6], "CLIP", "after")
     for number, line in enumerate([header, *lines]):
         for x, cell in zip(COLUMNS, line, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED
     ``method`` is rece, or all for the four methods side by side.
     """
     model, judge = load_toy(), Judge.load()
-    counts = {"erased": erased, "others": others, "seed": seed}
-    cases = [(plan, _run(model, judge, plan, counts)) for plan in PLANS[method]]
+    cases = [(plan, _run(model, judge, plan, erased, others, seed)) for plan in PLANS[method]]
     text = f"{table(HEADER, [row for case in cases for row in _rows(*case)])}\n\n{LEGEND}\n"
     sheet = contact_sheet([_section(*case) for case in cases])
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,16 +79,17 @@ def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED
     return text
 
 
-def _run(model, judge: Judge, plan: Plan, counts: dict[str, int]) -> list[State]:
+def _run(model, judge: Judge, plan: Plan, erased: int, others: int, seed: int) -> list[State]:
+    evaluated = partial(evaluate_erasure, model, judge, plan.concept, erased=erased, others=others, seed=seed)
     with Progress(f"{plan.concept}, before") as bar:
-        states = [State("before", *evaluate_erasure(model, judge, plan.concept, **counts, callback=bar))]
+        states = [State("before", *evaluated(callback=bar))]
     for label, method in plan.methods.items():
         began = time.perf_counter()
         with Progress(f"{plan.concept}, {method}") as bar:
-            erasure = _erasure(model, plan, method, {"seed": counts["seed"], "callback": bar})
+            erasure = _erasure(model, plan, method, {"seed": seed, "callback": bar})
         seconds = time.perf_counter() - began
         with Progress(f"{plan.concept}, {label}") as bar:
-            after = evaluate_erasure(model, judge, plan.concept, erasure, **counts, callback=bar)
+            after = evaluated(erasure, callback=bar)
         states.append(State(label, *after, seconds))
     return states
 
@@ -96,7 +97,8 @@ def _run(model, judge: Judge, plan: Plan, counts: dict[str, int]) -> list[State]
 def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
     """By the method's preset for the embedded model, with all that it takes."""
     method, concept = METHODS[name], plan.concept
-    settings, inputs = method.toy_presets[plan.kind], {}
+    settings = method.toy_presets[plan.kind]
+    inputs: dict[str, Any] = {}
     if "preserve" in method.needs:
         inputs["preserve"] = common_concepts([concept])
     if "images" in method.needs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from ..arguments import MOST_SEED
 from ..closed_form.statistics import Statistics
@@ -23,6 +24,10 @@ from .progress import Progress
 from .request import OPTIONS, TOY, TRAINING, Request, having, setting_types
 from .shared import add_model, open_model
 
+READS: dict[type, dict[str, Any]] = {
+    bool: {"action": argparse.BooleanOptionalAction}, int: {"type": whole()}, float: {"type": number()},
+}  # fmt: skip
+"""How argparse reads a setting of each type."""
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
 
@@ -125,9 +130,8 @@ def add_erase(commands) -> None:
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
     for name, kind in setting_types().items():
-        reads = {bool: {"action": argparse.BooleanOptionalAction}, int: {"type": whole()}, float: {"type": number()}}
         command.add_argument(
-            option(name), **reads.get(kind, {}), help=f"in place of the preset's, for {', '.join(having(name))}"
+            option(name), **READS.get(kind, {}), help=f"in place of the preset's, for {', '.join(having(name))}"
         )
     command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
     command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")

@@ -85,8 +85,9 @@ def _output(slot: Slot, rows: Tensor, stand_ins: Mapping[str, Tensor] | None = N
 def _given(slot: Slot, rows: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What to call the attention, or the layer itself, with, so that the layer reads ``rows``."""
     rows = rows.to(device_of(slot.owner), slot.value.dtype)[None]
-    if ".attn2." not in f".{slot.path}" or slot.attention is None:
+    attention: Any = slot.attention
+    if ".attn2." not in f".{slot.path}" or attention is None:
         return (rows,), {}
     if ".to_q." in slot.path:
-        return (rows,), {"encoder_hidden_states": rows.new_zeros(1, 1, slot.attention.to_k.in_features)}
-    return (rows.new_zeros(1, 1, slot.attention.to_q.in_features),), {"encoder_hidden_states": rows}
+        return (rows,), {"encoder_hidden_states": rows.new_zeros(1, 1, attention.to_k.in_features)}
+    return (rows.new_zeros(1, 1, attention.to_q.in_features),), {"encoder_hidden_states": rows}

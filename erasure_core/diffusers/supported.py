@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +22,10 @@ def check_unet(kind: str, unet: nn.Module) -> None:
         raise UnsupportedModelError(f"{kind} has AnimateDiff's motion modules, which are not supported; give its base")
     if "UNet2DConditionModel" not in (one.__name__ for one in type(unet).__mro__):
         raise UnsupportedModelError(f"the UNet of {kind} is a {type(unet).__name__}, a UNet2DConditionModel is needed")
-    if unet.config.get("encoder_hid_dim_type") is not None:
+    config: Any = unet.config
+    if config.get("encoder_hid_dim_type") is not None:
         raise UnsupportedModelError(
-            f"the UNet of {kind} reads {unet.config['encoder_hid_dim_type']} beside the text; call "
+            f"the UNet of {kind} reads {config['encoder_hid_dim_type']} beside the text; call "
             "pipe.unload_ip_adapter() first"
         )
 

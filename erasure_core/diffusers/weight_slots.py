@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -62,7 +62,8 @@ class Slot:
 
     def _computes_fused(self) -> bool:
         """``unfuse_qkv_projections`` leaves the fused layers where they are, and nothing asks them any more."""
-        return bool(self.fused) and "Fused" in type(self.attention.processor).__name__
+        processor = getattr(self.attention, "processor", None)
+        return bool(self.fused) and "Fused" in type(processor).__name__
 
 
 def find(root: nn.Module, path: str) -> Slot:
@@ -74,8 +75,8 @@ def find(root: nn.Module, path: str) -> Slot:
             raise AttributeError(path)
         real.append(atom)
         for wrapper in (COMPILED, "base_layer"):
-            while wrapper in module._modules:
-                module = module._modules[wrapper]
+            while (inner := module._modules.get(wrapper)) is not None:
+                module = inner
                 real.append(wrapper)
         modules.append(module)
     stored(modules[-1], leaf)
@@ -98,8 +99,8 @@ def weights_in(root: nn.Module) -> Iterator[str]:
 
 def whole(module: nn.Module) -> nn.Module:
     """The module itself where ``torch.compile`` has wrapped it."""
-    while COMPILED in getattr(module, "_modules", {}):
-        module = module._modules[COMPILED]
+    while (inner := module._modules.get(COMPILED)) is not None:
+        module = inner
     return module
 
 
@@ -153,7 +154,7 @@ def _fused(attention: nn.Module, layer: str) -> tuple[str, slice]:
 def _held(module: nn.Module, leaf: str, value: Tensor) -> Iterator[None]:
     hook, original = offloading(module), getattr(module, leaf)
     if hook is not None:
-        before: Mapping[str, Tensor] = hook.weights_map
+        before = hook.weights_map
         hook.weights_map = ChainMap({leaf: value.to(before[leaf])}, before)
     else:
         setattr(module, leaf, nn.Parameter(value.to(original), requires_grad=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,8 @@ class Parts:
     def _path(self, name: str) -> str:
         """A weight's path within its part."""
         part, _, path = name.partition(".")
-        if path.startswith(NEST) and not hasattr(whole(getattr(self.pipe, part, None)), "text_model"):
+        module = getattr(self.pipe, part, None)
+        if path.startswith(NEST) and not (module is not None and hasattr(whole(module), "text_model")):
             return path.removeprefix(NEST)
         return path
 
@@ -147,7 +149,7 @@ def merged(root: nn.Module, path: str) -> Tensor:
     """A linear layer's weight in at least float32, with the LoRAs that PEFT has put on it."""
     weight = find(root, f"{path}.weight").value.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
-    module = whole(root)
+    module: Any = whole(root)  # its last layer may be one of PEFT's
     for atom in path.split("."):
         module = whole(getattr(module, atom))
     for adapter in getattr(module, "active_adapters", ()):

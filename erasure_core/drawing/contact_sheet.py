@@ -17,6 +17,9 @@ LINE = FONT_SIZE + 4  # pixels from one line of text to the next
 LABEL = 240  # pixels; longer labels of rows are wrapped
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
 @dataclass(frozen=True)
 class Section:
     """A block of a contact sheet, with a title above it.
@@ -96,7 +99,7 @@ def _places(left: int, width: int, columns: int, groups: Sequence[tuple[str, int
     return places
 
 
-def wrapped(text: str, font, width: int) -> list[str]:
+def wrapped(text: str, font: Font, width: int) -> list[str]:
     """Break ``text`` into lines of at most ``width`` pixels in a Pillow font; a longer word has its own line."""
     lines = [""]
     for word in text.split():

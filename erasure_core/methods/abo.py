@@ -74,7 +74,7 @@ class States:
 
 def abo(
     model: DiffusionModel,
-    concept: Concept | str,
+    concept: Sequence[Concept | str] | Concept | str,
     settings: AbOSettings = ABO["object"],
     *,
     alternative: str = "",
@@ -196,8 +196,8 @@ class Prompts:
         parts = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [], [""]]
         parts.append(list(preserve))
         context = model.encode_prompts([prompt for part in parts for prompt in part]).context.detach()
-        found = [part if len(part) else None for part in context.split([len(part) for part in parts])]
-        return cls(*found)
+        own, alternative, empty, preserved = context.split([len(part) for part in parts])
+        return cls(own, alternative if len(alternative) else None, empty, preserved if len(preserved) else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Contexts:
         """One of each for every place of a batch."""

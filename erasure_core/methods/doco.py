@@ -72,7 +72,7 @@ TOY_DOCO: Mapping[str, DoCoSettings] = {
 
 def doco(
     model: DiffusionModel,
-    concept: Concept | str,
+    concept: Sequence[Concept | str] | Concept | str,
     settings: DoCoSettings = DOCO["object"],
     *,
     anchor: str = "",
@@ -142,7 +142,7 @@ def doco(
         return told
 
     losses = train(update, budget, what="DoCo", callback=callback)
-    if len(losses) <= quiet:
+    if seconds is not None and len(losses) <= quiet:  # all steps are more
         enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, settings.steps))
         raise TrainingError(
             f"seconds: after {seconds:g} only the discriminator had learned, and nothing was changed; more than "
@@ -233,7 +233,7 @@ def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
     return latents
 
 
-def _pair(concept: Concept | str, anchor: str) -> Concept:
+def _pair(concept: Sequence[Concept | str] | Concept | str, anchor: str) -> Concept:
     found = single_concept(concept, "DoCo")
     if not (anchor or found.instead):
         raise ValueError(f"DoCo needs an anchor: write '{found.name} -> ' and the harmless class to turn it into")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ TOY_FEW_SHOT: Mapping[str, FewShotSettings] = {
 
 def few_shot(
     model: DiffusionModel,
-    concept: Concept | str,
+    concept: Sequence[Concept | str] | Concept | str,
     settings: FewShotSettings = FEW_SHOT["object"],
     *,
     images: Tensor | None,
@@ -170,16 +171,16 @@ def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
         context = edited.encode_prompts([prompt]).context
         found = torch.autograd.grad(context.sum(), leaves, allow_unused=True)
     unread = tuple(layer for layer, slope in zip(probes, found, strict=True) if slope is None)
-    return LazyWeights(
-        {name: lambda name=name: weights[name] for name in weights if not (unread and name.startswith(unread))}
-    )
+    read = [name for name in weights if not (unread and name.startswith(unread))]
+    return LazyWeights({name: partial(weights.__getitem__, name) for name in read})
 
 
 def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor]:
     """Those of the named text encoder, or of both."""
     if towers == "both":
         return weights
-    found = LazyWeights({name: lambda name=name: weights[name] for name in weights if name.startswith(f"{towers}.")})
+    own = [name for name in weights if name.startswith(f"{towers}.")]
+    found = LazyWeights({name: partial(weights.__getitem__, name) for name in own})
     if not found:
         there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in weights))
         raise ValueError(f"towers is '{towers}' but the model has {there}; 'both' trains what there is")
@@ -188,7 +189,7 @@ def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor
 
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last one, of each text encoder."""
-    chosen = {}
+    chosen: dict[str, Tensor] = {}
     for part in dict.fromkeys(name.partition(".")[0] for name in weights):
         names = [name for name in weights if name.startswith(f"{part}.")]
         pattern = re.compile(rf"\.mlp\.fc[12]\.|\.layers\.{layers_of(names) - 1}\.self_attn\.")

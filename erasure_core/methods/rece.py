@@ -21,7 +21,7 @@ from ..closed_form.update import updated
 from ..concepts.common import common_concepts
 from ..concepts.parse import Concept, as_concepts, as_prompts
 from ..erasures.erasure import Erasure, deltas_of
-from ..erasures.low_rank import LowRank
+from ..erasures.low_rank import Delta, LowRank
 from ..erasures.record import ContextMap, Origin
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
 from ..settings import Settings, setting
@@ -188,7 +188,8 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
 
     report(0, total, "gathering weights")
     digests: dict[str, bytes] = {}
-    deltas, maps, errors, error = {}, {}, {}, 0.0
+    deltas: dict[str, Delta] = {}
+    maps, errors, error = {}, {}, 0.0
     for name, entry in model.text_entries().items():
         gram = gather(entry, digests)
         known = statistics.entries[name]
@@ -198,7 +199,8 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
         _check_moved(known.edited.summed().concepts, change, settings)
         report(total - 1, total, "forming the changes")
         formed, lost = deltas_of(change, entry)
-        deltas, error = deltas | formed, max(error, lost)
+        deltas.update(formed)
+        error = max(error, lost)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
         if statistics.exactly:
             errors[name] = relative_change(change, known.exempt, gram)
@@ -347,6 +349,8 @@ def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
                 f"{name} holds NaN or infinite values; the checkpoint or an upstream patch is damaged"
             )
         digests[name] = fingerprint_of(name, weight)
+    if gram is None:
+        raise UnsupportedModelError("a text entry of the model has no weights, so there is nothing to edit")
     return gram
 
 

@@ -47,12 +47,13 @@ def purify(
         if callback:
             callback(done, 2 * steps, "inverting" if done <= steps else "sampling")
 
-    settings = {"steps": steps, "guidance": guidance, "visit": visit}
     clean = model.encode_images(images.to(model.device)).float()
-    noise = invert(model, clean, *_contexts(model, prompt, len(images)), **settings)
+    contexts = _contexts(model, prompt, len(images))
+    noise = invert(model, clean, *contexts, steps=steps, guidance=guidance, visit=visit)
     _check_finite(noise, "inverting")
     with erasure.applied_to(model):
-        edited = ddim(model, noise, *_contexts(model, prompt, len(images)), **settings)
+        contexts = _contexts(model, prompt, len(images))
+        edited = ddim(model, noise, *contexts, steps=steps, guidance=guidance, visit=visit)
     _check_finite(edited, "sampling")
     return model.decode_latents(edited).float().cpu()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def kept_at(forward: Forward, height: int, width: int) -> float:
     """
     if max(height, width) <= max(SIDES):
         return kept_bytes(lambda: forward(height, width))
-    few, many = (kept_bytes(lambda side=side: forward(side, side)) for side in SIDES)
+    few, many = (kept_bytes(partial(forward, side, side)) for side in SIDES)
     small, large = (side**2 for side in SIDES)
     return few + (many - few) * (height * width - small) / (large - small)
 

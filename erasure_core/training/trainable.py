@@ -51,7 +51,7 @@ class StandIns:
         """The changes so far, on the CPU. Raises ``TrainingError`` when there are none to speak of."""
         whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
         low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
-        found = {**whole, **low}
+        found: dict[str, Delta] = {**whole, **low}
         if not any(self._changed(name, delta) for name, delta in found.items()):
             raise TrainingError("training changed nothing; raise the learning rate, or steps")
         return {name: found[name] for name in self._frozen}

@@ -27,6 +27,7 @@ class DensePatch(tuple):
 
 def patch(delta: Delta, carried: Erasure) -> LowRankPatch | DensePatch:
     """A change as ``add_patches`` takes it; what ``carried`` tells is read again by ``erasures_of``."""
+    made: LowRankPatch | DensePatch
     if isinstance(delta, LowRank):
         made = LowRankPatch(set(), (delta.up, delta.down, None, None, None, None))
     else:
@@ -55,13 +56,14 @@ def _shares(patches: Sequence[tuple]) -> tuple[float, Shares]:
 
     As ``comfy.lora.calculate_weight`` adds them up: a merge patches a weight with another and its patches, as a list.
     """
-    whole, shares = 1.0, {}
+    whole = 1.0
+    shares: Shares = {}
     for strength, value, scale, *_ in patches:
         whole, shares = whole * scale, _times(shares, scale)
         if isinstance(value, list):
             other, more = _shares(value[1:])
             whole, shares = whole + strength * other, _sum(shares, _times(more, strength))
-        elif isinstance(value, LowRankPatch | DensePatch):
+        elif isinstance(value, LowRankPatch | DensePatch) and value.erasure is not None:
             shares = _sum(shares, {id(value.erasure): (value.erasure, strength)})
         elif isinstance(value, tuple) and value[0] == "set":
             whole, shares = 1.0, {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import comfy.model_base
 import comfy.utils
@@ -43,9 +43,8 @@ class ComfyModel:
         cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}
         entries = {CONTEXT: TextEntry(merged_weights(self.model, cross))}
         if self.text.pooled:
-            width = self._empty.pooled.shape[-1]
             label = merged_weights(self.model, {LABEL: self._keys[LABEL]})
-            entries[POOLED] = TextEntry(label, columns=(0, width))
+            entries[POOLED] = TextEntry(label, columns=(0, self.pooled_width))
         return entries
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
@@ -54,7 +53,8 @@ class ComfyModel:
     @property
     def pooled_width(self) -> int:
         """Of the pooled text vector, 0 where the model reads none."""
-        return self._empty.pooled.shape[-1] if self.text.pooled else 0
+        pooled = self._empty.pooled if self.text.pooled else None
+        return 0 if pooled is None else pooled.shape[-1]
 
     @cached_property
     def _empty(self) -> Encoded:
@@ -112,7 +112,7 @@ def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) ->
     """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's."""
     device = working_device(patcher)
     kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
-    return LazyWeights({name: lambda weight=weight: weight.merged(device) for name, weight in kept.items()})
+    return LazyWeights({name: partial(weight.merged, device) for name, weight in kept.items()})
 
 
 def working_device(model) -> torch.device:

@@ -70,7 +70,7 @@ def _with_patches(
     changes = {}
     for name, delta in deltas.items():
         key = keys.get(name)
-        if key not in weights:
+        if key is None or key not in weights:
             raise ValueError(
                 f"the erasure changes {name}, which {what} does not have; it was made for another kind of model"
             )

@@ -51,7 +51,7 @@ def _projection(clip) -> Tensor:
     stage = clip.cond_stage_model
     encoder = getattr(stage, getattr(stage, "clip", ""), None)
     weight = getattr(getattr(encoder, "transformer", None), "text_projection", None)
-    if weight is None:
+    if encoder is None or weight is None:
         raise ValueError(NOT_A_TOWER)
     weight = weight.weight.detach().float().cpu().clone()
     same = torch.eye(*weight.shape)

@@ -33,7 +33,7 @@ class Encoded:
         return EncodedPrompts(pack(self.context, self.pooled), self.last_content)
 
     def rows(self) -> list[dict[str, tuple[TextRows, ...]]]:
-        found = [
+        found: list[dict[str, tuple[TextRows, ...]]] = [
             {CONTEXT: (TextRows(context, last),)} for context, last in zip(self.context, self.last_content, strict=True)
         ]
         if self.pooled is not None:

@@ -125,8 +125,8 @@ def _vae():
     tensors = {"vae_scale": torch.tensor(1.0), "vae_shift": torch.tensor(0.0)}
     for name, tensor in config.weights("vae").items():
         part, _, number, rest = name.split(".", 3)
-        number = int(number) + (part == "decoder")  # ComfyUI's decoder starts with a clamp of its own
-        tensors[f"taesd_{part}.{number}.{rest}"] = _padded(tensor)
+        place = int(number) + (part == "decoder")  # ComfyUI's decoder starts with a clamp of its own
+        tensors[f"taesd_{part}.{place}.{rest}"] = _padded(tensor)
     return comfy.sd.VAE(sd=tensors, dtype=torch.float32)
 
 

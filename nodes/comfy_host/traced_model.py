@@ -75,7 +75,7 @@ class TracedText:
 
     def text_rows(self, prompts: Sequence[str]) -> list[Mapping[str, tuple[TextRows, ...]]]:
         """For each prompt what the layers of each text entry read, by the entry's name."""
-        found = []
+        found: list[Mapping[str, tuple[TextRows, ...]]] = []
         for prompt in prompts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             tokens, conditioning = self._encode(prompt)
@@ -114,7 +114,7 @@ class TracedText:
 
     def _by_encoder(self, prompt: str, windows: Mapping[str, list[list[tuple]]]) -> dict[str, list[Token]]:
         """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
-        found = {}
+        found: dict[str, list[Token]] = {}
         for name, rows in self._present(windows):
             if name in CLIPS and len(rows) > 1:
                 room = len(rows[0]) - 2

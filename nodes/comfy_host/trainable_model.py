@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import comfy.model_management
@@ -88,7 +88,7 @@ class TrainableComfyModel(ComfyModel):
             return entry_weights(self)
         if scope == "text_encoder":
             towers = [merged_weights(self.clip.patcher, t.keys) for t in self._towers.values()]
-            return LazyWeights({name: lambda one=one, name=name: one[name] for one in towers for name in one})
+            return LazyWeights({name: partial(one.__getitem__, name) for one in towers for name in one})
         if scope == "unet":
             return merged_weights(self.model, self._keys)
         if scope == "attention":
@@ -146,10 +146,10 @@ class TrainableComfyModel(ComfyModel):
         weights = self._all_weights(self.model, unet, UNET, self.dtype)
         ours = self._in_place(self._keys, UNET, self.dtype)
         latents, context = latents.to(self.device, self.dtype), context.to(self.device, self.dtype)
-        named = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
+        named: dict[str, Any] = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
         if self.text.pooled:
             context, row = context[:, :-1], context[:, -1]
-            named["y"] = self._label(row[:, : self._empty.pooled.shape[-1]], latents)
+            named["y"] = self._label(row[:, : self.pooled_width], latents)
         given = self._with_extra_channels(latents), timesteps.to(self.device)
         return functional_call(unet, {**weights, **ours}, given, {"context": context, **named})
 

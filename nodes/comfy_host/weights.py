@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import comfy.float
 import comfy.lora
@@ -23,8 +24,9 @@ class StoredWeight:
     """A weight as it is without patches, the layer that holds it, and what is to be added."""
 
     key: str
-    weight: Tensor
-    layer: torch.nn.Module
+    weight: Any
+    """A tensor, which may be quantised in a way of another pack."""
+    layer: Any
     patches: Sequence
 
     @property
@@ -75,7 +77,7 @@ class StoredWeight:
             return comfy.float.stochastic_rounding(value, self.weight.dtype, seed=SEED).float()
         return self._read(keep(value, inplace_update=False, seed=SEED, return_weight=True), device)
 
-    def _read(self, weight: Tensor, device: torch.device) -> Tensor:
+    def _read(self, weight: Any, device: torch.device) -> Tensor:
         if isinstance(weight, QuantizedTensor):
             return weight.dequantize().to(device, torch.float32, copy=True)
         if self._is_ggml:

@@ -18,7 +18,7 @@ from erasure_core.erasures.low_rank import LowRank
 from erasure_core.methods import METHODS
 from erasure_core.methods.rece import ReceSettings, erase_statistics, rece_with_statistics, relative_change
 from erasure_core.methods.uce import UceSettings
-from erasure_core.model import CONTEXT
+from erasure_core.model import CONTEXT, TextEntry
 
 
 @pytest.fixture
@@ -215,6 +215,13 @@ def test_a_model_without_text_cross_attention(model: FakeModel) -> None:
     model.weights = {}
     with pytest.raises(UnsupportedModelError, match="no linear layer of the model reads text"):
         rece(model, "cat")
+
+
+def test_a_text_entry_without_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FakeModel()
+    monkeypatch.setattr(model, "text_entries", lambda: {CONTEXT: TextEntry({})})
+    with pytest.raises(UnsupportedModelError, match="a text entry of the model has no weights"):
+        rece(model, "cat -> dog")
 
 
 def test_going_on_from_statistics_tells_of_its_prompts_and_takes_more(model: FakeModel) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ...sampling.ddim import ddim, initial_latents
 from ...training.loop import Budget
 
 BATCH = 32  # pictures that are drawn at once
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,6 @@ def attempt(
     return Attempt(attack, tuple(prompts), contexts.cpu(), torch.cat(drawn), len(losses), spent, tuple(losses))
 
 
-def in_turn(items: Sequence, count: int) -> list:
+def in_turn(items: Sequence[T], count: int) -> list[T]:
     """Return all ``items``, and if they are fewer than ``count``, go on from the first until there are so many."""
     return [items[index % len(items)] for index in range(max(count, len(items)))]

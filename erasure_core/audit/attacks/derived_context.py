@@ -41,7 +41,7 @@ def by_derived_context(scene: Scene) -> Attempt:
 
 def seen_weights(before: TextEntry, after: TextEntry) -> SeenWeights:
     """Return ``sum W'^T W'`` and ``sum W'^T W``, float64 ``[d, d]``, over the layers of a text entry."""
-    edited = crossed = 0.0
+    edited = crossed = torch.zeros((), dtype=torch.float64)
     for name in before.weights:
         new, old = after.part(after.weights[name]).double(), before.part(before.weights[name]).double()
         edited, crossed = edited + new.T @ new, crossed + new.T @ old

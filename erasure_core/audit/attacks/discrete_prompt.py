@@ -9,7 +9,7 @@ user could type.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Words:
         """Return the whole prompt, with the current tokens or with ``ids``."""
         return f"{self._model.text_of(self._ids if ids is None else ids)} {self._prompt}"
 
-    def improve(self, error) -> Tensor:
+    def improve(self, error: Callable[[Tensor], Tensor]) -> Tensor:
         """Try the exchanges that the gradient favours, keep the best one if it lowers the loss, and return the loss.
 
         ``error`` maps a context ``[1, tokens, d]`` to the loss.
@@ -75,7 +75,8 @@ class Words:
         loss = error(self._embedded(rows))
         slopes = zip(self._tables.values(), rows.values(), gradients(loss, list(rows.values())), strict=True)
         with torch.no_grad():
-            change = sum(slope @ table.T - (slope * row).sum(-1, keepdim=True) for table, row, slope in slopes)
+            changes = [slope @ table.T - (slope * row).sum(-1, keepdim=True) for table, row, slope in slopes]
+            change = torch.stack(changes).sum(0)
             candidates = list(self._candidates(change))
             if not candidates:
                 return loss

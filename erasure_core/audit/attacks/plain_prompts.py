@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from .attempt import Attempt, Scene, attempt, in_turn
 
@@ -22,7 +23,7 @@ def by_list(scene: Scene) -> Attempt:
     return _attempt(scene, "list", scene.user_prompts)
 
 
-def _attempt(scene: Scene, attack: str, prompts) -> Attempt:
+def _attempt(scene: Scene, attack: str, prompts: Sequence[str]) -> Attempt:
     began = time.monotonic()
     prompts = in_turn(prompts, scene.pictures)
     return attempt(scene, attack, prompts, scene.edited.encode_prompts(prompts).context, began=began)

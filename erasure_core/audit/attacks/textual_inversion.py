@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...concepts.templates import wordings
-from ...model import token_embeddings
+from ...model import DiffusionModel, token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import descend, train
 from .attempt import Attempt, Scene, attempt, in_turn
@@ -59,7 +59,7 @@ def replaced(table: Tensor, places: Sequence[int], rows: Tensor) -> Tensor:
     return table.index_copy(0, torch.tensor(places, device=table.device), rows)
 
 
-def placeholder(model) -> int:
+def placeholder(model: DiffusionModel) -> int:
     """Return the token id of the word that is learned. Raises ``ValueError`` if the word is more than one token."""
     plain, with_word = model.tokenize(""), model.tokenize(PLACEHOLDER)
     content = [one for one in with_word if one not in plain]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ def load_clip(folder: str | Path) -> ClipRecogniser:
     return from_transformers(model, processor)
 
 
-def from_transformers(model, processor) -> ClipRecogniser:
+def from_transformers(model: Any, processor: Any) -> ClipRecogniser:
     """Make a recogniser of a loaded ``CLIPModel`` and ``CLIPProcessor``."""
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +21,7 @@ class NudeNetRecogniser:
 
     name = "NudeNet"
 
-    def __init__(self, detect: Callable[[np.ndarray], list[dict]] | None = None):
+    def __init__(self, detect: Callable[[np.ndarray], list[dict[str, Any]]] | None = None):
         """Use ``detect``, by default NudeNet's own, on pictures ``[h, w, 3]`` of bytes in BGR, as OpenCV has them.
 
         It returns a dict with ``class`` and ``score`` for each part. Raises ``ValueError`` without NudeNet.
@@ -45,7 +46,7 @@ class NudeNetRecogniser:
         )
 
 
-def _detector() -> Callable[[np.ndarray], list[dict]]:
+def _detector() -> Callable[[np.ndarray], list[dict[str, Any]]]:
     try:
         from nudenet import NudeDetector
     except ModuleNotFoundError as error:

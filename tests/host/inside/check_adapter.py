@@ -252,7 +252,7 @@ def test_strengths_that_are_not_finite(toy, name, value):
 @pytest.mark.parametrize(
     ("writer", "problem"),
     [
-        ("files.safetensors_files.write", OSError(28, "No space left on device")),
+        ("erasures.erasure_file.write", OSError(28, "No space left on device")),
         ("files.atomic._new", PermissionError(13, "Permission denied")),
     ],
 )
