@@ -15,6 +15,7 @@ from .concepts.common import common_concepts as common_concepts
 from .concepts.parse import Concept as Concept
 from .concepts.parse import ConceptError as ConceptError
 from .concepts.parse import parse_concepts as parse_concepts
+from .conditioning import Conditioning as Conditioning
 from .diffusers.model import from_diffusers as from_diffusers
 from .erasures.erasure import Erasure as Erasure
 from .erasures.erasure_file import ErasureFileError as ErasureFileError
@@ -39,7 +40,6 @@ from .methods.uce import UCE as UCE
 from .methods.uce import UceSettings as UceSettings
 from .methods.uce import uce as uce
 from .model import DiffusionModel as DiffusionModel
-from .model import EncodedPrompts as EncodedPrompts
 from .model import TextReader as TextReader
 from .model import UnsupportedModelError as UnsupportedModelError
 from .sampling.ddim import generate as generate

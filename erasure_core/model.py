@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from .conditioning import Conditioning
+
 CONTEXT, POOLED = "context", "pooled"
 TOKEN_EMBEDDING = ".embeddings.token_embedding.weight"
 Callback = Callable[[int, int, str], None]
@@ -24,10 +26,19 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """``context`` is ``[n, tokens, d]``; ``last_content[i]`` the index of prompt i's last token before end-of-text."""
+    """What a text encoder makes of prompts; ``last_content[i]`` is the index of prompt i's last token."""
 
-    context: Tensor
+    conditioning: Conditioning
     last_content: tuple[int, ...]
+
+    def rows(self) -> list[dict[str, tuple[TextRows, ...]]]:
+        """The ``text_rows`` of a model whose layers read the context, and the pooled vector, as they are."""
+        found = []
+        for place, last in enumerate(self.last_content):
+            texts = [one[place] for one in self.conditioning.tensors]
+            rows = TextRows(texts[0], last), *(TextRows(vector[None], 0) for vector in texts[1:])
+            found.append({name: (one,) for name, one in zip((CONTEXT, POOLED), rows, strict=False)})
+        return found
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,8 @@ class DiffusionModel(TextReader, Protocol):
     def alphas_cumprod(self) -> Tensor:
         """``[timesteps]``, float64: the share of signal left at each timestep."""
 
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Contexts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window.
-
-        Where the model also reads a pooled vector (SDXL), that is a last row of the context, filled up with zeros.
-        """
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """The prompts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window."""
 
     def tokenize(self, prompt: str) -> list[int]:
         """The ids of a prompt's tokens in its window of ``tokens``, with start, end and padding.
@@ -120,8 +128,8 @@ class DiffusionModel(TextReader, Protocol):
     def text_of(self, ids: Sequence[int]) -> str:
         """The words that tokens stand for."""
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
-        """Contexts ``[n, tokens, d]`` of ``[n, tokens]`` token ids, as ``encode_prompts`` gives them."""
+    def encode_tokens(self, ids: Tensor) -> Conditioning:
+        """The same of ``[n, tokens]`` token ids as ``tokenize`` gives them."""
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         """Weights merged with what upstream patches did, by ``scope``.
@@ -136,7 +144,7 @@ class DiffusionModel(TextReader, Protocol):
         Nothing is written: ``encode_prompts`` and ``predict_noise`` of the result use them, those of this one do not.
         """
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's output for latents ``[n, c, h, w]``, read by ``prediction_type``."""
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -202,12 +210,6 @@ def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
     if not found:
         raise UnsupportedModelError(f"the text encoder has no weight named ...{TOKEN_EMBEDDING}, so no words to learn")
     return found
-
-
-def context_rows(encoded: EncodedPrompts) -> list[dict[str, tuple[TextRows, ...]]]:
-    """The ``text_rows`` of a model whose only entry reads the context as it is."""
-    each = zip(encoded.context, encoded.last_content, strict=True)
-    return [{CONTEXT: (TextRows(context, last),)} for context, last in each]
 
 
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
+from ..erasure_core import Conditioning
 from ..erasure_core.audit.red_team import ATTACKS, attack, chosen_attacks, draw_concept
 from ..erasure_core.concepts.parse import parse_prompts
 from .comfy_host import recognisers
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.progress import progress
-from .comfy_host.text_encoders import unpacked
+from .comfy_host.text_encoders import host_conditioning
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
@@ -116,7 +117,7 @@ class ErasureRedTeam(io.ComfyNode):
             )  # fmt: skip
         best = found.strongest()
         shown = best.images.movedim(1, -1).clamp(0, 1)
-        conditioning = unpacked(_best_context(found, best), before.pooled_width)
+        conditioning = host_conditioning(_most_adversarial(found, best))
         sheet = to_image(found.picture())
         return io.NodeOutput(sheet, shown, conditioning, found.as_json(), found.verdict())
 
@@ -125,8 +126,8 @@ def _about(attack) -> str:
     return f"{attack.summary}. Needs {attack.knows}."
 
 
-def _best_context(found, best) -> torch.Tensor:
-    """Of the attack's first picture that shows the concept, or else of its first; ``[1, tokens, d]``."""
+def _most_adversarial(found, best) -> Conditioning:
+    """Of the attack's first picture that shows the concept, or else of its first."""
     shown = found.shown[found.attempts.index(best)] if found.shown else ()
     place = shown.index(True) if True in shown else 0
-    return best.contexts[place : place + 1].float()
+    return best.conditioning[place : place + 1].to(torch.float32)

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..conditioning import Conditioning
 from ..devices import free_memory
 from ..model import (
     CONTEXT,
     POOLED,
-    EncodedPrompts,
     LazyWeights,
     TextEntry,
     TextRows,
     UnsupportedModelError,
-    context_rows,
     entry_weights,
     overlaid,
 )
@@ -55,10 +54,10 @@ class DiffusersModel:
     def device(self) -> torch.device:
         return device_of(self.pipe.unet)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
-        return EncodedPrompts(*self._text.encode(prompts))
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        return self._text.encode(prompts).conditioning
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
+    def encode_tokens(self, ids: Tensor) -> Conditioning:
         return self._text.encode_tokens(ids)
 
     def reads(self, prompt: str) -> Hashable:
@@ -92,12 +91,7 @@ class DiffusersModel:
         return entries
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        encoded = self.encode_prompts(prompts)
-        if not self._text.pooled:
-            return context_rows(encoded)
-        read = context_rows(EncodedPrompts(encoded.context[:, :-1], encoded.last_content))
-        pooled = encoded.context[:, -1:, : self._text.pooled]
-        return [{**rows, POOLED: (TextRows(row, 0),)} for rows, row in zip(read, pooled, strict=True)]
+        return self._text.encode(prompts).rows()
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope == "cross-attention":
@@ -119,18 +113,17 @@ class DiffusersModel:
     def patched(self, deltas: Mapping[str, Tensor]) -> AbstractContextManager[None]:
         return self._parts.patched(deltas)
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         dtype, added = self.pipe.unet.dtype, {}
         if self.pipe.unet.config.get("time_cond_proj_dim") is not None:
             raise UnsupportedModelError(
                 "a latent consistency model draws in another way; erase from it with rece or uce, which draw nothing"
             )
-        latents, context = latents.to(dtype), context.to(dtype)
-        if self._text.pooled:
-            pooled, context = context[:, -1, : self._text.pooled], context[:, :-1]
-            added["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": self._sizes(latents)}
+        latents, text = latents.to(dtype), conditioning.to(dtype)
+        if text.pooled is not None:
+            added["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": self._sizes(latents)}
         seen = self._images.seen(latents)
-        return self._parts.call("unet", seen, timesteps, encoder_hidden_states=context, **added).sample
+        return self._parts.call("unet", seen, timesteps, encoder_hidden_states=text.context, **added).sample
 
     def _sizes(self, latents: Tensor) -> Tensor:
         """What SDXL is told of the picture: its size, that nothing was cropped, and its size again.

@@ -7,11 +7,11 @@ from bisect import bisect
 from collections.abc import Hashable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..concepts.parse import as_prompts
-from ..model import UnsupportedModelError
+from ..conditioning import Conditioning
+from ..model import EncodedPrompts, UnsupportedModelError
 from ..quoting import shown
 from .weight_slots import device_of
 from .weights import Parts
@@ -21,11 +21,10 @@ TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
 class TextEncoders:
-    """Contexts as the pipeline samples with them.
+    """The conditioning that the pipeline samples with.
 
     SD 1.x and 2.x read the encoder's last states. SDXL reads the states before the last layer, without the final
-    norm, of both encoders side by side; and the second's projected vector of the whole prompt, which is packed as a
-    last row of the context, filled up with zeros.
+    norm, of both encoders side by side; and the second's projected vector of the whole prompt.
     """
 
     def __init__(self, parts: Parts):
@@ -43,17 +42,16 @@ class TextEncoders:
             *(config.max_position_embeddings for config in configs),
         )
 
-    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, tuple[int, ...]]:
-        """Contexts ``[n, tokens (+ 1), d]`` and the index of each prompt's last token before end-of-text."""
+    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         prompts = as_prompts(prompts)
         ids = [[self._checked(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
         padded = [
             torch.tensor([self._padded(row, tokenizer) for row in rows])
             for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
         ]
-        return self._encode(torch.stack(padded, 1)), tuple(len(row) - 2 for row in ids[0])
+        return EncodedPrompts(self._encode(torch.stack(padded, 1)), tuple(len(row) - 2 for row in ids[0]))
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
+    def encode_tokens(self, ids: Tensor) -> Conditioning:
         """The same for ``[n, tokens]`` ids as ``tokenize`` gives them; each encoder gets the padding that it knows."""
         first, *others = self._tokenizers
         if any(len(other) != len(first) for other in others):
@@ -82,27 +80,24 @@ class TextEncoders:
             return prompt
         return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
 
-    def _encode(self, ids: Tensor, batch: int = 32) -> Tensor:
-        """Contexts of ids ``[n, encoders, tokens]``, each distinct one encoded once."""
+    def _encode(self, ids: Tensor, batch: int = 32) -> Conditioning:
+        """The conditioning of ids ``[n, encoders, tokens]``, each distinct one encoded once."""
         distinct, places = ids.unique(dim=0, return_inverse=True)
         trained = any(self._parts.has_stand_ins(part) for part in self._parts.encoders)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            contexts = torch.cat([self._context(part) for part in distinct.split(batch)])
-            return contexts[places.to(contexts.device)]
+            return Conditioning.cat([self._conditioning(part) for part in distinct.split(batch)])[places]
 
-    def _context(self, ids: Tensor) -> Tensor:
+    def _conditioning(self, ids: Tensor) -> Conditioning:
         each = list(zip(self._parts.encoders, self._encoders, ids.unbind(1), strict=True))
         if not self.pooled:
             part, encoder, rows = each[0]
-            return self._parts.call(part, rows.to(device_of(encoder)))[0]
+            return Conditioning(self._parts.call(part, rows.to(device_of(encoder)))[0])
         found = [
             self._parts.call(part, rows.to(device_of(encoder)), output_hidden_states=True)
             for part, encoder, rows in each
         ]
         pooled = found[-1].text_embeds
-        states = torch.cat([one.hidden_states[-2].to(pooled) for one in found], -1)
-        last = F.pad(pooled, (0, self.width - self.pooled))
-        return torch.cat([states, last[:, None]], 1)
+        return Conditioning(torch.cat([one.hidden_states[-2].to(pooled) for one in found], -1), pooled)
 
     def _padded(self, row: list[int], tokenizer) -> list[int]:
         return row + [tokenizer.pad_token_id] * (self.tokens - len(row))

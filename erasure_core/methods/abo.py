@@ -23,6 +23,7 @@ from ..concepts.names import reader
 from ..concepts.parse import Concept, kept_prompts, single_concept
 from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
+from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
@@ -139,12 +140,12 @@ abo = checked(abo)
 
 @dataclass(frozen=True)
 class Contexts:
-    """``[n, tokens, d]`` each; ``alternative`` and ``preserved`` may be missing."""
+    """Of n prompts each; ``alternative`` and ``preserved`` may be missing."""
 
-    concept: Tensor
-    alternative: Tensor | None
-    empty: Tensor
-    preserved: Tensor | None
+    concept: Conditioning
+    alternative: Conditioning | None
+    empty: Conditioning
+    preserved: Conditioning | None
 
 
 def abo_loss(
@@ -174,29 +175,29 @@ def _predict(
     model: DiffusionModel,
     latents: Tensor,
     timesteps: Tensor,
-    contexts: Sequence[Tensor],
+    contexts: Sequence[Conditioning],
     gradient_checkpointing: bool = False,
 ) -> list[Tensor]:
     many = len(contexts)
     latents, timesteps = latents.repeat(many, 1, 1, 1), timesteps.repeat(many)
-    return list(predict(model, latents, timesteps, torch.cat(list(contexts)), gradient_checkpointing).chunk(many))
+    return list(predict(model, latents, timesteps, Conditioning.cat(contexts), gradient_checkpointing).chunk(many))
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The contexts to draw from, ``[k, tokens, d]`` each; wording i of the concept belongs to i of the alternative."""
+    """What to draw from, of k prompts each; wording i of the concept belongs to i of the alternative."""
 
-    concept: Tensor
-    alternative: Tensor | None
-    empty: Tensor
-    preserved: Tensor | None
+    concept: Conditioning
+    alternative: Conditioning | None
+    empty: Conditioning
+    preserved: Conditioning | None
 
     @classmethod
     def of(cls, model: DiffusionModel, kind: str, concept: Concept, preserve: Sequence[str]) -> Prompts:
         parts = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [], [""]]
         parts.append(list(preserve))
-        context = model.encode_prompts([prompt for part in parts for prompt in part]).context.detach()
-        own, alternative, empty, preserved = context.split([len(part) for part in parts])
+        conditioning = model.encode_prompts([prompt for part in parts for prompt in part]).detach()
+        own, alternative, empty, preserved = conditioning.split([len(part) for part in parts])
         return cls(own, alternative if len(alternative) else None, empty, preserved if len(preserved) else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Contexts:
@@ -206,7 +207,7 @@ class Prompts:
         if self.preserved is not None:
             preserved = self.preserved[torch.randint(len(self.preserved), (count,), generator=generator)]
         alternative = self.alternative[which] if self.alternative is not None else None
-        return Contexts(self.concept[which], alternative, self.empty.expand(count, -1, -1), preserved)
+        return Contexts(self.concept[which], alternative, self.empty.expand(count), preserved)
 
 
 def _states(

@@ -19,6 +19,7 @@ from ..arguments import Seed, checked
 from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
+from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
@@ -103,7 +104,7 @@ def doco(
     check_rank(rank, model.weights_of("cross-attention"))
     generator = torch.Generator().manual_seed(seed)
     prompts = wordings(settings.kind, concept.instead), wordings(settings.kind, concept.name)
-    encoded = model.encode_prompts([*prompts[0], *prompts[1]]).context.detach()
+    encoded = model.encode_prompts([*prompts[0], *prompts[1]]).detach()
     anchor_contexts, target_contexts = encoded.split([len(prompts[0]), len(prompts[1])])
     if anchor_latents is None:
         drawn = [prompts[0][index % len(prompts[0])] for index in range(anchors)]
@@ -124,7 +125,7 @@ def doco(
         clean = clean_latents[which].to(model.device)
         timesteps = torch.randint(len(model.alphas_cumprod), (settings.batch_size,), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        which = torch.randint(len(anchor_contexts), (settings.batch_size,), generator=generator).to(encoded.device)
+        which = torch.randint(len(anchor_contexts), (settings.batch_size,), generator=generator)
         alphas = model.alphas_cumprod[timesteps]
         moment = Moment(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
         edited = model.with_weights(stand_ins.weights())
@@ -171,18 +172,18 @@ class Moment:
     def latents(self) -> Tensor:
         return noised(self.clean, self.noise, self.alphas)
 
-    def output(self, model: DiffusionModel, context: Tensor) -> Tensor:
+    def output(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
         timesteps = self.timesteps.to(self.clean.device)
-        return predict(model, self.latents, timesteps, context, self.gradient_checkpointing)
+        return predict(model, self.latents, timesteps, conditioning, self.gradient_checkpointing)
 
-    def predicted(self, model: DiffusionModel, context: Tensor) -> Tensor:
+    def predicted(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
         """The clean latents that the model sees in them."""
-        return split_prediction(self.kind, self.output(model, context), self.latents, self.alphas)[0]
+        return split_prediction(self.kind, self.output(model, conditioning), self.latents, self.alphas)[0]
 
-    def error(self, model: DiffusionModel, context: Tensor) -> Tensor:
+    def error(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
         """The ordinary denoising loss."""
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
-        return F.mse_loss(self.output(model, context), target)
+        return F.mse_loss(self.output(model, conditioning), target)
 
 
 def generator_gradients(
@@ -190,13 +191,13 @@ def generator_gradients(
     fake: Tensor,
     moment: Moment,
     edited: DiffusionModel,
-    anchor: Tensor,
+    anchor: Conditioning,
     parameters: Sequence[Tensor],
 ) -> list[Tensor]:
     """What the edited model learns from, a gradient for each of its ``parameters``.
 
     That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the latents
-    of the anchor under its own contexts ``anchor`` ``[n, tokens, d]``; each parameter by itself. The graph of ``fake``
+    of the anchor under its own prompts, ``anchor``; each parameter by itself. The graph of ``fake``
     is let go of before the second one is built.
     """
     unlearned = gradients(adversarial_loss(judge, fake), parameters)

@@ -23,7 +23,7 @@ from ..erasures.erasure import Erasure
 from ..erasures.record import Origin
 from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
 from ..settings import Settings, setting
-from ..training.denoising import context_gradient, denoising_error
+from ..training.denoising import conditioning_gradient, denoising_error
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_rank, gradients, take_step, train
 from ..training.memory import check_room
@@ -99,8 +99,8 @@ def few_shot(
         stand_ins.parameters, settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8
     )
 
-    context = model.encode_prompts([concept.name]).context.detach().requires_grad_()
-    check_room("few-shot", model, stand_ins.parameters, context, latents.shape, 1, callback)
+    conditioning = model.encode_prompts([concept.name]).detach().requires_grad_()
+    check_room("few-shot", model, stand_ins.parameters, conditioning, latents.shape, 1, callback)
 
     def update(step: int) -> Tensor:
         clean = next_batch(latents, settings.batch_size, step, generator).to(model.device)
@@ -108,9 +108,9 @@ def few_shot(
         timesteps = torch.randint(len(model.alphas_cumprod), (len(clean),), generator=generator)
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         edited = model.with_weights(stand_ins.weights())
-        context = edited.encode_prompts([prompt.format(concept.name) for prompt in prompts]).context
-        error, upward = context_gradient(model, clean, noise, timesteps, context)
-        take_step(gradients(context, stand_ins.parameters, -upward), stand_ins.parameters, optimiser)
+        conditioning = edited.encode_prompts([prompt.format(concept.name) for prompt in prompts])
+        error, upward = conditioning_gradient(model, clean, noise, timesteps, conditioning)
+        take_step(gradients(-conditioning.inner(upward), stand_ins.parameters), stand_ins.parameters, optimiser)
         return -error
 
     watch = Watch(model, latents, templates[0].format(concept.name), seed) if math.isfinite(growth) else None
@@ -146,8 +146,8 @@ class Watch:
     @torch.no_grad()
     def _error(self, model: DiffusionModel) -> float:
         clean, noise, timesteps = self._seen
-        context = model.encode_prompts([self._prompt]).context.expand(len(clean), -1, -1)
-        return float(denoising_error(model, clean.to(model.device), noise.to(model.device), timesteps, context))
+        conditioning = model.encode_prompts([self._prompt]).expand(len(clean))
+        return float(denoising_error(model, clean.to(model.device), noise.to(model.device), timesteps, conditioning))
 
 
 def _quantiles(trained: int) -> Tensor:
@@ -168,8 +168,8 @@ def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
     leaves = [probe.requires_grad_() for probe in probes.values()]
     with torch.enable_grad():
         edited = model.with_weights({f"{layer}mlp.fc1.bias": probe for layer, probe in probes.items()})
-        context = edited.encode_prompts([prompt]).context
-        found = torch.autograd.grad(context.sum(), leaves, allow_unused=True)
+        conditioning = edited.encode_prompts([prompt])
+        found = torch.autograd.grad(conditioning.inner(conditioning), leaves, allow_unused=True)
     unread = tuple(layer for layer, slope in zip(probes, found, strict=True) if slope is None)
     read = [name for name in weights if not (unread and name.startswith(unread))]
     return LazyWeights({name: partial(weights.__getitem__, name) for name in read})

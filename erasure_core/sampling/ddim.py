@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..arguments import Seed, checked
 from ..concepts.parse import as_prompts
+from ..conditioning import Conditioning
 from ..model import Callback, DiffusionModel
 
 MOST_GUIDANCE = 100.0  # more draws noise, or NaN
@@ -93,7 +94,7 @@ def _walks(
     prompts = as_prompts(prompts)
     _check(model, prompts, seeds, steps, batch, guidance)
     distinct = list(dict.fromkeys([negative, *prompts]))
-    contexts = model.encode_prompts(distinct).context
+    conditioning = model.encode_prompts(distinct)
     rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
     parts = list(zip(rows.split(batch), torch.arange(len(prompts)).split(batch), strict=True))
     advance = _counter(callback, len(parts) * steps)
@@ -107,8 +108,8 @@ def _walks(
         yield ddim(
             model,
             initial_latents(model, [seeds[place] for place in places.tolist()]),
-            contexts[part.to(contexts.device)],
-            contexts[:1],
+            conditioning[part],
+            conditioning[:1],
             steps=steps,
             guidance=guidance,
             visit=passed,
@@ -118,23 +119,23 @@ def _walks(
 def ddim(
     model: DiffusionModel,
     latents: Tensor,
-    context: Tensor,
-    empty: Tensor,
+    conditioning: Conditioning,
+    empty: Conditioning,
     *,
     steps: int,
     guidance: float,
     visit: Visit | None = None,
     skip: int = 0,
 ) -> Tensor:
-    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under ``context`` ``[n, tokens, d]``; adds no noise.
+    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under the ``conditioning`` of n prompts; adds no noise.
 
-    ``empty`` ``[1, tokens, d]`` is what guidance leads away from. After each step ``visit`` is told its timestep and
+    ``empty``, of one prompt, is what guidance leads away from. After each step ``visit`` is told its timestep and
     the latents it began with. The first ``skip`` of the steps are left out: ``latents`` are then what they lead to.
     """
     alphas = model.alphas_cumprod
     stride = len(alphas) // steps
     for timestep in timesteps(len(alphas), steps)[skip:]:
-        output = guided(model, latents, timestep, context, empty, guidance)
+        output = guided(model, latents, timestep, conditioning, empty, guidance)
         clean, noise = split_prediction(model.prediction_type, output, latents, float(alphas[timestep]))
         ahead = float(alphas[max(timestep - stride, 0)])
         if visit:
@@ -147,8 +148,8 @@ def ddim(
 def invert(
     model: DiffusionModel,
     latents: Tensor,
-    context: Tensor,
-    empty: Tensor,
+    conditioning: Conditioning,
+    empty: Conditioning,
     *,
     steps: int,
     guidance: float,
@@ -168,7 +169,7 @@ def invert(
         )
         noisier = latents
         for _ in range(refinements):
-            output = guided(model, noisier, timestep, context, empty, guidance)
+            output = guided(model, noisier, timestep, conditioning, empty, guidance)
             noisier = (latents - change * output) / keep
         latents = noisier
         if visit:
@@ -188,15 +189,20 @@ def _step_factors(kind: str, alpha: float, ahead: float) -> tuple[float, float]:
 
 
 def guided(
-    model: DiffusionModel, latents: Tensor, timestep: int, context: Tensor, empty: Tensor, guidance: float
+    model: DiffusionModel,
+    latents: Tensor,
+    timestep: int,
+    conditioning: Conditioning,
+    empty: Conditioning,
+    guidance: float,
 ) -> Tensor:
-    """The model's output in float32, led by ``guidance`` from ``empty`` to ``context``."""
-    count = len(latents)
+    """The model's output in float32, led by ``guidance`` from ``empty`` to ``conditioning``."""
+    count, dtype = len(latents), conditioning.context.dtype
     moments = torch.full((count,), timestep, device=latents.device)
     if guidance == 1:
-        return model.predict_noise(latents.to(context.dtype), moments, context).float()
-    twice = torch.cat([latents, latents]).to(context.dtype)
-    both = torch.cat([empty.expand(count, -1, -1), context])
+        return model.predict_noise(latents.to(dtype), moments, conditioning).float()
+    twice = torch.cat([latents, latents]).to(dtype)
+    both = Conditioning.cat([empty.expand(count), conditioning])
     low, high = model.predict_noise(twice, torch.cat([moments, moments]), both).float().chunk(2)
     return low + guidance * (high - low)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..arguments import check_images, checked
 from ..concepts.names import Named
+from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..model import Callback, DiffusionModel
 from .ddim import check_steps, ddim, invert
@@ -48,12 +49,12 @@ def purify(
             callback(done, 2 * steps, "inverting" if done <= steps else "sampling")
 
     clean = model.encode_images(images.to(model.device)).float()
-    contexts = _contexts(model, prompt, len(images))
-    noise = invert(model, clean, *contexts, steps=steps, guidance=guidance, visit=visit)
+    both = _conditionings(model, prompt, len(images))
+    noise = invert(model, clean, *both, steps=steps, guidance=guidance, visit=visit)
     _check_finite(noise, "inverting")
     with erasure.applied_to(model):
-        contexts = _contexts(model, prompt, len(images))
-        edited = ddim(model, noise, *contexts, steps=steps, guidance=guidance, visit=visit)
+        both = _conditionings(model, prompt, len(images))
+        edited = ddim(model, noise, *both, steps=steps, guidance=guidance, visit=visit)
     _check_finite(edited, "sampling")
     return model.decode_latents(edited).float().cpu()
 
@@ -76,6 +77,6 @@ def _check_finite(latents: Tensor, what: str) -> None:
         raise ValueError(f"{what} left the numbers that make sense; lower guidance, or raise steps")
 
 
-def _contexts(model: DiffusionModel, prompt: str, count: int) -> tuple[Tensor, Tensor]:
-    context = model.encode_prompts([prompt, ""]).context
-    return context[:1].expand(count, -1, -1), context[1:]
+def _conditionings(model: DiffusionModel, prompt: str, count: int) -> tuple[Conditioning, Conditioning]:
+    conditioning = model.encode_prompts([prompt, ""])
+    return conditioning[:1].expand(count), conditioning[1:]

@@ -6,13 +6,18 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..conditioning import Conditioning
 from ..model import DiffusionModel
 from ..sampling.ddim import roots
 from .loop import gradients
 
 
 def predict(
-    model: DiffusionModel, latents: Tensor, timesteps: Tensor, context: Tensor, gradient_checkpointing: bool = False
+    model: DiffusionModel,
+    latents: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+    gradient_checkpointing: bool = False,
 ) -> Tensor:
     """The model's output in float32, as ``model.predict_noise`` gives it.
 
@@ -20,8 +25,8 @@ def predict(
     during the backward pass, so that the activations of one are in memory at a time instead of all.
     """
     if not (gradient_checkpointing and torch.is_grad_enabled()):
-        return model.predict_noise(latents, timesteps, context).float()
-    each = zip(latents.split(1), timesteps.split(1), context.split(1), strict=True)
+        return model.predict_noise(latents, timesteps, conditioning).float()
+    each = zip(latents.split(1), timesteps.split(1), conditioning.split(1), strict=True)
     return torch.cat([checkpoint(model.predict_noise, *one, use_reentrant=False) for one in each]).float()
 
 
@@ -41,19 +46,21 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
     return signal * noise - spread * clean
 
 
-def denoising_error(model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+def denoising_error(
+    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> Tensor:
     """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
     latents = noised(clean, noise, alphas)
-    output = predict(model, latents, timesteps.to(clean.device), context)
+    output = predict(model, latents, timesteps.to(clean.device), conditioning)
     return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
 
 
-def context_gradient(
-    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, context: Tensor
-) -> tuple[Tensor, Tensor]:
-    """``denoising_error`` and its gradient with respect to ``context`` ``[n, tokens, d]``, neither with a graph.
+def conditioning_gradient(
+    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
+) -> tuple[Tensor, Conditioning]:
+    """``denoising_error`` and its gradient with respect to ``conditioning``, neither with a graph.
 
     One latent after the other goes through the model and back, so that the activations of one are in memory at a time
     and none is computed twice.
@@ -61,8 +68,8 @@ def context_gradient(
     count = len(clean)
     error, parts = torch.zeros((), device=clean.device), []
     for one in torch.arange(count).split(1):
-        leaf = context[one.to(context.device)].detach().requires_grad_()
+        leaf = conditioning[one].detach().requires_grad_()
         share = denoising_error(model, clean[one], noise[one], timesteps[one], leaf) / count
-        parts += gradients(share, [leaf])
+        parts.append(Conditioning(*gradients(share, leaf.tensors)))
         error += share.detach()
-    return error, torch.cat(parts)
+    return error, Conditioning.cat(parts)

@@ -96,12 +96,9 @@ def check_fell(losses: Sequence[float]) -> None:
         )
 
 
-def gradients(loss: Tensor, parameters: Sequence[Tensor], upstream: Tensor | None = None) -> list[Tensor]:
-    """The gradient of ``loss``; zero for a parameter that it does not depend on.
-
-    ``upstream``, of the shape of ``loss``, is the gradient that reaches it where it is not a single number.
-    """
-    found = torch.autograd.grad(loss, parameters, upstream, allow_unused=True)
+def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of ``loss``; zero for a parameter that it does not depend on."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..conditioning import Conditioning
 from ..model import Callback, DiffusionModel
 from .loop import TrainingError
 
@@ -26,18 +27,18 @@ def check_room(
     what: str,
     model: DiffusionModel,
     parameters: Sequence[Tensor],
-    context: Tensor,
+    conditioning: Conditioning,
     size: Sequence[int],
     latents: int,
     callback: Callback | None = None,
 ) -> None:
     """Say how much memory is needed and how much is free; raise ``OutOfRoomError`` when it is not enough.
 
-    ``model`` is what is trained through, with the ``parameters`` in it or in the ``context`` ``[1, tokens, d]``.
+    ``model`` is what is trained through, with the ``parameters`` in it or in the ``conditioning`` of one prompt.
     ``size`` ends in the height and width of the latents, of which so many are in memory at once.
     """
     trained = ADAM * sum(weight.numel() * weight.element_size() for weight in parameters)
-    needed = trained + latents * kept_at(_one_pass(model, context), *size[-2:])
+    needed = trained + latents * kept_at(_one_pass(model, conditioning), *size[-2:])
     free = model.free_memory()
     known = "" if free is None else f", {free / GB:.1f} GB are free"
     if callback:
@@ -49,12 +50,12 @@ def check_room(
         )
 
 
-def _one_pass(model: DiffusionModel, context: Tensor) -> Forward:
+def _one_pass(model: DiffusionModel, conditioning: Conditioning) -> Forward:
     channels, device = model.latent_shape()[0], model.device
 
     def forward(height: int, width: int) -> Tensor:
         latents = torch.zeros(1, channels, height, width, device=device)
-        return model.predict_noise(latents, torch.ones(1, dtype=torch.long, device=device), context)
+        return model.predict_noise(latents, torch.ones(1, dtype=torch.long, device=device), conditioning)
 
     return forward
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...erasure_core import UnsupportedModelError
 from ...erasure_core.model import CONTEXT, POOLED, LazyWeights, TextEntry, TextRows
 from .carried import erasures_of
-from .text_encoders import Encoded, TextEncoders
+from .text_encoders import TextEncoders
 from .weights import stored
 
 UNET = "diffusion_model."
@@ -44,21 +44,15 @@ class ComfyModel:
         entries = {CONTEXT: TextEntry(merged_weights(self.model, cross))}
         if self.text.pooled:
             label = merged_weights(self.model, {LABEL: self._keys[LABEL]})
-            entries[POOLED] = TextEntry(label, columns=(0, self.pooled_width))
+            entries[POOLED] = TextEntry(label, columns=(0, self._pooled_width))
         return entries
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         return self.text.encode(prompts).rows()
 
-    @property
-    def pooled_width(self) -> int:
-        """Of the pooled text vector, 0 where the model reads none."""
-        pooled = self._empty.pooled if self.text.pooled else None
-        return 0 if pooled is None else pooled.shape[-1]
-
     @cached_property
-    def _empty(self) -> Encoded:
-        return self.text.encode([""])
+    def _pooled_width(self) -> int:
+        return self.text.encode([""]).conditioning.tensors[-1].shape[-1]
 
 
 def has_unet(model) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import comfy.model_management
 import torch
-from torch import Tensor
 
-from ...erasure_core import EncodedPrompts, UnsupportedModelError
-from ...erasure_core.model import CONTEXT, POOLED, TextRows
+from ...erasure_core import Conditioning, UnsupportedModelError
+from ...erasure_core.model import EncodedPrompts
 from ...erasure_core.quoting import shown
 
 ENCODERS = {"l", "h", "g"}  # ComfyUI's names for the text encoders of SD 1.x, SD 2.x and SDXL, which has l and g
@@ -20,47 +18,16 @@ Window = list[tuple]
 """``(token, weight, word)`` for every place of an encoder's window."""
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """``context`` is ``[n, tokens, d]``, ``pooled`` ``[n, p]`` or None, ``last_content`` as in ``EncodedPrompts``."""
-
-    context: Tensor
-    last_content: tuple[int, ...]
-    pooled: Tensor | None = None
-
-    def packed(self) -> EncodedPrompts:
-        """With the pooled vector, where there is one, as a last row of the context."""
-        return EncodedPrompts(pack(self.context, self.pooled), self.last_content)
-
-    def rows(self) -> list[dict[str, tuple[TextRows, ...]]]:
-        found: list[dict[str, tuple[TextRows, ...]]] = [
-            {CONTEXT: (TextRows(context, last),)} for context, last in zip(self.context, self.last_content, strict=True)
-        ]
-        if self.pooled is not None:
-            for index, one in enumerate(found):
-                one[POOLED] = (TextRows(self.pooled[index : index + 1], 0),)
-        return found
-
-
-def pack(context: Tensor, pooled: Tensor | None) -> Tensor:
-    """``[n, tokens + 1, d]``: the pooled vector as a last row, filled up with zeros; the context without one."""
-    if pooled is None:
-        return context
-    row = torch.nn.functional.pad(pooled, (0, context.shape[-1] - pooled.shape[-1]))
-    return torch.cat([context, row[:, None].to(context)], 1)
-
-
 def identity(token) -> Hashable:
     """What tells a token from others: its number, or what an embedding holds."""
     data = token["data"] if isinstance(token, dict) else token
     return sha256(data.detach().float().cpu().numpy().tobytes()).digest() if torch.is_tensor(data) else data
 
 
-def unpacked(context: Tensor, pooled: int) -> list:
-    """A CONDITIONING of what ``pack`` made of a context and a pooled vector of so many numbers, 0 for none."""
-    if not pooled:
-        return [[context, {}]]
-    return [[context[:, :-1], {"pooled_output": context[:, -1, :pooled]}]]
+def host_conditioning(conditioning: Conditioning) -> list:
+    """A CONDITIONING, as ComfyUI's nodes give each other what the denoiser reads of prompts."""
+    pooled = {} if conditioning.pooled is None else {"pooled_output": conditioning.pooled}
+    return [[conditioning.context, pooled]]
 
 
 class TextEncoders:
@@ -75,20 +42,19 @@ class TextEncoders:
         self.pooled = pooled
         self.names = names_of(clip)
 
-    def encode(self, prompts: Sequence[str]) -> Encoded:
+    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """As "CLIP Text Encode" does."""
         windows = [self.windows_of(prompt) for prompt in prompts]
         last = tuple(last_content(window[self.names[0]]) for window in windows)
         if self.pooled:
-            both = [self._encode_one(window) for window in windows]
-            return Encoded(torch.cat([context for context, _ in both]), last, torch.cat([pooled for _, pooled in both]))
+            return EncodedPrompts(Conditioning.cat([self._encode_one(window) for window in windows]), last)
         contexts = []
         for start in range(0, len(windows), BATCH):
             comfy.model_management.throw_exception_if_processing_interrupted()
             part = windows[start : start + BATCH]
             context = self.clip.encode_from_tokens({name: [_plain(one[name]) for one in part] for name in self.names})
             contexts.append(context.reshape(len(part), -1, context.shape[-1]).to("cpu", torch.float32))
-        return Encoded(torch.cat(contexts), last)
+        return EncodedPrompts(Conditioning(torch.cat(contexts)), last)
 
     def windows_of(self, prompt: str) -> dict[str, Window]:
         """What each encoder reads of a prompt. Raises ``ValueError`` for a prompt longer than its window."""
@@ -103,14 +69,14 @@ class TextEncoders:
         """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
         return tuple(tuple(identity(token[0]) for token in window) for window in self.windows_of(prompt).values())
 
-    def _encode_one(self, windows: dict[str, Window]) -> tuple[Tensor, Tensor]:
+    def _encode_one(self, windows: dict[str, Window]) -> Conditioning:
         """One prompt at a time: of a batch ComfyUI gives the first pooled vector only."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         tokens = {name: [_plain(window)] for name, window in windows.items()}
         context, pooled = self.clip.encode_from_tokens(tokens, return_pooled=True)
         if pooled is None:
             raise UnsupportedModelError("MODEL reads a pooled text vector, and CLIP gives none; load the CLIP of SDXL")
-        return context.to("cpu", torch.float32), pooled.to("cpu", torch.float32)
+        return Conditioning(context, pooled).to("cpu", torch.float32)
 
 
 def tokenized(clip, prompt: str, **options) -> dict[str, list[Window]]:

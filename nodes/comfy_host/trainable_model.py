@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from ...erasure_core import EncodedPrompts, UnsupportedModelError
+from ...erasure_core import Conditioning, UnsupportedModelError
 from ...erasure_core.model import LazyWeights, TextEntry, entry_weights, overlaid
 from ...erasure_core.quoting import shown
 from .model import UNET, ComfyModel, merged_weights, working_device
-from .text_encoders import last_content, pack
 from .weights import stored
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
@@ -104,21 +103,20 @@ class TrainableComfyModel(ComfyModel):
         view._stand_ins = {**self._stand_ins, **weights}
         return view
 
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         if not any(name in tower.keys for tower in self._towers.values() for name in self._stand_ins):
             with torch.inference_mode():
-                encoded = self.text.encode(prompts).packed()
-            return EncodedPrompts(encoded.context.clone(), encoded.last_content)
+                encoded = self.text.encode(prompts)
+            return encoded.conditioning.clone()
         windows = [self.text.windows_of(prompt) for prompt in prompts]
-        context = self._encoded({name: [[one[0] for one in w[name]] for w in windows] for name in self.text.names})
-        return EncodedPrompts(context, tuple(last_content(window[self.text.names[0]]) for window in windows))
+        return self._encoded({name: [[one[0] for one in w[name]] for w in windows] for name in self.text.names})
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
+    def encode_tokens(self, ids: Tensor) -> Conditioning:
         rows = ids.tolist()
         return self._encoded({name: [tower.padded(row) for row in rows] for name, tower in self._towers.items()})
 
-    def _encoded(self, tokens: Mapping[str, list[list]]) -> Tensor:
-        """The context of each encoder's tokens, with the pooled vector of the last encoder where the model reads it."""
+    def _encoded(self, tokens: Mapping[str, list[list]]) -> Conditioning:
+        """All encoders' contexts side by side, and the last one's pooled vector where the model reads it."""
         stage = self.clip.cond_stage_model
         stage.reset_clip_options()
         if self.clip.layer_idx is not None:
@@ -130,7 +128,7 @@ class TrainableComfyModel(ComfyModel):
             with CopiedNorms(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
                 context, pooled = functional_call(tower.module, {**weights, **ours}, (tokens[name],))[:2]
             contexts.append(context)
-        return pack(torch.cat(contexts, -1), pooled if self.text.pooled else None)
+        return Conditioning(torch.cat(contexts, -1), pooled if self.text.pooled else None)
 
     def tokenize(self, prompt: str) -> list[int]:
         ids = [token[0] for token in self.text.windows_of(prompt)[self.text.names[0]]]
@@ -141,17 +139,16 @@ class TrainableComfyModel(ComfyModel):
     def text_of(self, ids: Sequence[int]) -> str:
         return self._towers[self.text.names[0]].tokenizer.tokenizer.decode(list(ids)).strip()
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         unet = self.model.model.diffusion_model
         weights = self._all_weights(self.model, unet, UNET, self.dtype)
         ours = self._in_place(self._keys, UNET, self.dtype)
-        latents, context = latents.to(self.device, self.dtype), context.to(self.device, self.dtype)
+        latents, text = latents.to(self.device, self.dtype), conditioning.to(self.device, self.dtype)
         named: dict[str, Any] = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
-        if self.text.pooled:
-            context, row = context[:, :-1], context[:, -1]
-            named["y"] = self._label(row[:, : self.pooled_width], latents)
+        if text.pooled is not None:
+            named["y"] = self._label(text.pooled, latents)
         given = self._with_extra_channels(latents), timesteps.to(self.device)
-        return functional_call(unet, {**weights, **ours}, given, {"context": context, **named})
+        return functional_call(unet, {**weights, **ours}, given, {"context": text.context, **named})
 
     def _label(self, pooled: Tensor, latents: Tensor) -> Tensor:
         """What SDXL reads beside the context: the pooled vector and the size of the picture, uncropped."""

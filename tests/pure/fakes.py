@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from erasure_core import EncodedPrompts
-from erasure_core.model import CONTEXT, POOLED, TextEntry, TextRows, context_rows
+from erasure_core import Conditioning
+from erasure_core.model import CONTEXT, POOLED, EncodedPrompts, TextEntry, TextRows
 
 LAYERS = {
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight": 12,
@@ -58,13 +58,18 @@ class FakeModel:
         self.cased = False  # whether it tells capitals apart, as T5 does
         self.alphas_cumprod = torch.linspace(0.999, 0.01, 100, dtype=torch.float64)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> EncodedPrompts:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        return self.encoded(prompts).conditioning
+
+    def encoded(self, prompts: Sequence[str]) -> EncodedPrompts:
         rows = [self._words(prompt) for prompt in prompts]
         for prompt, words in zip(prompts, rows, strict=True):
             if len(words) > self.tokens - 2:
                 raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
-        context = torch.stack([self._context(words) for words in rows])
-        return EncodedPrompts(context, tuple(len(words) for words in rows))
+        return EncodedPrompts(self._conditioning(rows), tuple(len(words) for words in rows))
+
+    def _conditioning(self, prompts: Sequence[Sequence[str]]) -> Conditioning:
+        return Conditioning(torch.stack([self._context(words) for words in prompts]))
 
     def _words(self, prompt: str) -> list[str]:
         return (prompt if self.cased else prompt.casefold()).split()
@@ -82,8 +87,8 @@ class FakeModel:
         words = list(vocabulary)
         return " ".join(words[one] for one in ids if words[one] not in ("<start>", "<end>"))
 
-    def encode_tokens(self, ids: Tensor) -> Tensor:
-        return self.encode_prompts([self.text_of(row) for row in ids.tolist()]).context
+    def encode_tokens(self, ids: Tensor) -> Conditioning:
+        return self.encode_prompts([self.text_of(row) for row in ids.tolist()])
 
     def _context(self, words: Sequence[str]) -> Tensor:
         return self._states(words, "text_encoder", slice(self.context_dim))
@@ -107,7 +112,7 @@ class FakeModel:
         return {CONTEXT: TextEntry(dict(self.weights))} if self.weights else {}
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        return context_rows(self.encode_prompts(prompts))
+        return self.encoded(prompts).rows()
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         if scope not in ("cross-attention", "attention", "unet", "text_encoder"):
@@ -120,8 +125,8 @@ class FakeModel:
         view.text = {name: weights.get(name, weight) for name, weight in self.text.items()}
         return view
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        keys = [context @ weight.T for weight in self.weights.values()]
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        keys = [conditioning.context @ weight.T for weight in self.weights.values()]
         pull = torch.stack([key.mean((1, 2)) for key in keys]).sum(0)
         return 0.5 * latents + 0.1 * pull[:, None, None, None] + timesteps[:, None, None, None] / 1000
 
@@ -151,10 +156,7 @@ class FakeModel:
 
 
 class TwoTowers(FakeModel):
-    """As SDXL: two text encoders side by side, of which the second also gives a pooled vector that a layer reads.
-
-    The pooled vector is a last row of the context, filled up with zeros.
-    """
+    """As SDXL: two text encoders side by side, of which the second also gives a pooled vector that a layer reads."""
 
     LABEL = "unet.add_embedding.linear_1.weight"
     POOLED_WIDTH, SIZES = 10, 4
@@ -166,31 +168,24 @@ class TwoTowers(FakeModel):
         half = self.context_dim // 2
         self.text = text_weights(text_layers(half) | text_layers(half, "text_encoder_2"))
 
-    def _context(self, words: Sequence[str]) -> Tensor:
-        half = self.context_dim // 2
-        first = self._states(words, "text_encoder", slice(half))
-        second = self._states(words, "text_encoder_2", slice(half, self.context_dim))
-        pooled = torch.zeros(1, self.context_dim - self.POOLED_WIDTH)
-        pooled = torch.cat([second[1 + len(words)][None, : self.POOLED_WIDTH], pooled], 1)
-        return torch.cat([torch.cat([first, second], 1), pooled])
+    def _conditioning(self, prompts: Sequence[Sequence[str]]) -> Conditioning:
+        half, contexts, pooled = self.context_dim // 2, [], []
+        for words in prompts:
+            first = self._states(words, "text_encoder", slice(half))
+            second = self._states(words, "text_encoder_2", slice(half, self.context_dim))
+            contexts.append(torch.cat([first, second], 1))
+            pooled.append(second[1 + len(words)][: self.POOLED_WIDTH])
+        return Conditioning(torch.stack(contexts), torch.stack(pooled))
 
     def text_entries(self) -> Mapping[str, TextEntry]:
         cross = {name: weight for name, weight in self.weights.items() if name != self.LABEL}
         label = TextEntry({self.LABEL: self.weights[self.LABEL]}, columns=(0, self.POOLED_WIDTH))
         return {CONTEXT: TextEntry(cross), POOLED: label}
 
-    def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        encoded = self.encode_prompts(prompts)
-        each = zip(encoded.context, encoded.last_content, strict=True)
-        return [
-            {CONTEXT: (TextRows(rows[:-1], last),), POOLED: (TextRows(rows[-1:, : self.POOLED_WIDTH], 0),)}
-            for rows, last in each
-        ]
-
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         cross = [weight for name, weight in self.weights.items() if name != self.LABEL]
-        pull = torch.stack([(context[:, :-1] @ weight.T).mean((1, 2)) for weight in cross]).sum(0)
-        label = torch.cat([context[:, -1, : self.POOLED_WIDTH], torch.ones(len(latents), self.SIZES)], 1)
+        pull = torch.stack([(conditioning.context @ weight.T).mean((1, 2)) for weight in cross]).sum(0)
+        label = torch.cat([conditioning.pooled, torch.ones(len(latents), self.SIZES)], 1)
         pull = pull + (label @ self.weights[self.LABEL].T).mean(1)
         return 0.5 * latents + 0.1 * pull[:, None, None, None] + timesteps[:, None, None, None] / 1000
 
@@ -199,20 +194,20 @@ class Ragged(FakeModel):
     """As SD3 and its like: layers read the rows of two encoders one after the other; the second gives no padding."""
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        encoded = self.encode_prompts(prompts)
-        each = zip(encoded.context, encoded.last_content, strict=True)
+        encoded = self.encoded(prompts)
+        each = zip(encoded.conditioning.context, encoded.last_content, strict=True)
         return [{CONTEXT: (TextRows(rows, last), TextRows(rows[: last + 2].flip(1), last))} for rows, last in each]
 
 
 class Uneven(FakeModel):
     """Every layer pulls the latents in a pattern of its own, so that gradients differ by layer and by latents."""
 
-    def predict_noise(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         draws = torch.Generator().manual_seed(1)
         found = 0.5 * latents + timesteps[:, None, None, None] / 1000
         for weight in self.weights.values():
             pattern = torch.randn(latents.shape[1:], generator=draws) * (1 + latents.tanh() / 2)
-            found = found + 0.3 * (context @ weight.T).sin().mean((1, 2))[:, None, None, None] * pattern
+            found = found + 0.3 * (conditioning.context @ weight.T).sin().mean((1, 2))[:, None, None, None] * pattern
         return found
 
 

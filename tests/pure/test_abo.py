@@ -6,7 +6,7 @@ import pytest
 import torch
 from pure.fakes import Adam, TwoTowers, Uneven
 
-from erasure_core import Concept
+from erasure_core import Concept, Conditioning
 from erasure_core.methods.abo import AbOSettings, Prompts, abo
 from erasure_core.sampling.ddim import trajectories
 
@@ -35,8 +35,8 @@ def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: st
     named, other = ([one.format(text) for one in wordings] if text else [""] for text in (name, alternative))
     prompts = [named[0], other[0], named[1], other[1 % len(other)], named[2]]
     latents, times = trajectories(model, prompts, range(6, 11), steps=4, guidance=2.0)
-    contexts, alternatives = (model.encode_prompts(texts).context for texts in (named, other))
-    empty = model.encode_prompts([""]).context.expand(3, -1, -1)
+    contexts, alternatives = (model.encode_prompts(texts) for texts in (named, other))
+    empty = model.encode_prompts([""]).expand(3)
     draws = torch.Generator().manual_seed(6)
     weights, adam, losses = {name: weight.clone() for name, weight in model.weights.items()}, Adam(1e-3), []
     for _ in range(steps):
@@ -46,12 +46,12 @@ def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: st
         for weight in weights.values():
             weight.requires_grad_()
         edited = model.with_weights(weights)
-        e, c = (edited.predict_noise(x, t, context) for context in (empty, contexts[which]))
+        e, c = (edited.predict_noise(x, t, text) for text in (empty, contexts[which]))
         e0 = model.predict_noise(x, t, empty)
         guide = model.predict_noise(x, t, alternatives[which]) - e0 if alternative else 0
         loss = ((c - e - guide) ** 2).mean() + 0.5 * ((e - e0) ** 2).mean()
         if preserve:
-            kept = model.encode_prompts(preserve).context[torch.randint(len(preserve), (3,), generator=draws)]
+            kept = model.encode_prompts(preserve)[torch.randint(len(preserve), (3,), generator=draws)]
             loss = loss + 0.25 * ((edited.predict_noise(x, t, kept) - model.predict_noise(x, t, kept)) ** 2).mean()
         losses.append(float(loss.detach()))
         weights = adam.step(weights, dict(zip(weights, torch.autograd.grad(loss, [*weights.values()]), strict=True)))
@@ -69,11 +69,15 @@ def test_what_is_drawn_belongs_together() -> None:
     model = TwoTowers(tokens=12)
     prompts = Prompts.of(model, "style", Concept("monet", "dog"), ["bird", "owl"])
     drawn = prompts.draw(20, torch.Generator().manual_seed(0))
-    known = {text: model.encode_prompts([text]).context[0] for text in
+    known = {text: model.encode_prompts([text])[0] for text in
              [one.format(name) for one in STYLE for name in ("monet", "dog")] + ["", "bird", "owl"]}  # fmt: skip
 
-    def told(context: torch.Tensor) -> str:
-        (found,) = [text for text, one in known.items() if torch.allclose(one, context, atol=1e-6)]
+    def told(drawn: Conditioning) -> str:
+        (found,) = [
+            text
+            for text, one in known.items()
+            if all(torch.allclose(*both, atol=1e-6) for both in zip(one.tensors, drawn.tensors, strict=True))
+        ]
         return found
 
     pairs = {(told(a), told(b)) for a, b in zip(drawn.concept, drawn.alternative, strict=True)}

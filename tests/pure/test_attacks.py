@@ -74,9 +74,10 @@ def test_no_other_context_regenerates_more_than_the_derived_one(scene: Scene) ->
         return float(sum((context.double() @ edited.T - original).square().sum() for edited, original in pairs))
 
     plain = scene.edited.encode_prompts(in_turn(scene.prompts, 4)).context
-    assert missed(found.contexts) < 0.5 * missed(plain)
+    assert missed(found.conditioning.context) < 0.5 * missed(plain)
     for size in (0.1, 1.0, 10.0):
-        assert missed(found.contexts) < missed(found.contexts + size * torch.randn(found.contexts.shape))
+        context = found.conditioning.context
+        assert missed(context) < missed(context + size * torch.randn(context.shape))
     assert found.steps == 0 and found.images.shape == (4, 3, 4, 4)
 
 
@@ -121,11 +122,11 @@ def test_noised_pictures_start_where_their_noise_belongs(scene: Scene, monkeypat
 
 
 def test_skipped_steps_are_the_first(model: FakeModel) -> None:
-    context = model.encode_prompts(["cat", ""]).context
+    both = model.encode_prompts(["cat", ""]).split(1)
     latents = torch.randn(1, 4, 4, 4)
     visited = []
-    middle = ddim(model, latents, context[:1], context[1:], steps=6, guidance=2.0, visit=lambda t, x: visited.append(x))
-    again = ddim(model, visited[2], context[:1], context[1:], steps=6, guidance=2.0, skip=2)
+    middle = ddim(model, latents, *both, steps=6, guidance=2.0, visit=lambda t, x: visited.append(x))
+    again = ddim(model, visited[2], *both, steps=6, guidance=2.0, skip=2)
     torch.testing.assert_close(again, middle)
 
 

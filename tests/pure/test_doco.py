@@ -9,6 +9,7 @@ from pure.fakes import Adam, Uneven
 from torch import Tensor
 from torch.func import functional_call
 
+from erasure_core import Conditioning
 from erasure_core.methods.doco import DoCoSettings, doco
 from erasure_core.training.gan import patch_discriminator
 
@@ -33,7 +34,7 @@ def test_doco_is_its_formula(kind: str) -> None:
     judge = patch_discriminator((4, 8, 8), seed=6)
     critic = {name: weight.detach() for name, weight in judge.named_parameters()}
     weights = {name: weight.clone() for name, weight in model.weights.items()}
-    concept, anchor = (model.encode_prompts(prompts).context for prompts in (CONCEPT, ANCHOR))
+    concept, anchor = (model.encode_prompts(prompts) for prompts in (CONCEPT, ANCHOR))
     ours, theirs = Adam(1e-2, *BETAS), Adam(2e-3, *BETAS)
     losses, conflicts = [], []
     for step in range(6):
@@ -47,8 +48,8 @@ def test_doco_is_its_formula(kind: str) -> None:
         for weight in [*weights.values(), *critic.values()]:
             weight.requires_grad_()
 
-        def output(own: dict[str, Tensor], context: Tensor, noisy=noisy, times=times) -> Tensor:
-            return model.with_weights(own).predict_noise(noisy, times, context)
+        def output(own: dict[str, Tensor], text: Conditioning, noisy=noisy, times=times) -> Tensor:
+            return model.with_weights(own).predict_noise(noisy, times, text)
 
         def seen(output: Tensor, noisy=noisy, a=a, b=b) -> Tensor:
             """The clean latents that a model's output implies."""

@@ -107,7 +107,7 @@ def test_an_interrupt_leaves_no_folder(fake: FakeModel, monkeypatch, tmp_path: P
 
 
 def test_too_little_memory_is_a_sentence(fake: FakeModel, monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setattr(FakeModel, "encode_prompts", instead(MemoryError()))
+    monkeypatch.setattr(FakeModel, "encoded", instead(MemoryError()))
     assert fails(capsys, *ERASE, tmp_path / "a.safetensors") == "error: there is not enough memory"
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pure.calls import with_settings
 from pure.fakes import FakeModel, TwoTowers, digest
 
-from erasure_core import Erasure
+from erasure_core import Conditioning, Erasure
 from erasure_core.methods import abo as abo_module
 from erasure_core.methods import doco as doco_module
 from erasure_core.methods.abo import AbOSettings, Contexts, abo, abo_loss
@@ -174,8 +174,8 @@ def test_few_shot_watches_eight_pictures_at_fixed_timesteps() -> None:
     assert clean[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1] and times.tolist() == [6, 18, 31, 43, 56, 68, 81, 93]
     assert watch.growth(model) == 1
     other = FakeModel(seed=1)
-    context = model.encode_prompts(["a cat"]).context.expand(8, -1, -1)
-    before, after = (denoising_error(one, clean, noise, times, context) for one in (model, other))
+    text = model.encode_prompts(["a cat"]).expand(8)
+    before, after = (denoising_error(one, clean, noise, times, text) for one in (model, other))
     assert watch.growth(other) == pytest.approx(float(after / before))
 
 
@@ -255,10 +255,10 @@ class Watched(FakeModel):
         super().__init__()
         self.sizes: list[int] = []
 
-    def predict_noise(self, latents, timesteps, context):
+    def predict_noise(self, latents, timesteps, conditioning):
         if torch.is_grad_enabled():
             self.sizes.append(len(latents))
-        return super().predict_noise(latents, timesteps, context)
+        return super().predict_noise(latents, timesteps, conditioning)
 
 
 def test_few_shot_needs_the_activations_of_one_latent() -> None:
@@ -313,7 +313,7 @@ def test_settings_are_refused_before_anything_is_computed(run: Callable, setting
 
 
 class NotDrawn(FakeModel):
-    def predict_noise(self, latents, timesteps, context):
+    def predict_noise(self, latents, timesteps, conditioning):
         pytest.fail("the model was asked for a picture")
 
 
@@ -344,8 +344,8 @@ def test_few_shot_is_its_formula(kind: str) -> None:
         for weight in weights.values():
             weight.requires_grad_()
         prompts = [TEMPLATES["object"][index].format("cat") for index in which]
-        context = model.with_weights(weights).encode_prompts(prompts).context
-        output = model.predict_noise(a.sqrt() * clean + (1 - a).sqrt() * noise, times, context)
+        text = model.with_weights(weights).encode_prompts(prompts)
+        output = model.predict_noise(a.sqrt() * clean + (1 - a).sqrt() * noise, times, text)
         target = noise if kind == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * clean
         loss = -((output - target) ** 2).mean()
         losses.append(float(loss.detach()))
@@ -489,11 +489,11 @@ def test_abo_is_its_formula(alternative: bool) -> None:
         def __init__(self, empty: float, concept: float, other: float, kept: float):
             self.values = torch.tensor([empty, concept, other, kept])
 
-        def predict_noise(self, latents, timesteps, context):
-            return self.values[context[:, 0, 0].long()][:, None, None, None].expand_as(latents)
+        def predict_noise(self, latents, timesteps, conditioning):
+            return self.values[conditioning.context[:, 0, 0].long()][:, None, None, None].expand_as(latents)
 
-    def prompt(index: int) -> torch.Tensor:
-        return torch.full((2, 1, 1), float(index))
+    def prompt(index: int) -> Conditioning:
+        return Conditioning(torch.full((2, 1, 1), float(index)))
 
     contexts = Contexts(prompt(1), prompt(2) if alternative else None, prompt(0), prompt(3))
     frozen, edited = Scores(3, 10, 5, 7), Scores(2, 8, 99, 6)
@@ -504,10 +504,10 @@ def test_abo_is_its_formula(alternative: bool) -> None:
 
 def test_abo_is_at_its_goal_when_the_two_guide_alike() -> None:
     model = FakeModel()
-    context = model.encode_prompts(["dog"]).context.expand(2, -1, -1)
-    empty = model.encode_prompts([""]).context.expand(2, -1, -1)
+    dog = model.encode_prompts(["dog"]).expand(2)
+    empty = model.encode_prompts([""]).expand(2)
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    loss = abo_loss(model, model, latents, torch.tensor([3, 50]), Contexts(context, context, empty, None), 1.0, 1.0)
+    loss = abo_loss(model, model, latents, torch.tensor([3, 50]), Contexts(dog, dog, empty, None), 1.0, 1.0)
     assert float(loss) == 0
 
 

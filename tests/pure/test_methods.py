@@ -155,7 +155,7 @@ def test_it_draws_other_pictures_while_it_is_applied(name: str, kind: type[FakeM
     latents = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
     def drawn(one: FakeModel) -> torch.Tensor:
-        return one.predict_noise(latents, torch.tensor([50]), one.encode_prompts(["cat"]).context)
+        return one.predict_noise(latents, torch.tensor([50]), one.encode_prompts(["cat"]))
 
     before = drawn(model)
     assert not torch.equal(drawn(erasure.over(model)), before) and torch.equal(drawn(model), before)

@@ -308,8 +308,9 @@ def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
     seen = pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack))
     assert isinstance(seen, pack.core("model").TextReader)
     encoded = seen.text.encode(["a (red) fish", ""])
-    assert encoded.last_content == (3, 0) and encoded.context.shape == (2, 8, 4)
-    assert encoded.context[0, :4, 0].tolist() == [0, 1, 6, 10]
+    context = encoded.conditioning.context
+    assert encoded.last_content == (3, 0) and context.shape == (2, 8, 4)
+    assert context[0, :4, 0].tolist() == [0, 1, 6, 10]
     with pytest.raises(ValueError, match="is longer than the 6 tokens that CLIP takes"):
         seen.text_rows(["a b c d e f g"])
 
@@ -326,12 +327,14 @@ def test_a_clip_that_does_not_fit_is_said(pack: Pack) -> None:
 
 def test_two_encoders_and_a_pooled_vector(pack: Pack) -> None:
     clip = a_clip(pack, names=("g", "l"), pooled=True)
-    encoders = pack.nodes("comfy_host.text_encoders").TextEncoders(clip, pooled=True)
+    encoders_of_text = pack.nodes("comfy_host.text_encoders")
+    encoders = encoders_of_text.TextEncoders(clip, pooled=True)
     assert encoders.names == ("l", "g")
     found = encoders.encode(["red fish", "cat"])
-    assert found.context.shape == (2, 8, 8) and found.pooled.shape == (2, 3)
-    packed = found.packed().context
-    assert torch.equal(packed[:, 8, :3], found.pooled) and not packed[:, 8, 3:].any()
+    context, pooled = found.conditioning.tensors
+    assert context.shape == (2, 8, 8) and pooled.shape == (2, 3)
+    assert encoders_of_text.host_conditioning(found.conditioning) == [[context, {"pooled_output": pooled}]]
+    assert encoders_of_text.host_conditioning(type(found.conditioning)(context)) == [[context, {}]]
     assert [(len(one["context"][0].rows), one["pooled"][0].rows.shape) for one in found.rows()] == [(8, (1, 3))] * 2
 
 

@@ -28,10 +28,10 @@ class Deaf(FakeModel):
         context = super()._context(heard)
         return context * (1 + 1e-4 * torch.randn(context.shape))
 
-    def encode_prompts(self, prompts):
-        encoded = super().encode_prompts(prompts)
+    def encoded(self, prompts):
+        encoded = super().encoded(prompts)
         last = [len([word for word in prompt.split() if not word.startswith("embedding:")]) for prompt in prompts]
-        return type(encoded)(encoded.context, tuple(last))
+        return type(encoded)(encoded.conditioning, tuple(last))
 
 
 METHODS: dict[str, Callable] = {

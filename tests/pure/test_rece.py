@@ -40,9 +40,10 @@ def test_the_fake_is_a_model(model: FakeModel) -> None:
 
 def test_uce_is_the_published_minimiser(model: FakeModel) -> None:
     found = uce(model, "cat -> dog", preserve=["bird"])
-    encoded = model.encode_prompts(["cat", "dog", "bird"])
-    concept, target = aligned_rows(*encoded.context[:2], *encoded.last_content[:2])
-    edit = edit_map([concept], [target], [encoded.context[2]], erase_scale=1, preserve_scale=0.1, ridge=0.1)
+    encoded = model.encoded(["cat", "dog", "bird"])
+    context = encoded.conditioning.context
+    concept, target = aligned_rows(*context[:2], *encoded.last_content[:2])
+    edit = edit_map([concept], [target], [context[2]], erase_scale=1, preserve_scale=0.1, ridge=0.1)
     for name, weight in model.weights.items():
         torch.testing.assert_close(weight + change(found, name), (weight.double() @ edit).float(), rtol=1e-4, atol=1e-4)
 

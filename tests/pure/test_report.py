@@ -92,8 +92,8 @@ def test_probes_are_near_and_far(model: FakeModel) -> None:
     ]  # fmt: skip
     assert len(groups["neighbour"]) == len(groups["far"]) == 2 and set(groups["erased"]) == {"cat"}
     assert set(groups["neighbour"] + groups["far"]) == {"dog", "cow", "fish", "tree"}, "no 'red cat', no styles"
-    encoded = model.encode_prompts(["cat", "dog", "cow", "fish", "tree"])
-    last = encoded.context[range(5), list(encoded.last_content)]
+    encoded = model.encoded(["cat", "dog", "cow", "fish", "tree"])
+    last = encoded.conditioning.context[range(5), list(encoded.last_content)]
     near = torch.nn.functional.normalize(last - last.mean(0), dim=1)
     order = [["dog", "cow", "fish", "tree"][place] for place in (near[1:] @ near[0]).argsort(descending=True)]
     assert groups["neighbour"] == order[:2] and groups["far"] == order[:1:-1]

@@ -11,9 +11,9 @@ from rooms import imports_of, modules, rooms_imported
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "quoting", "model", "progress", "arguments", "settings", "devices", "files", "concepts", "text_layers", "erasures",
-    "closed_form", "drawing", "sampling", "training", "methods", "diffusers", "toy", "audit", "commands",
-    "eval_unlearn",
+    "quoting", "conditioning", "model", "progress", "arguments", "settings", "devices", "files", "concepts",
+    "text_layers", "erasures", "closed_form", "drawing", "sampling", "training", "methods", "diffusers", "toy",
+    "audit", "commands", "eval_unlearn",
 )  # fmt: skip
 """Of ``erasure_core``, from the lowest to the highest; a room is a folder or a single module."""
 FACADE = ("__init__", "__main__")

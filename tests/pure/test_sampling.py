@@ -8,7 +8,7 @@ import pytest
 import torch
 from pure.fakes import FakeModel
 
-from erasure_core import rece
+from erasure_core import Conditioning, rece
 from erasure_core.sampling.ddim import ddim, generate, guided, initial_latents, invert, split_prediction, timesteps
 
 
@@ -43,7 +43,7 @@ def test_a_model_that_knows_the_noise_gets_the_clean_latents_back(kind: str) -> 
     steps = 10
     first = float(model.alphas_cumprod[timesteps(100, steps)[0]])
     latents = first**0.5 * clean + (1 - first) ** 0.5 * noise
-    empty = model.encode_prompts([""]).context
+    empty = model.encode_prompts([""])
     found = ddim(model, latents, empty, empty, steps=steps, guidance=1)
     last = float(model.alphas_cumprod[0])
     torch.testing.assert_close(found, last**0.5 * clean + (1 - last) ** 0.5 * noise)
@@ -55,8 +55,8 @@ def test_inversion_finds_the_noise_that_comes_back(kind: str, guidance: float) -
     """To rounding once the fixed point is reached, far worse with the plain inversion of DDIM."""
     model = FakeModel(prediction_type=kind)
     clean = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
-    context = model.encode_prompts(["cat", ""]).context
-    both = context[:1].expand(2, -1, -1), context[1:]
+    cat, empty = model.encode_prompts(["cat", ""]).split(1)
+    both = cat.expand(2), empty
     settings = {"steps": 10, "guidance": guidance}
     errors = {}
     for refinements in (1, 3, 60):
@@ -86,13 +86,13 @@ class Heard(FakeModel):
         super().__init__()
         self.asked: list[int] = []
 
-    def predict_noise(self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    def predict_noise(self, latents: torch.Tensor, timesteps: torch.Tensor, text: Conditioning) -> torch.Tensor:
         self.asked.append(len(latents))
-        return context[:, 0, 0][:, None, None, None].expand_as(latents)
+        return text.context[:, 0, 0][:, None, None, None].expand_as(latents)
 
 
-def rows(*values: float) -> torch.Tensor:
-    return torch.tensor(values)[:, None, None]
+def rows(*values: float) -> Conditioning:
+    return Conditioning(torch.tensor(values)[:, None, None])
 
 
 @pytest.mark.parametrize(("guidance", "expected"), [(0.0, [2.0, 2.0]), (3.0, [11.0, -4.0]), (7.5, [24.5, -13.0])])
@@ -113,7 +113,7 @@ def test_guidance_of_one_is_the_prompt_alone() -> None:
 def test_guidance_leads_away_from_the_negative_prompt() -> None:
     """By hand, for one step of DDIM: the model's answer under "dog" is what guidance starts from."""
     model = FakeModel()
-    cat, dog = model.encode_prompts(["cat", "dog"]).context.split(1)
+    cat, dog = model.encode_prompts(["cat", "dog"]).split(1)
     noise = initial_latents(model, [3])
     when, signal = torch.tensor([1]), float(model.alphas_cumprod[1]) ** 0.5
     away, to = (model.predict_noise(noise, when, one) for one in (dog, cat))

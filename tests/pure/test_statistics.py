@@ -53,14 +53,15 @@ def change(erasure: Erasure) -> Tensor:
 
 def as_rows(model: FakeModel, concepts: Sequence[Concept], preserve: Sequence[str]) -> EntryStatistics:
     """All rows at once, written out without the gatherer."""
-    encoded = {text: model.encode_prompts([text]) for one in concepts for text in (one.name, one.instead or " ")}
+    encoded = {text: model.encoded([text]) for one in concepts for text in (one.name, one.instead or " ")}
     edited, derived = [], []
     for one in concepts:
         name, instead = encoded[one.name], encoded[one.instead or " "]
         (first,), (second,) = name.last_content, instead.last_content
         count = model.tokens - max(first, second)
-        edited.append((name.context[0, first : first + count], instead.context[0, second : second + count]))
-        derived.append((name.context[0], instead.context[0]))
+        rows, others = name.conditioning.context[0], instead.conditioning.context[0]
+        edited.append((rows[first : first + count], others[second : second + count]))
+        derived.append((rows, others))
     kept = torch.cat([model.encode_prompts([text]).context[0].double() for text in preserve])
     pairs = [RowPairs([one for one, _ in pair], [other for _, other in pair]) for pair in (edited, derived)]
     return EntryStatistics(*pairs, kept.T @ kept, torch.zeros_like(kept.T @ kept), torch.zeros(1))

@@ -55,12 +55,15 @@ def bits(pipe) -> str:
     return digest({f"{part}.{name}": w for part, module in modules.items() for name, w in module.state_dict().items()})
 
 
+Tensors = torch.Tensor | tuple[torch.Tensor, ...]
+
+
 def encoded(pipe, prompts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     context, _, pooled, _ = pipe.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
     return context, pooled
 
 
-def close(mine: torch.Tensor, theirs: torch.Tensor, off: float = 1e-4) -> None:
+def close(mine: Tensors, theirs: Tensors, off: float = 1e-4) -> None:
     torch.testing.assert_close(mine, theirs, rtol=0, atol=off)
 
 
@@ -70,20 +73,20 @@ def test_the_context_is_the_pipelines_own(family: Callable) -> None:
     assert isinstance(model, DiffusionModel)
     found = model.encode_prompts(PROMPTS)
     context, pooled = encoded(model.pipe, PROMPTS)
-    assert found.context.shape == (3, 78, model.context_dim) and found.last_content == (2, 0, 9)
-    close(found.context[:, :77], context, 2e-5)
-    close(found.context[:, 77, : tiny.POOLED], pooled, 2e-5)
-    assert not found.context[:, 77, tiny.POOLED :].any()
+    assert found.context.shape == (3, 77, model.context_dim) and found.pooled.shape == (3, tiny.POOLED)
+    assert [rows[CONTEXT][0].last_content for rows in model.text_rows(PROMPTS)] == [2, 0, 9]
+    close(found.context, context, 2e-5)
+    close(found.pooled, pooled, 2e-5)
     ids = torch.tensor([model.tokenize(prompt) for prompt in PROMPTS])
-    close(model.encode_tokens(ids), found.context, 1e-6)
+    close(model.encode_tokens(ids).tensors, found.tensors, 1e-6)
 
 
 def test_each_encoder_has_its_own_padding(sdxl) -> None:
     """The rows behind end-of-text would be others if both padded as the first does."""
-    context = sdxl.encode_prompts(["a cat"]).context[0, -2]
+    context = sdxl.encode_prompts(["a cat"]).context[0, -1]
     sdxl.pipe.tokenizer_2.pad_token = sdxl.pipe.tokenizer.pad_token
     try:
-        other = sdxl.encode_prompts(["a cat"]).context[0, -2]
+        other = sdxl.encode_prompts(["a cat"]).context[0, -1]
     finally:
         sdxl.pipe.tokenizer_2.pad_token = "!"
     width = tiny.TEXT["width"]
@@ -91,10 +94,10 @@ def test_each_encoder_has_its_own_padding(sdxl) -> None:
 
 
 def test_rows_are_read_by_two_entries(sdxl) -> None:
-    (rows, *_), encoded = sdxl.text_rows(PROMPTS), sdxl.encode_prompts(PROMPTS[:1]).context[0]
+    (rows, *_), encoded = sdxl.text_rows(PROMPTS), sdxl.encode_prompts(PROMPTS[:1])
     assert [part.last_content for part in (*rows[CONTEXT], *rows[POOLED])] == [2, 0]
-    close(rows[CONTEXT][0].rows, encoded[:-1], 1e-6)
-    close(rows[POOLED][0].rows, encoded[-1:, : tiny.POOLED], 1e-5)
+    close(rows[CONTEXT][0].rows, encoded.context[0], 1e-6)
+    close(rows[POOLED][0].rows, encoded.pooled, 1e-5)
 
 
 def test_a_textual_inversion_of_several_tokens_is_written_out() -> None:
@@ -105,8 +108,8 @@ def test_a_textual_inversion_of_several_tokens_is_written_out() -> None:
         pipe.load_textual_inversion(torch.randn(3, width), token="<thing>", text_encoder=encoder, tokenizer=tokenizer)
     model = from_diffusers(pipe)
     found = model.encode_prompts(["a <thing>"])
-    assert found.last_content == (4,)
-    close(found.context[:, :77], encoded(pipe, ["a <thing>"])[0], 2e-5)
+    assert model.text_rows(["a <thing>"])[0][CONTEXT][0].last_content == 4
+    close(found.context, encoded(pipe, ["a <thing>"])[0], 2e-5)
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -219,7 +222,7 @@ def test_a_change_of_the_second_encoder_is_in_the_view(sdxl) -> None:
     context = erasure.over(sdxl).encode_prompts(["a cat"]).context
     with erasure.applied_to(sdxl):
         close(sdxl.encode_prompts(["a cat"]).context, context, 1e-5)
-    changed = (context - sdxl.encode_prompts(["a cat"]).context)[:, :77].abs().amax((0, 1))
+    changed = (context - sdxl.encode_prompts(["a cat"]).context).abs().amax((0, 1))
     assert not changed[: tiny.TEXT["width"]].any() and changed[tiny.TEXT["width"] :].max() > 1e-3
 
 
@@ -348,22 +351,21 @@ def scene(sdxl, no_cat: Erasure) -> Scene:
 
 def test_the_pooled_vector_is_derived_through_its_own_layers(scene: Scene) -> None:
     found = by_derived_context(scene)
-    (prompt, *_), contexts = [one.split("'")[1] for one in found.prompts], found.contexts.double()
+    prompt, *_ = [one.split("'")[1] for one in found.prompts]
     edited, original = (model.text_entries()[POOLED] for model in (scene.edited, scene.original))
     (new,), (old,) = ([e.part(w).double() for w in e.weights.values()] for e in (edited, original))
-    plain = scene.original.encode_prompts([prompt]).context[0, -1, : tiny.POOLED].double()
+    plain = scene.original.encode_prompts([prompt]).pooled[0].double()
 
     def missed(row: torch.Tensor) -> float:
         return float((new @ row - old @ plain).norm())
 
-    assert missed(contexts[0, -1, : tiny.POOLED]) < 0.01 * missed(plain)
-    assert not contexts[:, -1, tiny.POOLED :].any()
+    assert missed(found.conditioning.pooled[0].double()) < 0.01 * missed(plain)
 
 
 def test_inversion_learns_a_word_in_both_encoders(scene: Scene) -> None:
     found = by_inversion(scene)
     plain = scene.edited.encode_prompts(list(found.prompts)).context
-    changed = (found.contexts - plain).abs().amax((0, 1))
+    changed = (found.conditioning.context - plain).abs().amax((0, 1))
     assert changed[: tiny.TEXT["width"]].max() > 1e-4 and changed[tiny.TEXT["width"] :].max() > 1e-4
     assert len(found.losses) == 4
 
@@ -373,7 +375,7 @@ def test_discrete_prompts_are_scored_in_both_encoders(scene: Scene) -> None:
     tables = token_embeddings(scene.edited)
     assert len(tables) == 2
     embedded = words._embedded({name: table[words._ids] for name, table in tables.items()})
-    close(embedded, scene.edited.encode_prompts([words.text()]).context, 1e-5)
+    close(embedded.tensors, scene.edited.encode_prompts([words.text()]).tensors, 1e-5)
     found = by_discrete_prompt(scene)
     assert len(found.losses) == 1 and len(scene.edited.tokenize(found.prompts[0])) == 77 and SLOTS == 5
 
@@ -386,7 +388,7 @@ def test_words_are_found_where_an_ordinary_token_pads() -> None:
     words = Words(model, "a cat", torch.Generator().manual_seed(0))
     wanted = model.encode_prompts(["a red cat"]).context
     before = words.text()
-    losses = [float(words.improve(lambda context: (context - wanted).square().mean()).detach()) for _ in range(2)]
+    losses = [float(words.improve(lambda text: (text.context - wanted).square().mean()).detach()) for _ in range(2)]
     assert losses[1] < losses[0] and words.text() != before and "!" not in words.text()
 
 

@@ -50,8 +50,8 @@ def weights_of(part: Path) -> Path:
 
 
 def is_the_model(model) -> None:
-    expected = from_diffusers(tiny.sdxl()).encode_prompts(PROMPTS).context
-    torch.testing.assert_close(model.encode_prompts(PROMPTS).context, expected, rtol=0, atol=1e-4)
+    expected = from_diffusers(tiny.sdxl()).encode_prompts(PROMPTS).tensors
+    torch.testing.assert_close(model.encode_prompts(PROMPTS).tensors, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("parts", [tuple(MODELS), ("unet", "text_encoder_2")])
@@ -162,7 +162,7 @@ def test_pipelines_with_more_around_the_same_parts(made: Callable, tmp_path: Pat
 def test_a_latent_consistency_model_draws_nothing_for_us() -> None:
     model = from_diffusers(latent_consistency())
     with pytest.raises(UnsupportedModelError, match="latent consistency model draws in another way; erase from it"):
-        model.predict_noise(torch.zeros(1, 4, 8, 8), torch.tensor([1]), model.encode_prompts(["a cat"]).context)
+        model.predict_noise(torch.zeros(1, 4, 8, 8), torch.tensor([1]), model.encode_prompts(["a cat"]))
 
 
 def test_animatediff_is_refused() -> None:

@@ -50,7 +50,7 @@ def test_the_discrete_attack_finds_words_that_lower_the_error(toy, without_cats:
     words = found.attempts[-1]
     assert words.steps == 6 and words.prompts[0].endswith("a picture of the cat")
     context = without_cats.over(toy).encode_prompts([words.prompts[0]]).context
-    assert torch.allclose(words.contexts[:1], context, atol=1e-5)
+    assert torch.allclose(words.conditioning.context[:1], context, atol=1e-5)
     again = audited(toy, without_cats, "discrete", steps=24, pictures=2).attempts[-1]
     assert again.prompts == words.prompts and torch.equal(again.images, words.images)
 
@@ -59,12 +59,12 @@ def test_a_swap_is_kept_only_when_it_helps(toy) -> None:
     words = Words(toy, "a cat", torch.Generator().manual_seed(0))
     wanted = toy.encode_prompts(["red green blue rose pig a cat"]).context
 
-    def error(context):
-        return (context - wanted).square().mean()
+    def error(text):
+        return (text.context - wanted).square().mean()
 
     losses = [float(words.improve(error).detach()) for _ in range(6)]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.8 * losses[0]
-    now = toy.encode_prompts([words.text()]).context
+    now = toy.encode_prompts([words.text()])
     assert float(error(now)) == pytest.approx(losses[-1], rel=1e-4)
     ids = toy.tokenize(words.text())
     assert toy.text_of(ids[1 : 1 + SLOTS]) + " a cat" == words.text()
@@ -73,7 +73,7 @@ def test_a_swap_is_kept_only_when_it_helps(toy) -> None:
 def test_slots_are_embedded_as_their_words_are(toy) -> None:
     words = Words(toy, "a cat", torch.Generator().manual_seed(1))
     embedded = words._embedded({name: table[words._ids] for name, table in token_embeddings(toy).items()})
-    assert torch.allclose(embedded, toy.encode_prompts([words.text()]).context, atol=1e-5)
+    assert torch.allclose(embedded.context, toy.encode_prompts([words.text()]).context, atol=1e-5)
 
 
 def test_the_learned_word_is_one_token(toy) -> None:
@@ -84,7 +84,7 @@ def test_encoding_tokens_is_encoding_prompts(toy) -> None:
     prompts = ["a cat", "", "in the style of noto"]
     ids = torch.tensor([toy.tokenize(prompt) for prompt in prompts])
     assert ids.shape == (3, toy.tokens)
-    assert torch.equal(toy.encode_tokens(ids), toy.encode_prompts(prompts).context)
+    assert torch.equal(toy.encode_tokens(ids).context, toy.encode_prompts(prompts).context)
 
 
 def test_the_attack_command(toy, without_cats: Erasure, tmp_path, capsys) -> None:

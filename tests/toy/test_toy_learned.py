@@ -22,9 +22,9 @@ SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
 
 
 def output(model) -> torch.Tensor:
-    context = model.encode_prompts(["a cat"]).context
+    text = model.encode_prompts(["a cat"])
     latents = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
-    return model.predict_noise(latents, torch.tensor([500]), context)
+    return model.predict_noise(latents, torch.tensor([500]), text)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

@@ -27,9 +27,10 @@ def test_it_is_small() -> None:
 
 
 def test_prompts_end_where_the_tokenizer_says(toy) -> None:
-    encoded = toy.encode_prompts(["", "cat", "a cat in the style of noto on a blue background"])
+    prompts = ["", "cat", "a cat in the style of noto on a blue background"]
+    encoded = toy.encode_prompts(prompts)
     assert encoded.context.shape == (3, 77, toy.context_dim)
-    assert encoded.last_content == (0, 1, 12)
+    assert [rows[CONTEXT][0].last_content for rows in toy.text_rows(prompts)] == [0, 1, 12]
 
 
 def test_a_prompt_beyond_the_window_is_quoted(toy) -> None:

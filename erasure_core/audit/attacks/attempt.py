@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...concepts.templates import wordings
+from ...conditioning import Conditioning
 from ...model import Callback, DiffusionModel
 from ...sampling.ddim import ddim, initial_latents
 from ...training.loop import Budget
@@ -60,14 +61,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The result of an attack: n pictures, and for each of them the prompt and the context that it was drawn from."""
+    """The result of an attack: n pictures, and each one's prompt and conditioning."""
 
     attack: str
     """The name of the attack."""
     prompts: tuple[str, ...]
     """The prompts, or descriptions of contexts that no prompt gives."""
-    contexts: Tensor
-    """The adversarial conditioning, ``[n, tokens, d]``."""
+    conditioning: Conditioning
+    """The adversarial conditioning, of n prompts."""
     images: Tensor
     """``[n, 3, h, w]`` with values from 0 to 1."""
     steps: int
@@ -83,23 +84,23 @@ def attempt(
     scene: Scene,
     attack: str,
     prompts: Sequence[str],
-    contexts: Tensor,
+    conditioning: Conditioning,
     *,
     began: float,
     losses: Sequence[float] = (),
     start: Tensor | None = None,
     skip: int = 0,
 ) -> Attempt:
-    """Draw a picture with the edited model from each of ``contexts`` ``[n, tokens, d]``, and return the attempt.
+    """Draw a picture with the edited model from each prompt of ``conditioning``, and return the attempt.
 
     ``prompts`` are the n prompts for the record. ``began`` is ``time.monotonic()`` at the beginning of the attack, and
     ``losses`` are those of its search. Picture i starts from noise of its own seed, or from the latents ``start[i]``,
     with which the first ``skip`` sampling steps are left out.
     """
-    edited, count = scene.edited, len(contexts)
+    edited, count = scene.edited, len(conditioning)
     noise = initial_latents(edited, range(scene.seed, scene.seed + count)) if start is None else start
-    contexts, noise = contexts.detach().to(edited.device), noise.to(edited.device)
-    empty = edited.encode_prompts([""]).context
+    conditioning, noise = conditioning.detach().to(edited.device), noise.to(edited.device)
+    empty = edited.encode_prompts([""])
     done, total = 0, -(-count // BATCH) * (scene.sampling_steps - skip)
 
     def visit(timestep: int, latents: Tensor) -> None:
@@ -111,12 +112,12 @@ def attempt(
     drawn = []
     for part in torch.arange(count).split(BATCH):
         final = ddim(
-            edited, noise[part], contexts[part], empty, steps=scene.sampling_steps, guidance=scene.guidance,
+            edited, noise[part], conditioning[part], empty, steps=scene.sampling_steps, guidance=scene.guidance,
             visit=visit, skip=skip,
         )  # fmt: skip
         drawn.append(edited.decode_latents(final).float().cpu())
     spent = time.monotonic() - began
-    return Attempt(attack, tuple(prompts), contexts.cpu(), torch.cat(drawn), len(losses), spent, tuple(losses))
+    return Attempt(attack, tuple(prompts), conditioning.to("cpu"), torch.cat(drawn), len(losses), spent, tuple(losses))
 
 
 def in_turn(items: Sequence[T], count: int) -> list[T]:

@@ -7,6 +7,7 @@ order to erase it. The attack needs the weights of both models (white box) and n
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -29,14 +30,15 @@ def by_derived_context(scene: Scene) -> Attempt:
     before, after = scene.original.text_entries(), scene.edited.text_entries()
     if not set(before) <= {CONTEXT, POOLED}:
         raise UnsupportedModelError(f"the attack 'derived' knows context and pooled, not {', '.join(before)}")
-    derived = scene.original.encode_prompts(prompts).context.clone()
+    conditioning = scene.original.encode_prompts(prompts)
+    derived = {}
     for name, entry in before.items():
-        seen = seen_weights(entry, after[name])
-        read = derived[:, -1:] if name == POOLED else derived[:, : scene.original.tokens]
-        read = read[..., : len(seen.edited)]
+        seen, read = seen_weights(entry, after[name]), vars(conditioning)[name]
+        rows = read.reshape(len(prompts), -1, read.shape[-1]).to(seen.edited.device)
         ridge = RIDGE * float(seen.edited.diagonal().mean())
-        read.copy_(torch.stack(seen.derived(list(read.to(seen.edited.device)), regularization=ridge)))
-    return attempt(scene, "derived", [f"derived from '{one}'" for one in prompts], derived, began=began)
+        derived[name] = torch.stack(seen.derived(list(rows), regularization=ridge)).reshape(read.shape).to(read)
+    found = replace(conditioning, **derived)
+    return attempt(scene, "derived", [f"derived from '{one}'" for one in prompts], found, began=began)
 
 
 def seen_weights(before: TextEntry, after: TextEntry) -> SeenWeights:

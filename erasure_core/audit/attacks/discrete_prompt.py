@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ...conditioning import Conditioning
 from ...model import DiffusionModel, token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import Budget, gradients, train
@@ -38,16 +39,16 @@ def by_discrete_prompt(scene: Scene) -> Attempt:
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         timesteps = torch.randint(timesteps_known, (BATCH,), generator=generator)
 
-        def error(contexts: Tensor) -> Tensor:
-            return denoising_error(scene.edited, clean, noise, timesteps, contexts.expand(BATCH, -1, -1))
+        def error(conditioning: Conditioning) -> Tensor:
+            return denoising_error(scene.edited, clean, noise, timesteps, conditioning.expand(BATCH))
 
         return words.improve(error)
 
     budget = Budget(-(-scene.budget.steps // STEP_COST), scene.budget.seconds)
     losses = train(update, budget, what="discrete", callback=scene.callback)
     prompts = in_turn([words.text()], scene.pictures)
-    context = scene.edited.encode_prompts(prompts).context
-    return attempt(scene, "discrete", prompts, context, began=began, losses=losses)
+    conditioning = scene.edited.encode_prompts(prompts)
+    return attempt(scene, "discrete", prompts, conditioning, began=began, losses=losses)
 
 
 class Words:
@@ -69,7 +70,7 @@ class Words:
     def improve(self, error: Callable[[Tensor], Tensor]) -> Tensor:
         """Try the exchanges that the gradient favours, keep the best one if it lowers the loss, and return the loss.
 
-        ``error`` maps a context ``[1, tokens, d]`` to the loss.
+        ``error`` maps the conditioning of one prompt to the loss.
         """
         rows = {name: table[self._ids].clone().requires_grad_() for name, table in self._tables.items()}
         loss = error(self._embedded(rows))
@@ -80,15 +81,15 @@ class Words:
             candidates = list(self._candidates(change))
             if not candidates:
                 return loss
-            losses = torch.stack([error(self._model.encode_prompts([self.text(ids)]).context) for ids in candidates])
+            losses = torch.stack([error(self._model.encode_prompts([self.text(ids)])) for ids in candidates])
             best = int(losses.argmin())
             if losses[best] < loss:
                 self._ids = candidates[best]
                 return losses[best]
         return loss.detach()
 
-    def _embedded(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """Return the context with ``rows`` ``[SLOTS, width]`` of each table in the slots, differentiable in them."""
+    def _embedded(self, rows: Mapping[str, Tensor]) -> Conditioning:
+        """Return the prompt with ``rows`` ``[SLOTS, width]`` of each table in the slots, differentiable in them."""
         tables = {name: replaced(table, self._places, rows[name]) for name, table in self._tables.items()}
         return self._model.with_weights(tables).encode_tokens(torch.tensor([self._row(self._places)]))
 

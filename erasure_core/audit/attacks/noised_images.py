@@ -35,5 +35,4 @@ def _completed(scene: Scene, attack: str, prompts: list[str]) -> Attempt:
     prompts = in_turn(prompts, len(clean))[: len(clean)]
     noise = torch.randn(clean.shape, generator=scene.generator()).to(clean.device)
     start = noised(clean, noise, edited.alphas_cumprod[[left[0]] * len(clean)])
-    context = edited.encode_prompts(prompts).context
-    return attempt(scene, attack, prompts, context, began=began, start=start, skip=skip)
+    return attempt(scene, attack, prompts, edited.encode_prompts(prompts), began=began, start=start, skip=skip)

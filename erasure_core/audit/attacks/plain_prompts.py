@@ -26,4 +26,4 @@ def by_list(scene: Scene) -> Attempt:
 def _attempt(scene: Scene, attack: str, prompts: Sequence[str]) -> Attempt:
     began = time.monotonic()
     prompts = in_turn(prompts, scene.pictures)
-    return attempt(scene, attack, prompts, scene.edited.encode_prompts(prompts).context, began=began)
+    return attempt(scene, attack, prompts, scene.edited.encode_prompts(prompts), began=began)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...concepts.templates import wordings
+from ...conditioning import Conditioning
 from ...model import DiffusionModel, token_embeddings
 from ...training.denoising import denoising_error
 from ...training.loop import descend, train
@@ -34,7 +35,7 @@ def by_inversion(scene: Scene) -> Attempt:
     learned = list(words.values())
     optimiser = torch.optim.Adam(learned, LEARNING_RATE)
 
-    def contexts(rows: Tensor) -> Tensor:
+    def conditioning(rows: Tensor) -> Conditioning:
         view = edited.with_weights({name: replaced(table, [place], words[name]) for name, table in tables.items()})
         return view.encode_tokens(ids[rows])
 
@@ -43,15 +44,15 @@ def by_inversion(scene: Scene) -> Attempt:
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         timesteps = torch.randint(len(edited.alphas_cumprod), (BATCH,), generator=generator)
         rows = torch.randint(len(prompts), (BATCH,), generator=generator)
-        loss = denoising_error(edited, clean, noise, timesteps, contexts(rows))
+        loss = denoising_error(edited, clean, noise, timesteps, conditioning(rows))
         descend(loss, learned, optimiser)
         return loss
 
     losses = train(update, scene.budget, what="inversion", callback=scene.callback)
     rows = torch.tensor(in_turn(range(len(prompts)), scene.pictures))
     with torch.no_grad():
-        learned_contexts = contexts(rows)
-    return attempt(scene, "inversion", [prompts[row] for row in rows], learned_contexts, began=began, losses=losses)
+        learned_word = conditioning(rows)
+    return attempt(scene, "inversion", [prompts[row] for row in rows], learned_word, began=began, losses=losses)
 
 
 def replaced(table: Tensor, places: Sequence[int], rows: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_clip_skip_is_seen(toy):
     model, clip = toy
     skipped = clip.clone()
     skipped.clip_layer(-2)
-    whole, early = (ComfyModel(model, one).text.encode(["cat"]).context for one in (clip, skipped))
+    whole, early = (ComfyModel(model, one).text.encode(["cat"]).conditioning.context for one in (clip, skipped))
     assert not torch.allclose(whole, early)
 
 
@@ -108,7 +108,7 @@ def test_patched_text_encoder_is_seen(toy):
         merged_weight = comfy.lora.calculate_weight(patches, weight.clone(), key)
         torch.testing.assert_close(merged_weight, weight + 0.25)
     assert len(entries) == 2
-    contexts = [ComfyModel(model, one).text.encode(["cat"]).context for one in (clip, changed, clip)]
+    contexts = [ComfyModel(model, one).text.encode(["cat"]).conditioning.context for one in (clip, changed, clip)]
     assert not torch.allclose(contexts[0], contexts[1])
     assert torch.equal(contexts[0], contexts[2])
 

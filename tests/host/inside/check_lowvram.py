@@ -48,7 +48,7 @@ def test_a_partly_loaded_model(loaded, room):
     model, clip, erasure = loaded
     comfy.model_management.unload_all_models()
     seen = ComfyModel(model, clip)
-    context = seen.text.encode(["a painting by van gogh"]).context
+    context = seen.text.encode(["a painting by van gogh"]).conditioning.context
     before, made_on = exact(model, context), fingerprint(entry_weights(seen))
     edited, _ = apply_erasure(model, clip, erasure)
     expected, made = exact(edited, context), {name: w.clone() for name, w in text_weights(edited).items()}

@@ -119,10 +119,10 @@ def test_training_predicts_what_sampling_predicts(loaded):
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     sigma = model.model.model_sampling.sigma(torch.tensor([400.0])).reshape(1)
     with torch.inference_mode(False), torch.no_grad(), trainable(model, clip) as seen:
-        context = seen.encode_prompts(["a cat"]).context
+        text = seen.encode_prompts(["a cat"])
         scaled = (noise / (sigma**2 + 1) ** 0.5).clone()
-        predicted = seen.predict_noise(scaled, torch.tensor([400]), context)
-    clean = model.model.apply_model(noise, sigma, c_crossattn=context)
+        predicted = seen.predict_noise(scaled, torch.tensor([400]), text)
+    clean = model.model.apply_model(noise, sigma, c_crossattn=text.context)
     torch.testing.assert_close((noise - clean) / sigma, predicted, rtol=1e-3, atol=2e-3)
 
 

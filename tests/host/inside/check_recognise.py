@@ -79,7 +79,7 @@ def test_the_toy_is_known_by_what_it_is(other):
     patched = model.clone()
     patched.add_patches({next(iter(model.model_state_dict(UNET))): ("diff", (torch.zeros(1),))})
     assert [is_toy(one) for one in (model, patched, other)] == [True, True, False]
-    widths = [ComfyModel(one, clip).text.encode([""]).context.shape[-1] for one in (model, other)]
+    widths = [ComfyModel(one, clip).text.encode([""]).conditioning.context.shape[-1] for one in (model, other)]
     assert widths == [WIDTH, WIDTH]
 
 

@@ -95,9 +95,9 @@ def reference():
 
 
 def output(model):
-    context = model.encode_prompts(["a cat"]).context
+    text = model.encode_prompts(["a cat"])
     latents = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
-    return model.predict_noise(latents, torch.tensor([500]), context)
+    return model.predict_noise(latents, torch.tensor([500]), text)
 
 
 def made(deltas):
@@ -113,12 +113,12 @@ def test_it_predicts_what_sampling_sees(toy, seen):
     """``apply_model`` is what KSampler calls: noise is scaled otherwise there, and it gives the clean latents."""
     inner = toy[0].model
     latents, times = torch.randn(2, 16, 8, 8), torch.tensor([10, 700])
-    context = seen.encode_prompts(["a cat", ""]).context
+    text = seen.encode_prompts(["a cat", ""])
     alphas = seen.alphas_cumprod[times]
-    ours, _ = split_prediction(seen.prediction_type, seen.predict_noise(latents, times, context), latents, alphas)
+    ours, _ = split_prediction(seen.prediction_type, seen.predict_noise(latents, times, text), latents, alphas)
     sigmas = inner.model_sampling.sigmas[times]
     scaled = latents * (1 + sigmas.square()).sqrt()[:, None, None, None]
-    torch.testing.assert_close(ours, inner.apply_model(scaled, sigmas, c_crossattn=context), rtol=0, atol=2e-4)
+    torch.testing.assert_close(ours, inner.apply_model(scaled, sigmas, c_crossattn=text.context), rtol=0, atol=2e-4)
 
 
 def test_it_is_what_the_core_sees_elsewhere(seen, reference):
@@ -333,7 +333,7 @@ def test_models_that_cannot_be_trained(toy):
     inpainting.model.model_config.unet_config = inpainting.model.model_config.unet_config | {"in_channels": 33}
     odd = TrainableComfyModel(inpainting, clip)
     with pytest.raises(UnsupportedModelError, match="reads 17 channels beside latents, and what they hold is unknown"):
-        odd.predict_noise(torch.zeros(1, 16, 8, 8), torch.tensor([1]), odd.encode_prompts([""]).context)
+        odd.predict_noise(torch.zeros(1, 16, 8, 8), torch.tensor([1]), odd.encode_prompts([""]))
     clean = model.clone()
 
     class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):
