@@ -15,9 +15,10 @@ from typing import Any, get_type_hints
 import torch
 from PIL import Image
 
+from .arguments import OR_NONE, as_written
 from .audit.recognisers.toy import ToyRecogniser
 from .commands.progress import Progress
-from .commands.request import TOY, Request, load_model, setting_types
+from .commands.request import TOY, Request, load_model, names_of
 from .concepts.names import finder
 from .concepts.parse import parse_concepts
 from .erasures.erasure import Erasure
@@ -29,16 +30,11 @@ from .toy.evaluation import captions_for, subject_of
 
 UNEDITED = "none"
 KEYWORDS = {"num_inference_steps": "steps", "guidance_scale": "guidance"}  # as the benchmark's own techniques have it
-ASKED: Mapping[str, type | tuple[type, ...]] = {
-    "preserve": list,
-    "no_common": bool,
-    "images": (str, int),
-    "seed": int,
-    "seconds": float,
-    "rank": int,
-    "gradient_checkpointing": bool,
-    "towers": str,
-}
+TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "Sequence[str] | str": list, "str | int": (str, int), "Seed": int, "int": int, "float": float, "bool": bool,
+    "str": str,
+}  # fmt: skip
+"""What a configuration has for an annotation of a setting or an input."""
 WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
 logger = logging.getLogger(__name__)
 
@@ -82,17 +78,23 @@ class Technique:
 
     def request(self) -> Request:
         """What to erase, and how. Raises ``ValueError`` naming the setting that cannot be used."""
-        known = {**setting_types(), **ASKED}
-        typed = {name: _typed(name, value, known) for name, value in self.settings.items()}
-        asked = {name: value for name, value in typed.items() if name in ASKED}
-        given = {name: value for name, value in typed.items() if name not in ASKED}
-        for prompt in asked.get("preserve", []):
-            _typed("preserve", prompt, {"preserve": str})
-        if "images" in asked:
-            asked["images"] = str(asked["images"])
+        method = METHODS[self.method]
+        inputs = [kind for one in METHODS.values() for kind in one.takes]
+        own, others = _types(method.settings), [one.settings for one in METHODS.values()]
+        foreign = [name for kind in others for name in names_of(kind) if name not in own]
+        asked, known = _types(*inputs), {**_types(*others, *inputs), **own}
+        typed = {
+            name: value if name in foreign and name not in asked else _typed(name, value, known)
+            for name, value in self.settings.items()
+        }
+        for name in [name for name in ("preserve", "exactly") if name in typed]:
+            for prompt in typed[name]:
+                _typed(name, prompt, {name: str})
+        given = {name: value for name, value in typed.items() if name in asked and name not in own}
+        settings = {name: value for name, value in typed.items() if name not in given}
         concepts = parse_concepts(self.erase_concept)
         preset = self.preset or "object"
-        return Request(concepts, self.method, preset, given, toy=self.model == TOY, **asked)
+        return Request(concepts, self.method, preset, settings, given, toy=self.model == TOY)
 
 
 class ErasureTechnique:
@@ -105,7 +107,7 @@ class ErasureTechnique:
             self._erasure = _loaded(self.config.erasure, self.config.erase_concept)
         elif self.config.method != UNEDITED:
             request = self.config.request()
-            request.keywords()
+            request.check()
         _try_device(self.config.device)
         self._model = load_model(self.config.model)
         self._model.pipe.to(self.config.device)
@@ -197,6 +199,11 @@ class ToyJudgeMetric:
     def compute(self) -> Result:
         share = sum(self._shown) / len(self._shown)
         return Result("shown", share, {"concept": self.subject.name, "pictures": len(self._shown)})
+
+
+def _types(*kinds: type) -> dict[str, type | tuple[type, ...]]:
+    """The fields of settings and inputs, with the types that a configuration has for them."""
+    return {one.name: TYPES[as_written(one.type).removesuffix(OR_NONE)] for kind in kinds for one in fields(kind)}
 
 
 def _try_device(name: str) -> None:

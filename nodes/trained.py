@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..erasure_core.commands.request import CHECKPOINTING
 from ..erasure_core.concepts.common import common_concepts
 from ..erasure_core.concepts.parse import parse_concepts, parse_prompts
 from ..erasure_core.drawing.loss_curve import loss_curve
 from ..erasure_core.methods import METHODS
 from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
-from ..erasure_core.methods.few_shot import TOWERS, few_shot
+from ..erasure_core.methods.few_shot import few_shot
+from ..erasure_core.methods.inputs import TOWERS, GradientCheckpointing
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import training_progress
@@ -254,7 +254,7 @@ def _training(method: str) -> list:
             max=1024,
             tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
         ),
-        *([_checkpointing()] if CHECKPOINTING in METHODS[method].needs else []),
+        *([_checkpointing()] if GradientCheckpointing in METHODS[method].takes else []),
         io.Int.Input(
             "seed",
             default=0,
@@ -269,7 +269,7 @@ def _training(method: str) -> list:
 
 def _checkpointing():
     return io.Boolean.Input(
-        CHECKPOINTING,
+        "gradient_checkpointing",
         default=False,
         tooltip="Trains in less memory and up to twice the time: switch it on when memory runs out.",
     )

@@ -17,6 +17,7 @@ from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
 from ..files.images import save_image, save_text
 from ..methods import METHODS
+from ..methods.inputs import Images, Preserve, Training
 from ..toy import Judge, load_toy
 from ..toy.evaluation import Gallery, Scores, Subject, evaluate_erasure, pictures_of, subject_of
 from .progress import Progress
@@ -99,11 +100,11 @@ def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
     method, concept = METHODS[name], plan.concept
     settings = method.toy_presets[plan.kind]
     inputs: dict[str, Any] = {}
-    if "preserve" in method.needs:
+    if Preserve in method.takes:
         inputs["preserve"] = common_concepts([concept])
-    if "images" in method.needs:
+    if Images in method.takes:
         concept, inputs["images"] = Concept(concept.name), pictures_of(subject_of(concept))
-    return method.run(model, [concept], settings, **inputs, **(training if "training" in method.needs else {}))
+    return method.run(model, [concept], settings, **inputs, **(training if Training in method.takes else {}))
 
 
 def _rows(plan: Plan, states: list[State]) -> list[list[str]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
-from ..arguments import MOST_SEED
 from ..closed_form.statistics import Statistics
 from ..closed_form.statistics_file import load_statistics, save_statistics
 from ..closed_form.update import held_concepts
@@ -16,32 +14,30 @@ from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import check_target
 from ..erasures.lora_programs import readers_of
 from ..methods import METHODS
-from ..methods.few_shot import TOWERS
-from ..methods.rece import check_kind, rece_with_statistics
+from ..methods.inputs import Exactly
+from ..methods.method import ClosedForm
 from ..quoting import quoted
-from .options import as_path, filled, number, option, whole
+from .method_options import DEFAULT, OPTION, add_method_options, as_name, inputs_of, settings_of
+from .options import as_path, filled, option
 from .progress import Progress
-from .request import OPTIONS, TOY, TRAINING, Request, having, setting_types
+from .request import TOY, Request
 from .shared import add_model, open_model
 
-READS: dict[type, dict[str, Any]] = {
-    bool: {"action": argparse.BooleanOptionalAction}, int: {"type": whole()}, float: {"type": number()},
-}  # fmt: skip
-"""How argparse reads a setting of each type."""
 PRESET_HELP = "settings to start from; learned methods have their own for the toy"
 
 
 def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
     request = _request(args, _concepts(args))
-    request.keywords()
+    request.check()
     check_target(args.out, args.overwrite, "--out: an erasure is")
     args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
     model = open_model(args.model)
     with Progress(args.method) as bar:
-        if args.statistics or args.save_statistics:
-            erasure = _of_statistics(args, request, held, model, bar)
+        closed_form = METHODS[args.method].closed_form
+        if closed_form and (args.statistics or args.save_statistics):
+            erasure = _of_statistics(args, request, closed_form, held, model, bar)
         else:
             erasure = request.erasure(model, bar)
     path = erasure.save(args.out, overwrite=args.overwrite)
@@ -60,34 +56,33 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
     """Those to start from; whatever can be wrong about statistics is told before a model is loaded."""
     if args.restore and not args.statistics:
         raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
-    if (args.statistics or args.save_statistics) and args.method != "rece":
-        raise ValueError(f"statistics are of rece (with --loops 0 it is plain UCE), not of {args.method}")
+    closed_form = METHODS[args.method].closed_form
+    if (args.statistics or args.save_statistics) and closed_form is None:
+        forms = ", ".join(name for name, method in METHODS.items() if method.closed_form)
+        raise ValueError(f"statistics are of {forms}, not of {args.method}")
     if args.save_statistics:
         args.outputs.add("--save-statistics", args.save_statistics, besides="--statistics")
         check_target(args.save_statistics, args.overwrite, "--save-statistics: statistics are")
-    if not args.statistics:
+    if closed_form is None or not args.statistics:
         return None
     held = load_statistics(args.statistics)
     held_concepts(held, args.restore)
-    check_kind(held, request.keywords()["settings"].name_only)
+    closed_form.check(held, request.chosen_settings())
     return held
 
 
-def _of_statistics(args: argparse.Namespace, request: Request, held: Statistics | None, model, bar) -> Erasure:
+def _of_statistics(
+    args: argparse.Namespace, request: Request, closed_form: ClosedForm, held: Statistics | None, model, bar
+) -> Erasure:
     """Gather or update them, keep them if wanted, and erase."""
-    settings = request.keywords()["settings"]
-    erasure, found = rece_with_statistics(
-        model, request.concepts, settings, preserve=args.preserve, exactly=args.exactly, common=not args.no_common,
-        statistics=held, restore=args.restore, callback=bar,
+    exactly = {"exactly": args.exactly} if Exactly in METHODS[args.method].takes else {}
+    erasure, statistics = closed_form.run(
+        model, request.concepts, request.chosen_settings(), preserve=args.preserve, common=not args.no_common,
+        statistics=held, restore=args.restore, callback=bar, **exactly,
     )  # fmt: skip
     if args.save_statistics:
-        save_statistics(found, args.save_statistics, overwrite=args.overwrite)
+        save_statistics(statistics, args.save_statistics, overwrite=args.overwrite)
     return erasure
-
-
-def _method(name: str) -> str:
-    """With a hyphen too, as its name is written in sentences."""
-    return name.replace("-", "_")
 
 
 def _concepts(args: argparse.Namespace) -> list[Concept]:
@@ -102,21 +97,13 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
 
 
 def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
-    given = {name: getattr(args, name) for name in setting_types()}
     return Request(
-        concepts,
-        args.method,
-        args.preset,
-        {name: value for name, value in given.items() if value is not None},
-        toy=args.model == TOY,
-        option=option,
-        **{name: getattr(args, name) for name in ("preserve", "exactly", "no_common", "images", "seed")},
-        **{name: getattr(args, name) for name in (*TRAINING, *OPTIONS)},
+        concepts, args.method, args.preset, settings_of(args), inputs_of(args), toy=args.model == TOY, option=option
     )
 
 
 def add_erase(commands) -> None:
-    command = commands.add_parser("erase", help=erase.__doc__)
+    command = commands.add_parser("erase", help=erase.__doc__, extend=add_method_options)
     add_model(command)
     what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
@@ -126,34 +113,22 @@ def add_erase(commands) -> None:
     )  # fmt: skip
     command.add_argument("--separator", metavar="SIGN", help="split --concept and lines of --concepts at it, as at ','")
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
-    command.add_argument("--method", type=_method, choices=list(METHODS), default="rece", help=summaries)
+    command.add_argument(OPTION, type=as_name, choices=list(METHODS), default=DEFAULT, help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})
     command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
-    for name, kind in setting_types().items():
-        command.add_argument(
-            option(name), **READS.get(kind, {}), help=f"in place of the preset's, for {', '.join(having(name))}"
-        )
-    command.add_argument("--preserve", action="append", default=[], metavar="TEXT", help="a prompt to leave alone")
-    command.add_argument("--no-common", action="store_true", help="do not preserve everyday concepts as well")
+    forms = ", ".join(name for name, method in METHODS.items() if method.closed_form)
     command.add_argument(
-        "--exactly", action="append", default=[], metavar="TEXT", help="rece: a prompt whose pictures must not change"
-    )
-    command.add_argument(
-        "--statistics", type=as_path, metavar="FILE", help="rece: go on from what --save-statistics wrote"
+        "--statistics", type=as_path, metavar="FILE", help=f"{forms}: go on from what --save-statistics wrote"
     )
     command.add_argument(
         "--restore", action="append", default=[], metavar="NAME", help="take a concept of --statistics back"
     )
     command.add_argument(
-        "--save-statistics", type=as_path, metavar="FILE", help="rece: keep what is known of concepts, to go on from"
+        "--save-statistics",
+        type=as_path,
+        metavar="FILE",
+        help=f"{forms}: keep what is known of concepts, to go on from",
     )
-    images = "few_shot: a folder of the concept, a number for the model to draw, or none"
-    command.add_argument("--images", type=filled, help=images)
-    command.add_argument("--seed", type=whole(0, MOST_SEED), help="learned methods: the same, the same erasure")
-    command.add_argument("--seconds", type=number(above=0), help="learned methods: stop training after so many")
-    command.add_argument("--rank", type=whole(1), help="learned methods: train low-rank changes")
-    command.add_argument("--gradient-checkpointing", action="store_true", help="doco and abo: less memory, more time")
-    command.add_argument("--towers", choices=TOWERS, help="few_shot: which text encoder of two (SDXL)")
     command.add_argument("--out", type=as_path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)

@@ -7,7 +7,7 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,12 +22,17 @@ ADVICE = "raise|lower|set|leave"
 class Parser(argparse.ArgumentParser):
     """Takes whole names of options only. Errors are one sentence, as all others; ``--help`` shows the usage."""
 
-    def __init__(self, **settings):
+    def __init__(self, extend: Callable[[Parser, Sequence[str]], None] | None = None, **settings):
+        """``extend`` adds options that depend on what is to be read; it is called once, with that."""
         super().__init__(**settings, allow_abbrev=False)
+        self._extend = extend
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Names an unknown option before argparse misses the required one that it may have been meant for."""
         words = None if args is None else list(args)
+        if self._extend:
+            self._extend(self, words or ())
+            self._extend = None
         if self._subparsers is None:
             for word in words or ():
                 if word == "--":

@@ -34,6 +34,8 @@ from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_fell, check_rank, descend, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
+from .inputs import GradientCheckpointing, Preserve, Training
+from .method import Method
 
 SCOPES = ("cross-attention", "attention", "unet")
 
@@ -226,3 +228,10 @@ def _states(
         callback=callback,
     )
     return States(latents, timesteps)
+
+
+METHOD = Method(
+    "abo", abo, ABO, TOY_ABO,
+    "the concept's guidance learns to be an alternative's; reconstructed from the paper's abstract",
+    (Preserve, Training, GradientCheckpointing),
+)  # fmt: skip

@@ -31,6 +31,8 @@ from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, TrainingError, check_rank, descend, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
+from .inputs import GradientCheckpointing, Training
+from .method import Method
 
 ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
@@ -239,3 +241,9 @@ def _pair(concept: Sequence[Concept | str] | Concept | str, anchor: str) -> Conc
     if not (anchor or found.instead):
         raise ValueError(f"DoCo needs an anchor: write '{found.name} -> ' and the harmless class to turn it into")
     return Concept(found.name, anchor or found.instead)
+
+
+METHOD = Method(
+    "doco", doco, DOCO, TOY_DOCO, "adversarial: the concept's pictures learn to pass for an anchor's",
+    (Training, GradientCheckpointing),
+)  # fmt: skip

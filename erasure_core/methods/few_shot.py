@@ -28,9 +28,10 @@ from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_rank, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns, layers_of
+from .inputs import TOWERS, Images, TextEncoders, Training
+from .method import Method
 
 WATCHED = 8
-TOWERS = ("both", "text_encoder", "text_encoder_2")
 PROBE = re.compile(r"(.+\.layers\.\d+\.)mlp\.fc1\.bias")
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
@@ -211,3 +212,9 @@ def _latents(model: DiffusionModel, images: Tensor | None, generator: torch.Gene
     check_images(images)
     order = torch.randperm(len(images), generator=generator)
     return model.encode_images(images[order].to(model.device)).float().cpu()
+
+
+METHOD = Method(
+    "few_shot", few_shot, FEW_SHOT, TOY_FEW_SHOT, "the text encoder learns from a few pictures to lose the concept",
+    (Images, Training, TextEncoders),
+)  # fmt: skip

@@ -25,6 +25,8 @@ from ..erasures.low_rank import Delta, LowRank
 from ..erasures.record import ContextMap, Origin
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
 from ..settings import Settings, setting
+from .inputs import Exactly, Preserve
+from .method import ClosedForm, Method
 
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
@@ -360,3 +362,14 @@ def _check_width(name: str, gram: Tensor, known: EntryStatistics) -> None:
             f"the model reads a {name} {len(gram)} wide but CLIP gives {known.width}: "
             "CLIP and MODEL do not belong together"
         )
+
+
+def check_rows(statistics: Statistics, settings: ReceSettings) -> None:
+    """Raise ``ValueError`` when settings edit other rows than the statistics are of."""
+    check_kind(statistics, settings.name_only)
+
+
+METHOD = Method(
+    "rece", rece, RECE, RECE, "closed form, iterated: erases a concept and what would bring it back",
+    (Preserve, Exactly), ClosedForm(rece_with_statistics, check_rows),
+)  # fmt: skip

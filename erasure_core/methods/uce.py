@@ -11,6 +11,8 @@ from ..concepts.parse import Concept, as_concepts
 from ..erasures.erasure import Erasure
 from ..model import Callback, TextReader
 from ..settings import Settings, setting
+from .inputs import Preserve
+from .method import ClosedForm, Method
 from .rece import ReceSettings, rece_with_statistics
 
 
@@ -53,6 +55,8 @@ def uce_with_statistics(
     callback: Callback | None = None,
 ) -> tuple[Erasure, Statistics]:
     """``uce``, and the statistics of all that it knows of, to go on from; see ``rece_with_statistics``."""
+    if statistics is not None:
+        check_rows(statistics, settings)
     return rece_with_statistics(
         model, concepts, ReceSettings(loops=0, **asdict(settings)), preserve=preserve, common=common,
         statistics=statistics, restore=restore, callback=callback,
@@ -60,3 +64,17 @@ def uce_with_statistics(
 
 
 uce_with_statistics = checked(uce_with_statistics)
+
+
+def check_rows(statistics: Statistics, settings: UceSettings) -> None:
+    """Raise ``ValueError`` for statistics of names only, which UCE does not edit."""
+    if statistics.name_only:
+        raise ValueError(
+            "the statistics are of names only (name_only), which uce does not edit; choose the method rece"
+        )
+
+
+METHOD = Method(
+    "uce", uce, UCE, UCE, "closed form, once: the first step of rece",
+    (Preserve,), ClosedForm(uce_with_statistics, check_rows),
+)  # fmt: skip

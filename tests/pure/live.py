@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -43,6 +43,7 @@ def small_run(method: str, model, images: torch.Tensor, **more) -> Erasure:
     found = METHODS[method]
     preset = next(iter(found.toy_presets.values()))
     settings = replace(preset, **{name: value for name, value in SMALL.items() if hasattr(preset, name)})
+    taken = [one.name for kind in found.takes for one in fields(kind)]
     extra = {"preserve": ["fish"], "exactly": ["bird"], "images": images, "gradient_checkpointing": True}
-    inputs = {name: value for name, value in extra.items() if name in found.needs}
+    inputs = {name: value for name, value in extra.items() if name in taken}
     return found.run(model, "cat" if method == "few_shot" else "cat -> dog", settings, **inputs | more)

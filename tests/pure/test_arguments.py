@@ -19,6 +19,7 @@ from erasure_core.audit.report import report
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import extended
 from erasure_core.methods import METHODS
+from erasure_core.methods.inputs import Images
 from erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
 from erasure_core.sampling.ddim import generate, sample_latents, trajectories
 from erasure_core.sampling.purify import purify
@@ -86,7 +87,7 @@ def test_a_pipeline_is_no_model(name: str, pipe: Any, kind: str) -> None:
 @methods
 def test_a_setting_of_another_type_is_named(name: str) -> None:
     run, seen = METHODS[name].run, 0
-    needed = {"images": None} if "images" in METHODS[name].needs else {}
+    needed = {"images": None} if Images in METHODS[name].takes else {}
     for one in inspect.signature(run).parameters.values():
         for value in BAD.get(str(one.annotation), []):
             seen += 1
@@ -105,7 +106,7 @@ def test_a_setting_of_another_type_is_named(name: str) -> None:
 @pytest.mark.parametrize("other", ["object", None, {"ridge": 0.1}, Limits()])
 def test_settings_are_an_object_of_the_methods_own(name: str, other: Any) -> None:
     run, own = METHODS[name].run, type(METHODS[name].presets["object"])
-    needed = {"images": None} if "images" in METHODS[name].needs else {}
+    needed = {"images": None} if Images in METHODS[name].takes else {}
     with pytest.raises(ValueError, match=f"^settings must be {own.__name__}, as presets are, got "):
         run(FakeModel(), "cat -> dog", other, **needed)
 

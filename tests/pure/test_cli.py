@@ -21,6 +21,7 @@ from erasure_core.diffusers import families
 from erasure_core.diffusers.checkpoint import shapes_in
 from erasure_core.diffusers.families import FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
 from erasure_core.methods import METHODS
+from erasure_core.methods.inputs import Training
 from erasure_core.methods.rece import RECE
 
 
@@ -297,7 +298,7 @@ def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
     erase += ["--method", method, *LATE[method]]
     preset = next(iter(METHODS[method].presets.values()))
     options = [name for name, value in vars(preset).items() if type(value) in (int, float)]
-    if "training" in METHODS[method].needs:
+    if Training in METHODS[method].takes:
         options += ["seconds", "rank", "seed"]
     for name in options:
         typed = "--" + name.replace("_", "-")
@@ -438,6 +439,24 @@ def test_statistics_that_are_saved_change_no_erasure(fake: FakeModel, tmp_path: 
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense())
 
 
+def test_uce_goes_on_from_statistics_too(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    kept, out, plain = (tmp_path / f"{name}.safetensors" for name in ("kept", "out", "plain"))
+    uce = ["erase", "--model", "toy", "--method", "uce", "--no-common", "--overwrite", "--out"]
+    assert main([*uce, str(out), "--concept", "cat", "--save-statistics", str(kept)]) == 0
+    assert main([*uce, str(out), "--concept", "bird", "--statistics", str(kept)]) == 0
+    assert main([*uce, str(plain), "--concept", "cat", "--concept", "bird"]) == 0
+    found, expected = Erasure.load(out), Erasure.load(plain)
+    assert found.origins == expected.origins and found.origins[0].method == "uce"
+    for name, delta in expected.deltas.items():
+        torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=1e-3, atol=1e-4)
+    many = save_statistics(gather_statistics(fake, "cat", [""], name_only=True), tmp_path / "many.safetensors")
+    capsys.readouterr()
+    told = fails(capsys, *uce, out, "--statistics", many)
+    assert (
+        told == "error: the statistics are of names only (--name-only), which uce does not edit; choose the method rece"
+    )
+
+
 def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     kept = save_statistics(gather_statistics(fake, "cat", [""]), tmp_path / "s.safetensors")
     erase = ["erase", "--model", "toy", "--out", tmp_path / "a.safetensors"]
@@ -458,7 +477,9 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
     erasure.unlink()
     assert f"there is no file {tmp_path}/none" in fails(capsys, *erase, "--statistics", tmp_path / "none.safetensors")
     assert "already there" in fails(capsys, *erase, "--concept", "dog", "--save-statistics", kept)
-    assert "not of uce" in fails(capsys, *erase, "--method", "uce", "--statistics", kept)
+    for other in ("doco", "abo"):
+        told = fails(capsys, *erase, "--method", other, "--concept", "cat -> dog", "--statistics", kept)
+        assert told == f"error: --statistics are of rece, uce, not of {other}"
     assert "uce takes no --exactly" in fails(capsys, *erase, "--method", "uce", "--concept", "cat", "--exactly", "dog")
     assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
 
@@ -489,7 +510,7 @@ def test_many_concepts_are_counted(fake: FakeModel, tmp_path: Path, capsys) -> N
 def test_options_reach_the_method(fake, monkeypatch, tmp_path: Path, method: str, option: str, given: dict) -> None:
     seen: dict = {}
 
-    def run(model, concepts, **keywords):
+    def run(model, concepts, settings, **keywords):
         seen.update(keywords)
         return rece(model, "cat")
 

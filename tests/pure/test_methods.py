@@ -1,6 +1,6 @@
 """What every method has to do, over all that ``METHODS`` lists: a new one is held to it on the day it is added.
 
-A method is called as its ``needs`` and its own presets for the embedded model say, cut to a few steps.
+A method is called as what it ``takes`` and its own presets for the embedded model say, cut to a few steps.
 """
 
 from __future__ import annotations
@@ -20,20 +20,30 @@ from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Erasure
 from erasure_core.commands.request import Request
-from erasure_core.methods import METHODS, Method
+from erasure_core.methods import METHODS
+from erasure_core.methods.inputs import (
+    Exactly,
+    GradientCheckpointing,
+    Images,
+    Input,
+    Preserve,
+    TextEncoders,
+    Training,
+)
+from erasure_core.methods.method import Method
 from erasure_core.model import entry_weights, fingerprint
 from erasure_core.settings import Settings, limits_of
 from erasure_core.training.loop import TrainingError
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count
 PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(9))
-NEEDS: dict[str, dict[str, list]] = {
-    "preserve": {"preserve": [["bird"], []]},
-    "exactly": {"exactly": [["owl"], []]},
-    "images": {"images": [PICTURES, None]},
-    "training": {"seed": [3], "seconds": [None, 1e6], "rank": [None, 2]},
-    "gradient_checkpointing": {"gradient_checkpointing": [False, True]},
-    "towers": {"towers": ["both", "text_encoder"]},
+NEEDS: dict[type[Input], dict[str, list]] = {
+    Preserve: {"preserve": [["bird"], []]},
+    Exactly: {"exactly": [["owl"], []]},
+    Images: {"images": [PICTURES, None]},
+    Training: {"seed": [3], "seconds": [None, 1e6], "rank": [None, 2]},
+    GradientCheckpointing: {"gradient_checkpointing": [False, True]},
+    TextEncoders: {"towers": ["both", "text_encoder"]},
 }
 """What to pass for a need of a method: the first as a rule, the others once."""
 
@@ -52,7 +62,7 @@ def settings_of(method: Method, preset: str | None = None) -> Settings:
 
 
 def given(method: Method) -> dict[str, list]:
-    return {argument: values for need in sorted(method.needs) for argument, values in NEEDS[need].items()}
+    return {argument: values for need in method.takes for argument, values in NEEDS[need].items()}
 
 
 @functools.cache
@@ -101,7 +111,8 @@ def same(one: Erasure, other: Erasure) -> bool:
 def test_it_says_how_it_is_called(name: str) -> None:
     """With settings, by keywords with what its needs stand for, and with a callback."""
     method = METHODS[name]
-    assert set(method.needs) <= set(NEEDS), "say in NEEDS what a new kind of need stands for"
+    assert set(method.takes) <= set(NEEDS), "say in NEEDS what a new kind of input stands for"
+    assert method.name == name and all(limits_of(one).help for kind in method.takes for one in fields(kind))
     taken = inspect.signature(method.run).parameters
     named = {"settings", "callback", *given(method)}
     assert method.summary and method.presets.keys() <= method.toy_presets.keys()
@@ -142,7 +153,7 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
     assert json.loads(json.dumps(dict(origin.settings), allow_nan=False)) == origin.settings
     told = {one: values[0] for one, values in given(METHODS[name]).items() if one in TOLD}
     assert told.items() <= origin.settings.items()
-    trains = "training" in METHODS[name].needs
+    trains = Training in METHODS[name].takes
     assert (len(origin.losses) > 0) == trains and all(map(math.isfinite, origin.losses))
     assert (set(erasure.maps) == set(model.text_entries())) != trains, "closed forms keep maps, by which they rebase"
 
@@ -171,7 +182,7 @@ def test_a_seed_reproduces_it_bit_for_bit(name: str) -> None:
     assert same(one, again) and one.origins == again.origins
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), before), "it draws from the generator that all share"
-    if "training" in METHODS[name].needs:
+    if Training in METHODS[name].takes:
         assert not same(one, run(name, model, seed=4)) and one.origins[0].settings["seed"] == 3
 
 
@@ -267,9 +278,9 @@ def test_every_preset_can_be_asked_for(name: str, preset: str) -> None:
     """Through a request, as the command line makes it."""
     model, method = FakeModel(tokens=12), METHODS[name]
     concept = Concept(*concept_of(name).split(" -> "))
-    images = "none" if "images" in method.needs else None
+    inputs = {"images": "none" if Images in method.takes else None, "no_common": Preserve in method.takes}
     few = {one: value for one, value in vars(settings_of(method, preset)).items() if type(value) is int}
-    asked = Request([concept], name, preset, few, images=images, no_common="preserve" in method.needs, toy=True)
+    asked = Request([concept], name, preset, few, inputs, toy=True)
     (origin,) = asked.erasure(model, lambda done, total, what: None).origins
     expected = asdict(method.toy_presets[preset]) | few
     assert {one: origin.settings[one] for one in expected} == expected

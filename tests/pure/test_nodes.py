@@ -43,15 +43,15 @@ class Pack:
 
 
 @contextmanager
-def stand_in() -> Iterator[Pack]:
-    """With a stand-in for ComfyUI in ``sys.modules``, which is as it was afterwards."""
+def stand_in(root: Path = ROOT) -> Iterator[Pack]:
+    """With a stand-in for ComfyUI in ``sys.modules``, which is as it was afterwards; the pack is that of ``root``."""
     before, path = dict(sys.modules), list(sys.path)
     sys.path.insert(0, str(ROOT / "tests" / "stand_in"))
     for name in (PACK, f"{PACK}.nodes"):  # without their __init__, which imports every node
         sys.modules[name] = ModuleType(name)
-        sys.modules[name].__path__ = [str(ROOT.joinpath(*name.split(".")[1:]))]
+        sys.modules[name].__path__ = [str(root.joinpath(*name.split(".")[1:]))]
     try:
-        yield Pack(ROOT)
+        yield Pack(root)
     finally:
         sys.path[:] = path
         for name in [name for name in sys.modules if name not in before]:

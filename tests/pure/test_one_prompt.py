@@ -28,6 +28,11 @@ ABO = AbOSettings(steps=1, trajectories=2, sampling_steps=2, batch_size=2)
 AUDIT = {"count": 1, "seeds": (0,), "steps": 2}
 
 
+def requested(**inputs):
+    """What RECE is called with for the inputs of a request."""
+    return Request([CAT], inputs={**inputs, "no_common": True}).keywords()
+
+
 def held(model: FakeModel):
     return gather_statistics(model, [CAT, RED], ["bird"])
 
@@ -46,8 +51,8 @@ TAKERS: dict[str, Callable[[FakeModel, object], object]] = {
     "rece, exactly": lambda model, one: rece(model, "cat", exactly=one).origins,
     "uce": lambda model, one: uce(model, "cat", preserve=one).origins,
     "abo": lambda model, one: abo(model, "cat", ABO, preserve=one).origins,
-    "request, preserve": lambda model, one: Request([CAT], preserve=one, no_common=True).keywords(),
-    "request, exactly": lambda model, one: Request([CAT], exactly=one, no_common=True).keywords(),
+    "request, preserve": lambda model, one: requested(preserve=one),
+    "request, exactly": lambda model, one: requested(exactly=one),
     "gather_statistics": lambda model, one: gather_statistics(model, [CAT], one).preserve,
     "gather_statistics, exactly": lambda model, one: gather_statistics(model, [CAT], exactly=one).exactly,
     "extended": lambda model, one: extended(held(model), model, preserve=one).preserve,

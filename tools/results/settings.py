@@ -8,6 +8,7 @@ from pathlib import Path
 
 from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.methods import METHODS, Method
+from erasure_core.methods.inputs import Images, Preserve
 from erasure_core.methods.rece import PUBLISHED
 from erasure_core.settings import Settings
 from erasure_core.toy import Judge, load_toy
@@ -72,9 +73,9 @@ def erase(model, concept: Concept, name: str) -> Erasure:
 
 def run(model, method: Method, concept: Concept, settings: Settings, preserve: list[str], **more) -> Erasure:
     """A method with all that it takes."""
-    if "preserve" in method.needs:
+    if Preserve in method.takes:
         more["preserve"] = preserve
-    if "images" in method.needs:
+    if Images in method.takes:
         more["images"] = pictures_of(subject_of(concept))
     return method.run(model, [concept], settings, **more)
 
