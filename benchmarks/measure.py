@@ -12,6 +12,9 @@ from pathlib import Path
 
 import torch
 
+from erasure_core.closed_form.collect import ENCODING
+from erasure_core.methods.rece import ERASING, FORMING, GATHERING
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -50,12 +53,9 @@ def revision() -> str:
 
 
 class Phases:
-    """A callback for ``rece`` that adds up the seconds of its phases, known by the first word of what it is told.
+    """A callback for ``rece`` that adds up the seconds of its phases; other reports belong to the phase before."""
 
-    What begins with another word belongs to the phase before.
-    """
-
-    NAMES = {"encoding": "encode", "gathering": "Gram", "erasing": "maps", "forming": "deltas"}
+    NAMES = {ENCODING: "encode", GATHERING: "Gram", ERASING: "maps", FORMING: "deltas"}
 
     def __init__(self):
         self.seconds = dict.fromkeys(self.NAMES.values(), 0.0)
@@ -65,7 +65,7 @@ class Phases:
         moment = now()
         self.seconds[self._phase] += moment - self._since
         self._since = moment
-        self._phase = self.NAMES.get(what.split()[0], self._phase)
+        self._phase = self.NAMES.get(what, self._phase)
 
 
 class EncoderPasses:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from cases import CASES, LOOPS, Case
-from families import FAMILIES, full_size_model
+from families import TITLES, full_size_model
 from measure import ROOT, EncoderPasses, Phases, machine, now, revision, settle, status
 from plot import beside, log_chart
 from rece_page import PICTURE, page, panels
@@ -124,10 +124,9 @@ def main() -> None:
             file.write(json.dumps(row) + "\n")
     found = rows_of(options.rows)
     rows = [found[name] for name in CASES if name in found]
-    titles = {name: family.title for name, family in FAMILIES.items()}
-    text = page(rows, titles, missing=[name for name in CASES if name not in found])
+    text = page(rows, TITLES, missing=[name for name in CASES if name not in found])
     save_text(text, options.out)
-    charts = [log_chart(lines, title, "concepts") for title, lines in panels(rows, titles).items()]
+    charts = [log_chart(lines, title, "concepts") for title, lines in panels(rows, TITLES).items()]
     save_image(beside(charts), options.out.with_name(PICTURE))
     print(text)
 

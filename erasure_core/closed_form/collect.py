@@ -23,6 +23,7 @@ from .statistics import EntryStatistics, Statistics
 from .uce import PairSums, RowPairs
 
 log = logging.getLogger(__name__)
+ENCODING = "encoding prompts"
 BATCH = 16  # prompts that are encoded between two reports of progress
 
 
@@ -151,7 +152,7 @@ def _encoded(model: TextReader, prompts: Sequence[str], callback: Callback | Non
     batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
     for done, batch in enumerate(batches):
         if callback:
-            callback(done, len(batches), "encoding prompts")
+            callback(done, len(batches), ENCODING)
         with torch.no_grad():
             reads = model.text_rows(batch)
         for prompt, read in zip(batch, reads, strict=True):

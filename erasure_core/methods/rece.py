@@ -28,6 +28,8 @@ from ..settings import Settings, setting
 from .inputs import Exactly, Preserve
 from .method import ClosedForm, Method
 
+GATHERING, ERASING, FORMING = "gathering weights", "erasing", "forming the changes"
+"""What progress is called in the phases after those of ``collect``."""
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
 """How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
 UPWARD, DOWNWARD = ("loops", "erase_scale", "preserve_scale", "amplification"), ("ridge", "regularization")
@@ -188,7 +190,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
     def loop_done(loop: int) -> None:
         report(1 + loop, total, f"erasing what would bring it back, loop {loop + 1} of {settings.loops}")
 
-    report(0, total, "gathering weights")
+    report(0, total, GATHERING)
     digests: dict[str, bytes] = {}
     deltas: dict[str, Delta] = {}
     maps, errors, error = {}, {}, 0.0
@@ -196,10 +198,10 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
         gram = gather(entry, digests)
         known = statistics.entries[name]
         _check_width(name, gram, known)
-        report(1, total, "erasing")
+        report(1, total, ERASING)
         change = solve(known, gram.to(known.kept.device), settings, loop_done)
         _check_moved(known.edited.summed().concepts, change, settings)
-        report(total - 1, total, "forming the changes")
+        report(total - 1, total, FORMING)
         formed, lost = deltas_of(change, entry)
         deltas.update(formed)
         error = max(error, lost)

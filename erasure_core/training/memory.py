@@ -20,7 +20,11 @@ Forward = Callable[[int, int], Tensor]
 
 
 class OutOfRoomError(TrainingError):
-    """There is less memory than training needs; it was not begun."""
+    """There is less memory than training needs; it was not begun. ``needed`` is in bytes, beyond the model."""
+
+    def __init__(self, needed: float, message: str):
+        super().__init__(message)
+        self.needed = needed
 
 
 def check_room(
@@ -45,8 +49,9 @@ def check_room(
         callback(0, 1, f"{what} needs about {needed / GB:.1f} GB beyond the model{known}")
     if free is not None and needed > free:
         raise OutOfRoomError(
+            needed,
             f"{what} needs about {needed / GB:.1f} GB beyond the model and {free / GB:.1f} GB are free; nothing was "
-            "begun. Set a rank, a smaller batch_size or gradient_checkpointing, or free memory"
+            "begun. Set a rank, a smaller batch_size or gradient_checkpointing, or free memory",
         )
 
 

@@ -102,7 +102,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def test_phases_are_known_by_their_first_word(clock: SimpleNamespace) -> None:
+def test_phases_are_known_by_what_rece_reports(clock: SimpleNamespace) -> None:
     """What belongs to none counts to the phase before, and after the end nothing counts."""
     told = {
         "encoding prompts": 1, "gathering weights": 2, "erasing": 4, "erasing what would bring it back, loop 1": 8,

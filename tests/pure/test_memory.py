@@ -45,8 +45,9 @@ def test_too_little_memory_is_said_before_anything_is_trained(run: Callable) -> 
     model, told = FakeModel(), []
     model.free = 1000
     before = digest(model.weights), digest(model.text)
-    with pytest.raises(OutOfRoomError, match=r"needs about .* GB beyond the model and 0\.0 GB are free"):
+    with pytest.raises(OutOfRoomError, match=r"needs about .* GB beyond the model and 0\.0 GB are free") as caught:
         run(model, callback=lambda done, total, what: told.append(what))
+    assert f"{caught.value.needed / 1e9:.1f} GB beyond" in told[-1] and caught.value.needed > 1000
     assert "needs about" in told[-1] and not [what for what in told if "loss" in what]
     assert (digest(model.weights), digest(model.text)) == before
 
