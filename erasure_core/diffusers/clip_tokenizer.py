@@ -30,10 +30,11 @@ def clip_tokenizer():
     """The tokenizer as transformers' ``CLIPTokenizer``, which before 5.0 reads its vocabulary from files only."""
     from transformers import CLIPTokenizer
 
+    kept = {"model_max_length": WINDOW, "clean_up_tokenization_spaces": False}  # unsaid, 4.45 warns of the second
     if "vocab_file" in inspect.signature(CLIPTokenizer.__init__).parameters:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "vocab.json"
             file.write_text(json.dumps(vocabulary()), encoding="utf-8")
-            return CLIPTokenizer(str(file), str(MERGES), model_max_length=WINDOW)
+            return CLIPTokenizer(str(file), str(MERGES), **kept)
     pairs = [tuple(pair.split(" ")) for pair in merges()]
-    return CLIPTokenizer(vocab=vocabulary(), merges=pairs, model_max_length=WINDOW)
+    return CLIPTokenizer(vocab=vocabulary(), merges=pairs, **kept)
