@@ -11,7 +11,7 @@ MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that 
 Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""
 Statistics = io.Custom("ERASURE_STATISTICS")
-"""Carries ``erasure_core.statistics.Statistics``."""
+"""Carries ``erasure_core.Statistics``."""
 
 
 def named(concept: str) -> str:

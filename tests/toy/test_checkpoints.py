@@ -80,7 +80,7 @@ def test_an_sdxl_is_erased_from_on_the_command_line(tmp_path: Path, capsys) -> N
     out = tmp_path / "no-cat.safetensors"
     command = ["erase", "--model", str(file), "--concept", "cat -> dog", "--no-common", "--out", str(out)]
     assert main(command) == 0, capsys.readouterr().err
-    assert "erases 'cat'" in capsys.readouterr().out and out.is_file()
+    assert "erases 'cat -> dog'" in capsys.readouterr().out and out.is_file()
 
 
 @pytest.mark.usefixtures("small_families")
