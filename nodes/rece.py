@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
+from ..erasure_core.settings import limits_of
 from .comfy_host.fitted import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress
@@ -15,6 +18,7 @@ from .inputs import CATEGORY, Erasure, Statistics, preserve_common_input, preser
 
 CUSTOM = "custom"
 DEFAULT = RECE["object"]
+LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
 
 class ErasureRECE(io.ComfyNode):
@@ -62,8 +66,7 @@ class ErasureRECE(io.ComfyNode):
                     "name_only",
                     default=DEFAULT.name_only,
                     optional=True,
-                    tooltip="Used with preset 'custom'. Edit what is read for a name itself and not what is read "
-                    "behind it: erases less, and harms less where many concepts are erased.",
+                    tooltip=_tooltip("name_only"),
                 ),
                 io.Float.Input(
                     "exactness",
@@ -73,8 +76,7 @@ class ErasureRECE(io.ComfyNode):
                     step=0.0001,
                     round=False,
                     optional=True,
-                    tooltip="Used with preset 'custom'. The share of what is read for the prompts in 'exactly' that "
-                    "may change nevertheless; more leaves the edit more room.",
+                    tooltip=_tooltip("exactness"),
                 ),
                 Statistics.Input(
                     "statistics",
@@ -115,32 +117,17 @@ class ErasureRECE(io.ComfyNode):
 
 
 def _custom_inputs() -> list:
-    """The fields of ``ReceSettings``, by their names."""
-    loops = io.Int.Input(
-        "loops",
-        default=DEFAULT.loops,
-        min=0,
-        max=20,
-        tooltip="Used with preset 'custom'. How often what would bring the concept back is found and erased too; "
-        "0 is plain UCE.",
-    )
-    tooltips = {
-        "regularization": "How small those contexts are kept; smaller erases more and harms more.",
-        "erase_scale": "The weight of what is erased.",
-        "preserve_scale": "The weight of what is preserved.",
-        "ridge": "How firmly the weights are held where nothing else holds them; raise it if the system is singular.",
-        "amplification": "How far to go along the change that was found; 1 is as published. More erases more surely "
-        "inside long prompts and harms more.",
-    }
+    """The numbers of ``ReceSettings`` that presets differ in, by their names."""
+    loops = io.Int.Input("loops", default=DEFAULT.loops, min=0, max=20, tooltip=_tooltip("loops"))
+    names = ("regularization", "erase_scale", "preserve_scale", "ridge", "amplification")
     return [loops] + [
         io.Float.Input(
-            name,
-            default=getattr(DEFAULT, name),
-            min=1e-6,
-            max=1e4,
-            step=0.001,
-            round=False,
-            tooltip=f"Used with preset 'custom'. {text}",
+            name, default=getattr(DEFAULT, name), min=1e-6, max=1e4, step=0.001, round=False, tooltip=_tooltip(name)
         )
-        for name, text in tooltips.items()
+        for name in names
     ]
+
+
+def _tooltip(name: str) -> str:
+    """What the settings say of the one of this name."""
+    return f"Used with preset '{CUSTOM}'. {LIMITS[name].help}"
