@@ -17,7 +17,7 @@ import pytest
 import torch
 from pure.fakes import FakeModel
 
-from erasure_core import rece
+from erasure_core import methods, rece
 from erasure_core.audit import attacks, red_team
 from erasure_core.commands.main import _parser
 from erasure_core.diffusers.families import CROSS, FAMILIES, FIRST_CONV, SD_1, UNET_1, configs, index
@@ -70,12 +70,32 @@ def example(heading: str) -> str:
     return textwrap.dedent(fenced[1])
 
 
+def module_of(folder: Path, package: ModuleType, name: str, heading: str) -> ModuleType:
+    """A recipe's code as a module of a package."""
+    file = folder / f"{name}.py"
+    file.write_text(example(heading), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(f"{package.__name__}.{name}", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_method_is_a_file_with_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list and the command line are held by ``test_new_method.py``."""
+    monkeypatch.setitem(sys.modules, f"{methods.__name__}.fade", ModuleType("fade"))  # dataclasses look it up
+    method = module_of(tmp_path, methods, "fade", "Add a method").METHOD
+    model = FakeModel()
+    erasure = method.run(model, "cat", method.presets["object"])
+    assert erasure.origins[0].method == method.name == "fade" and erasure.origins[0].settings == {"share": 0.1}
+    for name, delta in erasure.deltas.items():
+        torch.testing.assert_close(delta.dense(), -0.1 * model.weights[name])
+    with pytest.raises(ValueError, match="share must be"):
+        method.settings(share=2.0)
+
+
 def test_an_attack_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "capitals.py"
-    file.write_text(example("Add an attack"), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location(f"{attacks.__name__}.capitals", file)
-    capitals = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(capitals)
+    capitals = module_of(tmp_path, attacks, "capitals", "Add an attack")
     entry = red_team.Attack((capitals.by_capitals,), "the name in capitals", "the name")
     monkeypatch.setattr(red_team, "ATTACKS", {**red_team.ATTACKS, "capitals": entry})
 
