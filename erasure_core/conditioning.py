@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class Conditioning:
         """The conditioning of a single prompt ``count`` times, without copies."""
         return self._each(lambda one: one.expand(count, *one.shape[1:]))
 
-    def to(self, *where: torch.device | torch.dtype | str) -> Conditioning:
+    def to(self, *where: Any) -> Conditioning:
+        """The same on a device, in a precision, or both, as ``Tensor.to`` takes them."""
         return self._each(lambda one: one.to(*where))
 
     def clone(self) -> Conditioning:

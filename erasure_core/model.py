@@ -33,7 +33,7 @@ class EncodedPrompts:
 
     def rows(self) -> list[dict[str, tuple[TextRows, ...]]]:
         """The ``text_rows`` of a model whose layers read the context, and the pooled vector, as they are."""
-        found = []
+        found: list[dict[str, tuple[TextRows, ...]]] = []
         for place, last in enumerate(self.last_content):
             texts = [one[place] for one in self.conditioning.tensors]
             rows = TextRows(texts[0], last), *(TextRows(vector[None], 0) for vector in texts[1:])

@@ -21,7 +21,7 @@ from .comfy_host.progress import training_progress
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, Erasure, preserve_common_input, preserve_input, strength_input
+from .inputs import CATEGORY, MODELS, Erasure, preserve_common_input, preserve_input, seed_input, strength_input
 
 log = logging.getLogger(__name__)
 TOY = " (toy)"
@@ -255,13 +255,8 @@ def _training(method: str) -> list:
             tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
         ),
         *([_checkpointing()] if GradientCheckpointing in METHODS[method].takes else []),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MOST_SEEDS,
-            control_after_generate=True,
-            tooltip="Of all that is drawn in training. The same seed gives the same erasure on the same machine.",
+        seed_input(
+            MOST_SEEDS, "Of all that is drawn in training. The same seed gives the same erasure on the same machine."
         ),
         strength_input(),
     ]

@@ -67,7 +67,7 @@ class Words:
         """Return the whole prompt, with the current tokens or with ``ids``."""
         return f"{self._model.text_of(self._ids if ids is None else ids)} {self._prompt}"
 
-    def improve(self, error: Callable[[Tensor], Tensor]) -> Tensor:
+    def improve(self, error: Callable[[Conditioning], Tensor]) -> Tensor:
         """Try the exchanges that the gradient favours, keep the best one if it lowers the loss, and return the loss.
 
         ``error`` maps the conditioning of one prompt to the loss.
