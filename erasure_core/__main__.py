@@ -1,4 +1,4 @@
-"""``python -m erasure_core``; see ``commands``."""
+"""The entry point of the command line, ``python -m erasure_core``; the commands are in ``commands``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .commands.ending import code_for_text, leave_at_once, make_tolerant, on_sig
 
 
 def main() -> int:
-    """Run a command of the command line from its first moment to its last; returns the exit code."""
+    """Run the command line from its first moment to its last, and return the exit code."""
     make_tolerant()
     on_signals(leave_at_once)
     from .commands.main import main as run
@@ -17,7 +17,7 @@ def main() -> int:
     on_signals(raise_interrupted)
     try:
         code = run()
-    except SystemExit as end:  # of --help, --version and what argparse does not understand
+    except SystemExit as end:  # raised by argparse for --help, --version and arguments that it does not understand
         code = end.code if isinstance(end.code, int) and end.code else code_for_text(written=False)
     on_signals(lambda number: os._exit(code))
     return code

@@ -30,15 +30,15 @@ def attack(args: argparse.Namespace) -> None:
     if pictures:
         settings["images"] = load_pictures(pictures, side(model))
     with Progress("attack") as bar:
-        found = attack(
+        result = attack(
             model, erasure.over(model), concept, recogniser=chosen_recogniser(args), callback=bar, **settings
         )
-    print(f"{found.table()}\n\n{found.verdict()}")
+    print(f"{result.table()}\n\n{result.verdict()}")
     if files:
         picture, numbers = files
         args.out.mkdir(parents=True, exist_ok=True)
-        print(save_image(found.picture(), picture, args.overwrite))
-        print(save_text(found.as_json(), numbers, args.overwrite))
+        print(save_image(result.picture(), picture, args.overwrite))
+        print(save_text(result.as_json(), numbers, args.overwrite))
 
 
 def add_attack(commands) -> None:
@@ -48,8 +48,8 @@ def add_attack(commands) -> None:
     add_model(command, "not erased yet")
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     add_audited(command, "attack")
-    told = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
-    command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {told}")
+    summaries = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
+    command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {summaries}")
     command.add_argument("--images", type=as_path, metavar="FOLDER", help="of the concept; else the model draws it")
     command.add_argument("--pictures", type=whole(1), default=8, help="that each attack draws")
     command.add_argument("--steps", type=whole(1), default=200, help="of each attack that searches")

@@ -1,4 +1,4 @@
-"""What both audits ask for: which concept, who judges, and where the result goes."""
+"""Options that ``report`` and ``attack`` share: the concept, the recogniser, and where the result goes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .request import TOY
 
 
 def audited_concept(args: argparse.Namespace, erasure: Erasure) -> str:
-    """The concept to look for: the one that was asked for, or the only one of the erasure."""
+    """Return the name of the concept to audit: that of --concept, or the only one of the erasure."""
     if args.concept:
-        asked = name_of(args.concept, "--concept")
-        problem = not_among(asked, erasure.concepts)
+        name = name_of(args.concept, "--concept")
+        problem = not_among(name, erasure.concepts)
         if problem:
             raise ValueError(f"--concept: {problem}, and list what else asks for it in a file of --prompts")
-        return asked
+        return name
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
         raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {quoted(names)}")
@@ -30,7 +30,7 @@ def audited_concept(args: argparse.Namespace, erasure: Erasure) -> str:
 
 
 def audit_files(args: argparse.Namespace, name: str) -> list[Path]:
-    """The picture and the numbers that go to ``--out``; none unless it is given."""
+    """Return the files for the picture and the numbers in the folder --out; none without the option."""
     if args.out is None:
         return []
     files = [args.out / f"{name}.png", args.out / f"{name}.json"]
@@ -42,7 +42,7 @@ def audit_files(args: argparse.Namespace, name: str) -> list[Path]:
 
 
 def chosen_recogniser(args: argparse.Namespace):
-    """Who judges the pictures: whom the user names, or the toy's judge for the toy, or nobody."""
+    """Return the recogniser of --clip or --nudenet, by default the embedded model's judge for that model, or none."""
     if args.clip:
         from ..audit.recognisers.clip_folder import load_clip
 
@@ -59,7 +59,7 @@ def chosen_recogniser(args: argparse.Namespace):
 
 
 def add_audited(command, name: str) -> None:
-    """What both audits ask: which concept, who judges, and where the result goes."""
+    """Add the shared options to the command ``name``."""
     command.add_argument("--concept", help="which of the erasure's concepts; needed when it has several")
     command.add_argument("--kind", choices=["object", "style"], default="object", help="how prompts name it")
     command.add_argument("--prompts", type=as_path, metavar="FILE", help="more prompts that ask for it, one a line")

@@ -13,12 +13,12 @@ def demo(args: argparse.Namespace) -> None:
     """Erasures on the embedded model, as pictures and numbers."""
     from .demo_sheet import FILES, demo
 
-    told = {
+    announcements = {
         "rece": "Erasing three concepts from the embedded model and drawing before and after; takes a minute or two.",
         "all": "Erasing a concept from the embedded model by each of four methods; takes five minutes or so.",
     }
     args.outputs.add("--out", *(args.out / f"{FILES[args.method]}{ending}" for ending in (".png", ".md")))
-    print(told[args.method], flush=True)
+    print(announcements[args.method], flush=True)
     print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / FILES[args.method]}.png")
 
 

@@ -1,4 +1,4 @@
-"""Erasures on the embedded model as a contact sheet and a table: three kinds of concept, or all methods at one."""
+"""The contact sheet and the table of the command ``demo``: RECE on three kinds of concept, or all methods on one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ..toy import Judge, load_toy
 from ..toy.evaluation import Gallery, Scores, Subject, evaluate_erasure, pictures_of, subject_of
 from .progress import Progress
 
-ERASED, OTHERS = 24, 64  # pictures a concept and state
-SHOWN = 5  # of each, on the sheet
+ERASED, OTHERS = 24, 64  # pictures of the concept and of others, before and after each erasure
+SHOWN = 5  # of both, on the sheet
 HEADER = ("concept", "", "UA", "IRA", "CRA", "colour", "seconds")
 LEGEND = (
     "In percent. UA: pictures of the concept no longer recognised as it; IRA: others of its kind still recognised;\n"
@@ -34,7 +34,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Plan:
-    """A concept, its kind, and the methods that erase it in turn, by what they are called in the results."""
+    """A concept, its kind, and the methods that erase it one after the other, by their labels in the results."""
 
     concept: Concept
     kind: str
@@ -57,7 +57,7 @@ FILES = {"rece": "demo", "all": "methods"}
 
 @dataclass(frozen=True)
 class State:
-    """Pictures of the model as it is or erased, and how long the erasure took."""
+    """The pictures and scores of the model, without or with one erasure, and the seconds that this took."""
 
     label: str
     scores: Scores
@@ -66,9 +66,10 @@ class State:
 
 
 def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED, others: int = OTHERS) -> str:
-    """Write a picture and a table into ``folder``, both once all is done; returns the table.
+    """Write a picture and a table into ``folder`` once all is done, and return the table.
 
-    ``method`` is rece, or all for the four methods side by side.
+    ``method`` is ``rece``, or ``all`` for the four methods side by side. ``erased`` and ``others`` are the numbers of
+    pictures of the concept and of others.
     """
     model, judge = load_toy(), Judge.load()
     cases = [(plan, _run(model, judge, plan, erased, others, seed)) for plan in PLANS[method]]
@@ -96,7 +97,7 @@ def _run(model, judge: Judge, plan: Plan, erased: int, others: int, seed: int) -
 
 
 def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
-    """By the method's preset for the embedded model, with all that it takes."""
+    """Return the erasure of a method with its preset for the embedded model and all inputs that it needs."""
     method, concept = METHODS[name], plan.concept
     settings = method.toy_presets[plan.kind]
     inputs: dict[str, Any] = {}
@@ -117,7 +118,7 @@ def _rows(plan: Plan, states: list[State]) -> list[list[str]]:
 
 
 def _section(plan: Plan, states: list[State]) -> Section:
-    """Pictures of the concept and of others, what it is turned into first."""
+    """Return the section of the sheet: pictures of the concept, then of others, those of its replacement first."""
     subject, captions = states[0].scores.subject, states[0].gallery.captions
     erased = [index for index, caption in enumerate(captions) if getattr(caption, subject.kind) == subject.name]
     others = [index for index in range(len(captions)) if index not in set(erased)]
@@ -132,7 +133,7 @@ def _section(plan: Plan, states: list[State]) -> Section:
 
 
 def _distance(concept: Concept, subject: Subject, caption) -> int:
-    """0 for captions that name what the concept is turned into, else 1."""
+    """Return 0 for captions that name the replacement of the concept, else 1."""
     if not concept.instead:
         return 1
     return int(getattr(caption, subject.kind) != subject_of(concept.instead).name)

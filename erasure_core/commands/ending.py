@@ -1,8 +1,8 @@
-"""How a command ends: exit codes, signals, and what becomes of text that a stream does not take.
+"""The end of a command: exit codes, signals, and output streams that cannot be written to.
 
-The exit code tells of files: 0, all that was asked for is there and whole; 2, it is not, for the reason on stderr; 128
-and the signal's number when one ended the command, as 130 for Ctrl-C. Text that standard output does not take (a full
-disk, a closed pipe) is told of on stderr and changes the code only where the text was all that was asked for.
+The exit code is 0 if all requested files are there and whole, 2 if they are not, for the reason on stderr, and 128 plus
+the signal's number if a signal ended the command, as 130 for Ctrl-C. If standard output cannot be written to (a full
+disk, a closed pipe), stderr says so, and the exit code changes only if the command was to write nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the command to end."""
+    """A signal has ended the command; ``code`` is the exit code for it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -26,7 +26,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Tolerant(io.TextIOWrapper):
-    """A stream that goes on after it could not be written to, remembers why, and can write any text."""
+    """A text stream that accepts any text, and that remembers an error of writing (``failure``) and continues."""
 
     failure: OSError | None = None
 
@@ -43,12 +43,12 @@ class Tolerant(io.TextIOWrapper):
         except OSError as error:
             self.failure = self.failure or error
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())  # so that what is left in the buffer does not fail again at exit
+            os.dup2(nowhere, self.fileno())  # the rest of the buffer would fail once more at exit
             os.close(nowhere)
 
 
 def make_tolerant() -> None:
-    """Let standard output and standard error be closed, full, or of an encoding that lacks letters."""
+    """Make standard output and standard error work although they are closed, full, or in a limited encoding."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         closed = _fill_if_closed(number)
         if number:
@@ -56,7 +56,10 @@ def make_tolerant() -> None:
 
 
 def _fill_if_closed(number: int) -> OSError | None:
-    """Else the next file that is opened would take the number, and be written into by whoever prints."""
+    """Open the null device in place of a closed standard stream, and return the error that it gave.
+
+    Otherwise the next file that is opened would get the stream's number, and printed text would go into it.
+    """
     try:
         os.fstat(number)
     except OSError as error:
@@ -68,37 +71,38 @@ def _fill_if_closed(number: int) -> OSError | None:
 def _tolerant(stream, number: int, closed: OSError | None) -> Tolerant:
     if stream is None:
         stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    kept = {"encoding": stream.encoding, "line_buffering": stream.line_buffering or number == 2}
-    found = Tolerant(stream.detach(), errors="backslashreplace", **kept)
-    found.failure = closed
-    return found
+    settings = {"encoding": stream.encoding, "line_buffering": stream.line_buffering or number == 2}
+    tolerant = Tolerant(stream.detach(), errors="backslashreplace", **settings)
+    tolerant.failure = closed
+    return tolerant
 
 
 def on_signals(act: Callable[[int], None]) -> None:
-    """Call ``act`` with the number of a signal that asks the process to end, but for signals that are ignored."""
+    """Call ``act(number)`` when a signal asks the process to end; signals that are ignored stay ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, frame: act(number))
 
 
 def raise_interrupted(number: int) -> None:
+    """Raise ``Interrupted`` for a signal while a command runs."""
     raise Interrupted(number)
 
 
 def leave_at_once(number: int) -> None:
-    """For while nothing has begun: modules that are being imported may swallow an exception."""
+    """End the process for a signal before the command has begun; an import could swallow an exception."""
     tell("\ninterrupted; nothing was written")
     os._exit(128 + number)
 
 
 def tell(sentence: str) -> None:
-    """On standard error, as far as it is there."""
+    """Print a sentence on standard error, if there is one."""
     if sys.stderr is not None:
         print(sentence, file=sys.stderr, flush=True)
 
 
 def lost_text() -> OSError | None:
-    """Why standard output has not taken all that was printed."""
+    """Return the error for which standard output did not take all text, or ``None``."""
     if sys.stdout is None:
         return None
     sys.stdout.flush()
@@ -106,7 +110,7 @@ def lost_text() -> OSError | None:
 
 
 def code_for_text(written: bool) -> int:
-    """The exit code of a command that did what was asked, given whether that was to write files."""
+    """Return the exit code of a command that succeeded; ``written`` says whether it has written files."""
     lost = lost_text()
     if lost is None:
         return DONE

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: the embedded model in numbers, or what an erasure does to it."""
+"""The command ``evaluate``: measure the embedded model, or the effect of an erasure on it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def _model_report(args: argparse.Namespace) -> str:
 
     model, judge = open_model(args.model), Judge.load()
     with Progress("evaluate") as bar:
-        found = evaluate_model(model, judge, images=args.images, seed=args.seed, callback=bar)
+        generated = evaluate_model(model, judge, images=args.images, seed=args.seed, callback=bar)
     renders = evaluate_renders(model, judge)
-    kinds = {"generated": found, "real": renders.raw, "real, through the autoencoder": renders.decoded}
+    kinds = {"generated": generated, "real": renders.raw, "real, through the autoencoder": renders.decoded}
     rows = [
-        [name, *(f"{100 * share:.1f}" for share in (seen.object, seen.style, seen.colour)), str(seen.images)]
-        for name, seen in kinds.items()
+        [name, *(f"{100 * share:.1f}" for share in (one.object, one.style, one.colour)), str(one.images)]
+        for name, one in kinds.items()
     ]
-    shown = table(("recognised, %", "object", "style", "colour", "pictures"), rows)
-    return f"{shown}\n\nautoencoder: {renders.psnr:.1f} dB PSNR"
+    text = table(("recognised, %", "object", "style", "colour", "pictures"), rows)
+    return f"{text}\n\nautoencoder: {renders.psnr:.1f} dB PSNR"
 
 
 def _erasure_report(args: argparse.Namespace) -> str:

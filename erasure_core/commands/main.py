@@ -1,4 +1,4 @@
-"""The command line. Whatever a user can get wrong ends as one sentence on stderr and exit code 2; see ``ending``."""
+"""Running a command: every mistake of a user ends as one sentence on stderr and exit code 2; see ``ending``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .request import TOY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command with ``arguments``, by default those of the process, and return the exit code."""
     outputs, args = Outputs({}), argparse.Namespace()
     try:
         args = _parser().parse_args(arguments)
@@ -46,19 +46,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
-    """The files and folders that a command reads, by their options."""
-    found = {}
+    """Return the files and folders that a command reads, by the options that name them."""
+    inputs = {}
     for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip"):
-        given = getattr(args, name, None)
-        paths = given if isinstance(given, list) else [given]
-        found[option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
-    found["--concepts"] = [place_of(path)[0] for path in found["--concepts"]]
-    folders = [folder for folder in found["--images"] if os.path.isdir(folder)]  # or a number
-    return {**found, "--images": [path for folder in folders for path in pictures_in(folder)]}
+        value = getattr(args, name, None)
+        paths = value if isinstance(value, list) else [value]
+        inputs[option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
+    inputs["--concepts"] = [place_of(path)[0] for path in inputs["--concepts"]]
+    folders = [folder for folder in inputs["--images"] if os.path.isdir(folder)]  # or a number
+    return {**inputs, "--images": [path for folder in folders for path in pictures_in(folder)]}
 
 
 def _sentence(error: Exception) -> str:
-    """The system's own errors without their number."""
+    """Return the message of an error; errors of the system come without their number."""
     if isinstance(error, MemoryError):
         return "there is not enough memory"
     if isinstance(error, OSError) and error.strerror and error.filename:

@@ -1,4 +1,4 @@
-"""The command ``purify``: draw given pictures again without a concept."""
+"""The command ``purify``: draw pictures from a folder again without a concept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def purify(args: argparse.Namespace) -> None:
 
 
 def _targets(folder: Path, files: Sequence[Path], overwrite: bool) -> list[Path]:
-    """Where a PNG for each file goes; refused when two go to one place, or something is there already."""
+    """Return the path of the PNG for each file; raise an error if two are the same, or if one is there already."""
     targets = [folder / f"{file.stem}.png" for file in files]
     for target in targets:
         if targets.count(target) > 1:

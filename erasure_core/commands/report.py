@@ -1,4 +1,4 @@
-"""The command ``report``: what an erasure does to its concept and to others."""
+"""The command ``report``: measure the effect of an erasure on its concept and on others."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def report(args: argparse.Namespace) -> None:
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
     settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
     with Progress("report") as bar:
-        found = report(model, erasure, concept, more=prompts, recogniser=recogniser, callback=bar, **settings)
-    print(f"{found.table()}\n\n{found.verdict()}")
+        result = report(model, erasure, concept, more=prompts, recogniser=recogniser, callback=bar, **settings)
+    print(f"{result.table()}\n\n{result.verdict()}")
     if files:
         picture, numbers = files
         args.out.mkdir(parents=True, exist_ok=True)
-        print(save_image(report_sheet(found), picture, args.overwrite))
-        print(save_text(found.as_json(), numbers, args.overwrite))
+        print(save_image(report_sheet(result), picture, args.overwrite))
+        print(save_text(result.as_json(), numbers, args.overwrite))
 
 
 def add_report(commands) -> None:

@@ -1,4 +1,4 @@
-"""What several commands ask for: a model, prompts."""
+"""Options that several commands share: the model, and prompts from a file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .request import load_model
 
 
 def prompts_of(args: argparse.Namespace) -> list[str]:
-    """Those of the file of --prompts."""
+    """Return the prompts in the file of --prompts; none without the option."""
     return parse_prompts(read_list(args.prompts), str(args.prompts)) if args.prompts else []
 
 
 def open_model(name: str):
-    """``toy``, or a path."""
+    """Load a model, with a progress bar; ``name`` is ``toy`` or a path."""
     with Progress("load", patience=0) as bar:
         bar(0, 1, name)
         return load_model(name)
 
 
 def add_model(command, more: str = "") -> None:
-    told = "toy, a diffusers folder, or an SD checkpoint .safetensors" + (more and f"; {more}")
-    command.add_argument("--model", type=filled, required=True, help=told)
+    """Add the option --model to a command; ``more`` is added to its help text."""
+    text = "toy, a diffusers folder, or an SD checkpoint .safetensors" + (more and f"; {more}")
+    command.add_argument("--model", type=filled, required=True, help=text)

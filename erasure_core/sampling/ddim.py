@@ -12,7 +12,7 @@ from ..concepts.parse import as_prompts
 from ..conditioning import Conditioning
 from ..model import Callback, DiffusionModel
 
-MOST_GUIDANCE = 100.0  # more draws noise, or NaN
+MOST_GUIDANCE = 100.0  # with more, pictures are noise or NaN
 Advance = Callable[[], None]
 Visit = Callable[[int, Tensor], object]
 
@@ -30,9 +30,11 @@ def generate(
     batch: int = 64,
     callback: Callback | None = None,
 ) -> Tensor:
-    """Images ``[n, 3, h, w]`` in 0 to 1 on the CPU; image i depends on ``prompts[i]`` and ``seeds[i]`` only.
+    """Draw images: ``[n, 3, h, w]`` with values from 0 to 1, on the CPU.
 
-    ``guidance`` 1 switches guidance off. Raises ``ValueError`` for settings that cannot be used.
+    Image i depends only on ``prompts[i]`` and ``seeds[i]``. Each takes ``steps`` DDIM steps with classifier-free
+    ``guidance`` away from the ``negative`` prompt, from 0 to 100; 1 switches guidance off. ``batch`` images are drawn
+    at once. ``callback`` gets the progress. Raises ``ValueError`` for settings that cannot be used.
     """
     walks = _walks(model, prompts, seeds, steps, guidance, negative, batch, callback)
     return torch.cat([model.decode_latents(final).float().cpu() for final in walks])
@@ -50,7 +52,7 @@ def sample_latents(
     batch: int = 64,
     callback: Callback | None = None,
 ) -> Tensor:
-    """As ``generate``, the clean latents ``[n, c, h, w]`` in place of the images."""
+    """Draw as ``generate`` does, and return the clean latents ``[n, c, h, w]`` in place of the images."""
     walks = _walks(model, prompts, seeds, steps, guidance, "", batch, callback)
     return torch.cat([final.float().cpu() for final in walks])
 
@@ -67,16 +69,19 @@ def trajectories(
     batch: int = 64,
     callback: Callback | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Every noisy latent that the model is asked about on the way to a picture, ``[n * steps, c, h, w]``, and when."""
-    times, seen = [], []
+    """Draw as ``generate`` does, and return the noisy latents of all steps and their timesteps.
+
+    Their shapes are ``[n * steps, c, h, w]`` and ``[n * steps]``.
+    """
+    times, visited = [], []
 
     def visit(timestep: int, latents: Tensor) -> None:
         times.append(torch.full((len(latents),), timestep))
-        seen.append(latents.cpu())
+        visited.append(latents.cpu())
 
     for _ in _walks(model, prompts, seeds, steps, guidance, "", batch, callback, visit):
         pass
-    return torch.cat(seen), torch.cat(times)
+    return torch.cat(visited), torch.cat(times)
 
 
 def _walks(
@@ -90,7 +95,7 @@ def _walks(
     callback: Callback | None,
     visit: Visit | None = None,
 ) -> Iterator[Tensor]:
-    """The clean latents of each batch; ``visit`` as for ``ddim``."""
+    """Yield the clean latents of each batch; ``visit`` is called as by ``ddim``."""
     prompts = as_prompts(prompts)
     _check(model, prompts, seeds, steps, batch, guidance)
     distinct = list(dict.fromkeys([negative, *prompts]))
@@ -127,10 +132,11 @@ def ddim(
     visit: Visit | None = None,
     skip: int = 0,
 ) -> Tensor:
-    """Clean latents ``[n, c, h, w]`` from noise ``latents`` under the ``conditioning`` of n prompts; adds no noise.
+    """Return clean latents ``[n, c, h, w]``, drawn from noise ``latents`` with deterministic DDIM steps.
 
-    ``empty``, of one prompt, is what guidance leads away from. After each step ``visit`` is told its timestep and
-    the latents it began with. The first ``skip`` of the steps are left out: ``latents`` are then what they lead to.
+    ``conditioning`` is that of n prompts, and ``empty`` that of the one prompt that guidance leads away from. In each
+    step ``visit`` is called with the timestep and the latents before the step. The first ``skip`` steps are left out
+    (by default none); ``latents`` must then be noised as much as after these steps.
     """
     alphas = model.alphas_cumprod
     stride = len(alphas) // steps
@@ -156,10 +162,10 @@ def invert(
     refinements: int = 3,
     visit: Visit | None = None,
 ) -> Tensor:
-    """The noise ``[n, c, h, w]`` from which ``ddim`` with the same settings comes back to clean ``latents``.
+    """Return the noise ``[n, c, h, w]`` from which ``ddim`` with the same settings returns to clean ``latents``.
 
-    A step asks the model about the latents that it leads to, which are not known yet: they are found by fixed-point
-    iteration (arXiv 2309.04907), ``refinements`` times; 1 is plain DDIM inversion (arXiv 2010.02502).
+    Each step needs the model's output for the latents at its end, which are unknown. They are found by ``refinements``
+    rounds of fixed-point iteration (arXiv 2309.04907); one round is plain DDIM inversion (arXiv 2010.02502).
     """
     alphas = model.alphas_cumprod
     stride = len(alphas) // steps
@@ -178,7 +184,7 @@ def invert(
 
 
 def _step_factors(kind: str, alpha: float, ahead: float) -> tuple[float, float]:
-    """``ddim``'s step as ``keep * latents + change * output``, in which it is linear."""
+    """Return the factors ``keep`` and ``change`` of a DDIM step, ``keep * latents + change * output``."""
     one, zero = torch.ones(()), torch.zeros(())
 
     def landed(output: Tensor, latents: Tensor) -> float:
@@ -196,7 +202,7 @@ def guided(
     empty: Conditioning,
     guidance: float,
 ) -> Tensor:
-    """The model's output in float32, led by ``guidance`` from ``empty`` to ``conditioning``."""
+    """Return the model's output in float32 with classifier-free guidance from ``empty`` to ``conditioning``."""
     count, dtype = len(latents), conditioning.context.dtype
     moments = torch.full((count,), timestep, device=latents.device)
     if guidance == 1:
@@ -208,9 +214,10 @@ def guided(
 
 
 def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
-    """The clean latents and the noise that a model's ``output`` implies, with ``alpha`` of the signal left.
+    """Return the clean latents and the noise that a model's ``output`` for noisy ``latents`` implies.
 
-    ``kind`` is ``epsilon`` or ``v_prediction`` (arXiv 2202.00512, appendix D); ``alpha`` one number, or ``[n]``.
+    ``kind`` is ``epsilon`` or ``v_prediction`` (arXiv 2202.00512, appendix D), else ``ValueError`` is raised. ``alpha``
+    is the share of the signal that is left at the timestep (``alphas_cumprod``), one number or ``[n]``.
     """
     signal, spread = roots(alpha, latents)
     if kind == "epsilon":
@@ -221,7 +228,7 @@ def split_prediction(kind: str, output: Tensor, latents: Tensor, alpha: float | 
 
 
 def roots(alpha: float | Tensor, like: Tensor) -> tuple[float | Tensor, float | Tensor]:
-    """``sqrt(alpha)`` and ``sqrt(1 - alpha)``, the shares of signal and noise, to multiply ``like`` by."""
+    """Return ``sqrt(alpha)`` and ``sqrt(1 - alpha)``, the factors of signal and noise, shaped to multiply ``like``."""
     if isinstance(alpha, float):
         return alpha**0.5, (1 - alpha) ** 0.5
     alpha = alpha.double()[:, None, None, None]
@@ -229,13 +236,17 @@ def roots(alpha: float | Tensor, like: Tensor) -> tuple[float | Tensor, float | 
 
 
 def timesteps(trained: int, steps: int) -> list[int]:
-    """Evenly spaced from high to low, ending at 1: "leading" with an offset of 1, as in Stable Diffusion."""
+    """Return ``steps`` evenly spaced timesteps from high to low, of which the last is 1.
+
+    ``trained`` is the number of timesteps that the model was trained on. Diffusers calls this spacing "leading" with
+    an offset of 1, as in Stable Diffusion.
+    """
     stride = trained // steps
     return [index * stride + 1 for index in reversed(range(steps))]
 
 
 def initial_latents(model: DiffusionModel, seeds: Sequence[Seed]) -> Tensor:
-    """Noise ``[n, c, h, w]`` in float32, each from its own seed."""
+    """Return noise ``[n, c, h, w]`` in float32, each from its own seed."""
     shape = model.latent_shape()
     drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(drawn).to(model.device)
@@ -253,12 +264,13 @@ def _check(
 
 
 def check_guidance(guidance: float) -> None:
+    """Raise ``ValueError`` for a guidance outside of 0 to 100."""
     if not 0 <= guidance <= MOST_GUIDANCE:
         raise ValueError(f"guidance must be from 0 to {MOST_GUIDANCE:g}, got {guidance}")
 
 
 def check_steps(model: DiffusionModel, steps: int, name: str = "steps") -> None:
-    """Raise ``ValueError`` for more steps than the model has timesteps; ``name`` is how the caller calls them."""
+    """Raise ``ValueError`` unless there is a timestep for each step; ``name`` is what the message calls the steps."""
     most = len(model.alphas_cumprod) - 1
     if not 1 <= steps <= most:
         raise ValueError(f"{name} must be from 1 to {most}, got {steps}")

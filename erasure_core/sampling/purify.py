@@ -1,7 +1,7 @@
-"""Purify real pictures: DDIM inversion under the concept's prompt, then sampling back through the edited model.
+"""Purification: drawing real pictures again without a concept, by DDIM inversion and sampling with the edited model.
 
-What AbO's paper (arXiv 2312.12807) calls purification, reconstructed from its abstract; it works with the erasure of
-any method. Where the erasure changes nothing, the picture comes back as the autoencoder shows it.
+This is our reconstruction of what AbO's paper (arXiv 2312.12807) calls purification, from its abstract; it works with
+erasures of all methods. A picture that the erasure does not affect comes back as the autoencoder shows it.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def purify(
     guidance: float = 1.0,
     callback: Callback | None = None,
 ) -> Tensor:
-    """``images`` ``[n, 3, h, w]`` in 0 to 1 as the edited model would have drawn them, on the CPU.
+    """Draw ``images`` again as the edited model would have drawn them: ``[n, 3, h, w]`` from 0 to 1, on the CPU.
 
-    ``model`` is the unedited one; it is only read. ``prompt`` describes the pictures and names the concept; the names
-    of the erased concepts by default. ``steps`` are those of each way. Both ways are led by ``guidance``: 1 is none,
-    more changes more. Raises ``ValueError`` for settings that cannot be used, and when
-    numbers stop being finite.
+    ``model`` is the original one; it is not changed. ``prompt`` describes the pictures and names the concept; by
+    default it is the names of the erased concepts. Inversion and sampling take ``steps`` DDIM steps each, with
+    classifier-free ``guidance``: 1, the default, is none and keeps most of a picture. ``callback`` gets the progress.
+    Raises ``ValueError`` for settings that cannot be used, and when latents are not finite.
     """
     check_settings(model, images, steps, guidance)
     prompt = prompt.strip() or ", ".join(concept.name for concept in erasure.concepts)
@@ -60,12 +60,12 @@ def purify(
 
 
 def names_a_concept(prompt: str, erasure: Erasure) -> bool:
-    """Whether a prompt for ``purify`` names what the erasure erases, as it should; the empty one stands for it."""
+    """Return whether a prompt for ``purify`` names an erased concept, as it should; the empty prompt counts as such."""
     return not prompt.strip() or Named([concept.name for concept in erasure.concepts]).within(prompt) is not None
 
 
 def check_settings(model: DiffusionModel, images: Tensor, steps: int, guidance: float) -> None:
-    """Raise ``ValueError`` naming the setting, what came and what would be right."""
+    """Raise ``ValueError`` for a setting of ``purify`` that cannot be used."""
     check_images(images)
     check_steps(model, steps)
     if not (math.isfinite(guidance) and guidance >= 0):

@@ -1,1 +1,1 @@
-"""What the methods that train have in common."""
+"""Shared parts of the methods that train: the loop, losses, trainable weights, a discriminator, memory needs."""

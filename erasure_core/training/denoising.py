@@ -1,4 +1,4 @@
-"""Noised latents, what a model should put out for them, its error and the gradient of it."""
+"""Denoising: noised latents, the model's output for them, and its error with gradients."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def predict(
     conditioning: Conditioning,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
-    """The model's output in float32, as ``model.predict_noise`` gives it.
+    """Return the output of ``model.predict_noise`` in float32.
 
-    With ``gradient_checkpointing`` (arXiv 1604.06174) each latent goes through the model on its own and once more
-    during the backward pass, so that the activations of one are in memory at a time instead of all.
+    With ``gradient_checkpointing`` (arXiv 1604.06174) each latent goes through the model on its own, and once more
+    during the backward pass: then the activations of a single latent are in memory at a time, and it takes longer.
     """
     if not (gradient_checkpointing and torch.is_grad_enabled()):
         return model.predict_noise(latents, timesteps, conditioning).float()
@@ -31,13 +31,19 @@ def predict(
 
 
 def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """``x_t`` of clean latents ``[n, c, h, w]`` with ``alphas`` ``[n]`` of the signal left."""
+    """Return the noised latents ``x_t`` of clean ones, ``[n, c, h, w]``.
+
+    ``alphas``, ``[n]``, are the shares of the signal left at their timesteps (``alphas_cumprod``).
+    """
     signal, spread = roots(alphas, clean)
     return signal * clean + spread * noise
 
 
 def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """What a perfect model puts out: the noise (``epsilon``) or the velocity (``v_prediction``, arXiv 2202.00512)."""
+    """Return the output of a perfect model: the noise for ``epsilon``, the velocity for ``v_prediction``.
+
+    The velocity is that of arXiv 2202.00512, appendix D. Raises ``ValueError`` for another ``kind``.
+    """
     if kind == "epsilon":
         return noise
     if kind != "v_prediction":
@@ -49,7 +55,11 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
 def denoising_error(
     model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
 ) -> Tensor:
-    """The mean squared error of the model's output at ``clean`` noised to ``timesteps``; the velocity's for v."""
+    """Return the mean squared error of the model's output for ``clean`` latents ``[n, c, h, w]``, noised.
+
+    They are noised with ``noise`` to ``timesteps`` ``[n]``; the output is compared with the noise, or with the velocity
+    for models that predict it (``denoising_target``).
+    """
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
     latents = noised(clean, noise, alphas)
@@ -60,10 +70,10 @@ def denoising_error(
 def conditioning_gradient(
     model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
 ) -> tuple[Tensor, Conditioning]:
-    """``denoising_error`` and its gradient with respect to ``conditioning``, neither with a graph.
+    """Return ``denoising_error`` and its gradient with respect to ``conditioning``, both without a graph.
 
-    One latent after the other goes through the model and back, so that the activations of one are in memory at a time
-    and none is computed twice.
+    The latents go through the model and back one after the other, so that the activations of a single one are in
+    memory at a time.
     """
     count = len(clean)
     error, parts = torch.zeros((), device=clean.device), []

@@ -1,4 +1,4 @@
-"""PatchGAN (arXiv 1611.07004) on predicted clean latents, and the surgery on two gradients that DoCo needs."""
+"""The adversarial parts of DoCo: a PatchGAN discriminator (arXiv 1611.07004) and the concept-preserving gradient."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ CHANNELS = (64, 128, 256, 512)
 
 
 def patch_discriminator(latent_shape: Sequence[int], seed: int) -> nn.Sequential:
-    """Latents ``[n, c, h, w]`` to patch logits ``[n, 1, h', w']``: 4x4 convolutions of stride two, 64 channels and up.
+    """Return a discriminator that maps latents ``[n, c, h, w]`` to logits of patches ``[n, 1, h', w']``.
 
-    Of the four stages, as many as leave at least two positions a side. The same ``seed`` gives the same weights.
+    ``latent_shape`` is ``(c, h, w)``. The discriminator has up to four stages of 4x4 convolutions with stride two and
+    64 to 512 channels, as many as leave at least two positions on each side. The same ``seed`` gives the same weights.
     """
     before, *sides = latent_shape
     layers: list[nn.Module] = []
@@ -32,10 +33,11 @@ def patch_discriminator(latent_shape: Sequence[int], seed: int) -> nn.Sequential
 
 
 def preserving(unlearn: Tensor, preserve: Tensor) -> Tensor:
-    """The concept-preserving gradient (arXiv 2405.15304): ``unlearn`` less what works against ``preserve``.
+    """Return the concept-preserving gradient of DoCo (arXiv 2405.15304) for one parameter.
 
-    Where their inner product is negative, ``unlearn - (<unlearn, preserve> / |preserve|^2) preserve``, a true
-    projection: a step against the result does not raise the preserved loss to first order. Else ``unlearn`` itself.
+    ``unlearn`` and ``preserve`` are the gradients of the two losses, of one shape. If their inner product is negative,
+    the result is ``unlearn - (<unlearn, preserve> / |preserve|^2) preserve``, a true projection, so that a step does
+    not raise the preserved loss to first order. Otherwise it is ``unlearn``.
     """
     conflict = (unlearn * preserve).sum()
     if conflict >= 0:

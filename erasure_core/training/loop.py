@@ -1,4 +1,4 @@
-"""The loop of the methods that train, with its budget and its guard."""
+"""The training loop, with its budget and its checks of the loss, and single updates."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
-    """Training left the numbers that make sense and was stopped; nothing was changed."""
+    """Training failed, for example with a loss that is not finite; no model was changed."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: after ``steps`` updates, or earlier once ``seconds`` have passed (None for no limit)."""
+    """The limits of a training: ``steps`` updates, and ``seconds`` (None, the default, for no limit of time)."""
 
     steps: int
     seconds: float | None = None
@@ -44,11 +44,11 @@ def train(
     enough: Callable[[], bool] | None = None,
     callback: Callback | None = None,
 ) -> tuple[float, ...]:
-    """Call ``update(step)``, which makes one update and returns its loss, until the budget ends or ``enough()`` says so
-    after an update; returns the losses.
+    """Call ``update(step)`` until the budget is used up or ``enough()`` returns true, and return the losses.
 
-    Raises ``TrainingError`` at a loss that is not finite or a thousand times the first. What ``callback`` raises ends
-    the training within one step and reaches the caller.
+    ``update`` makes one update and returns its loss; ``what`` names the training in messages. ``callback`` gets the
+    progress; an exception that it raises ends the training and reaches the caller. Raises ``TrainingError`` for a loss
+    that is not finite or a thousand times the first.
     """
     losses: list[float] = []
     began = time.monotonic()
@@ -70,7 +70,7 @@ def train(
 
 
 def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyType({})) -> None:
-    """Raise ``ValueError`` for a rank that is none, or is more than any change of one of ``weights`` can have."""
+    """Raise ``ValueError`` for a rank below 1, or above the rank that a change of any of ``weights`` can have."""
     if rank is None:
         return
     if rank < 1:
@@ -81,9 +81,9 @@ def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyTyp
 
 
 def check_fell(losses: Sequence[float]) -> None:
-    """Raise ``TrainingError`` when training has made a loss worse that it should have brought towards zero.
+    """Raise ``TrainingError`` if a loss has risen that training should have brought towards zero.
 
-    Fewer than ten steps tell nothing.
+    The mean of the last tenth is compared with twice the first loss; fewer than ten steps are not judged.
     """
     if len(losses) < 10:
         return
@@ -97,19 +97,19 @@ def check_fell(losses: Sequence[float]) -> None:
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of ``loss``; zero for a parameter that it does not depend on."""
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    """Return the gradients of ``loss`` for each parameter; zero for one that it does not depend on."""
+    slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
 
 
 def descend(loss: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """One update down the gradient of ``loss``; nothing but ``parameters`` is touched."""
+    """Make one update of ``parameters`` with the gradient of ``loss``; nothing else is changed."""
     take_step(gradients(loss, parameters), parameters, optimiser)
 
 
-def take_step(found: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """One update with the gradients ``found``, which are let go of before the next are computed."""
-    for parameter, gradient in zip(parameters, found, strict=True):
+def take_step(slopes: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """Make one update of ``parameters`` with the gradients ``slopes``, and free these."""
+    for parameter, gradient in zip(parameters, slopes, strict=True):
         parameter.grad = gradient
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What training needs of memory beyond the model, told before it starts."""
+"""Estimating the memory that training needs beyond the model, before it starts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..conditioning import Conditioning
 from ..model import Callback, DiffusionModel
 from .loop import TrainingError
 
-ADAM = 4  # numbers a trained weight: itself, its gradient, two moments
-SIDES = (8, 16)  # of the latents on which a pass is counted
+ADAM = 4  # numbers for each trained weight: itself, its gradient, and Adam's two moments
+SIDES = (8, 16)  # height and width of the small latents on which passes are counted
 GB = 1e9
 Forward = Callable[[int, int], Tensor]
-"""A pass with its graph, on latents of a height and width."""
+"""A pass with its graph, on latents of a given height and width."""
 
 
 class OutOfRoomError(TrainingError):
-    """There is less memory than training needs; it was not begun. ``needed`` is in bytes, beyond the model."""
+    """Less memory is free than training needs beyond the model (``needed``, in bytes); it was not begun."""
 
     def __init__(self, needed: float, message: str):
         super().__init__(message)
@@ -36,10 +36,11 @@ def check_room(
     latents: int,
     callback: Callback | None = None,
 ) -> None:
-    """Say how much memory is needed and how much is free; raise ``OutOfRoomError`` when it is not enough.
+    """Report how much memory training needs and how much is free; raise ``OutOfRoomError`` if that is too little.
 
-    ``model`` is what is trained through, with the ``parameters`` in it or in the ``conditioning`` of one prompt.
-    ``size`` ends in the height and width of the latents, of which so many are in memory at once.
+    ``what`` names the training in messages. ``parameters`` are the trained weights, of ``model`` or of what computes
+    the ``conditioning`` of one prompt. ``size`` ends in the height and width of the latents, and ``latents`` is how
+    many of them are in memory at once. ``callback`` gets the report.
     """
     trained = ADAM * sum(weight.numel() * weight.element_size() for weight in parameters)
     needed = trained + latents * kept_at(_one_pass(model, conditioning), *size[-2:])
@@ -66,9 +67,10 @@ def _one_pass(model: DiffusionModel, conditioning: Conditioning) -> Forward:
 
 
 def kept_at(forward: Forward, height: int, width: int) -> float:
-    """Bytes that a pass keeps at ``height`` and ``width``: counted on two small sizes, for they grow with the area.
+    """Return the bytes that a pass on latents of ``height`` and ``width`` keeps for its backward pass.
 
-    That holds where attention keeps no matrix of weights, as PyTorch's own does not.
+    They are extrapolated from two small sizes, in proportion to the area. This is right if attention keeps no matrix
+    of its weights, as PyTorch's own attention does not.
     """
     if max(height, width) <= max(SIDES):
         return kept_bytes(lambda: forward(height, width))
@@ -78,7 +80,7 @@ def kept_at(forward: Forward, height: int, width: int) -> float:
 
 
 def kept_bytes(forward: Callable[[], Tensor]) -> int:
-    """Bytes that autograd keeps of a pass for its backward pass, each storage once, without weights and inputs."""
+    """Return the bytes that autograd keeps for a backward pass: each storage once, without weights and inputs."""
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:

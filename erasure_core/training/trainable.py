@@ -1,4 +1,4 @@
-"""Trainable copies of weights, whole or as LoRA (arXiv 2106.09685)."""
+"""Trainable copies of a model's weights, whole or as a LoRA (arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ..erasures.low_rank import Delta, Dense, LowRank
 from ..model import UnsupportedModelError
 from .loop import TrainingError, check_rank
 
-LEAST_CHANGED = 1e-7  # of a weight: what float32 can hold
+LEAST_CHANGED = 1e-7  # relative to the weight: about the precision of float32
 
 
 class StandIns:
-    """Trainable stand-ins for named weights, in float32: whole copies, or low-rank changes on frozen ones.
+    """Trainable copies of named weights in float32, which a model uses in place of its own.
 
-    With ``rank`` the change of every matrix starts at zero as ``up @ down`` (LoRA, arXiv 2106.09685); weights that are
-    not matrices are trained whole.
+    With a ``rank`` every matrix is frozen and gets a trainable change ``up @ down`` that starts at zero (LoRA, arXiv
+    2106.09685); other weights are trained whole, as all are with ``None``. ``generator`` draws the start of ``down``.
+    Raises ``UnsupportedModelError`` for weights that are not finite.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], rank: int | None, generator: torch.Generator):
@@ -40,32 +41,36 @@ class StandIns:
 
     @property
     def parameters(self) -> list[Tensor]:
+        """The tensors that an optimiser trains."""
         return [*self._whole.values(), *(factor for pair in self._factors.values() for factor in pair)]
 
     def weights(self) -> dict[str, Tensor]:
-        """What the model should use, differentiable in ``parameters``."""
+        """Return the weights for the model to use, differentiable in ``parameters``."""
         changed = {name: self._frozen[name] + up @ down for name, (up, down) in self._factors.items()}
         return {**self._whole, **changed}
 
     def deltas(self) -> dict[str, Delta]:
-        """The changes so far, on the CPU. Raises ``TrainingError`` when there are none to speak of."""
+        """Return the changes so far, on the CPU. Raises ``TrainingError`` if no weight has changed noticeably."""
         whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
         low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
-        found: dict[str, Delta] = {**whole, **low}
-        if not any(self._changed(name, delta) for name, delta in found.items()):
+        deltas: dict[str, Delta] = {**whole, **low}
+        if not any(self._changed(name, delta) for name, delta in deltas.items()):
             raise TrainingError("training changed nothing; raise the learning rate, or steps")
-        return {name: found[name] for name in self._frozen}
+        return {name: deltas[name] for name in self._frozen}
 
     def _changed(self, name: str, delta: Delta) -> bool:
         return float(delta.dense().norm()) > LEAST_CHANGED * float(self._frozen[name].norm())
 
 
 def layers_of(names: Iterable[str]) -> int:
-    """The number of encoder layers that weights' names tell of."""
-    found = [int(match[1]) for name in names if (match := re.search(r"\.layers\.(\d+)\.", name))]
-    if not found:
+    """Return the number of a text encoder's layers, from its weights' names.
+
+    Raises ``UnsupportedModelError`` for names without layers.
+    """
+    numbers = [int(match[1]) for name in names if (match := re.search(r"\.layers\.(\d+)\.", name))]
+    if not numbers:
         raise UnsupportedModelError("the text encoder has no layers that can be told by their names")
-    return max(found) + 1
+    return max(numbers) + 1
 
 
 def _factors(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
