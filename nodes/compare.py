@@ -89,7 +89,7 @@ def _column(number: int) -> list:
 
 
 def _columns(model, clip, labels: str, others: dict) -> list[tuple]:
-    """Label, MODEL and CLIP of every column; one with a CLIP alone has the first's MODEL."""
+    """Return label, MODEL and CLIP of every column; a column with a CLIP alone has the MODEL of the first."""
     found = [(BEFORE, model, clip)]
     given = [n for n in range(1, MOST + 1) if others.get(f"model_{n}") or others.get(f"clip_{n}")]
     names = parse_prompts(labels, "labels") or [f"model_{n}" for n in given]

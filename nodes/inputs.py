@@ -1,4 +1,4 @@
-"""What nodes pass to one another, and the inputs that several have."""
+"""The types that nodes pass to one another, and the inputs that several nodes share."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def audited_inputs() -> list:
 
 
 def concept_inputs() -> list:
-    """What was erased, and how prompts name it."""
+    """Return the inputs for the erased concept and its kind."""
     return [
         io.String.Input("concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."),
         io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),

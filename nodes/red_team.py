@@ -127,7 +127,7 @@ def _about(attack) -> str:
 
 
 def _most_adversarial(found, best) -> Conditioning:
-    """Of the attack's first picture that shows the concept, or else of its first."""
+    """Return the conditioning of the attack's first picture that shows the concept, or else of its first."""
     shown = found.shown[found.attempts.index(best)] if found.shown else ()
     place = shown.index(True) if True in shown else 0
     return best.conditioning[place : place + 1].to(torch.float32)

@@ -1,1 +1,1 @@
-"""Diffusers pipelines, folders and checkpoints behind the contract of ``model.py``."""
+"""The backend for diffusers: pipelines, folders and checkpoints as models that fulfil the contract of ``model.py``."""

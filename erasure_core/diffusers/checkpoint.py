@@ -1,4 +1,4 @@
-"""Stable Diffusion from a diffusers folder or one ``.safetensors`` file, without the network and without pickles."""
+"""Loading Stable Diffusion from a diffusers folder or a ``.safetensors`` file, without network and without pickles."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _write_configs(folder: Path, family: Family, parts: dict[str, Config]) -> No
 
 
 def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: Any):
-    """What ``load`` makes of the pipeline class; whatever diffusers raises becomes one sentence."""
+    """Return the pipeline that ``load`` makes; every error of diffusers becomes a ``ValueError`` of one sentence."""
     import diffusers
     from diffusers.utils import logging
 

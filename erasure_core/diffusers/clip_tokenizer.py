@@ -17,7 +17,7 @@ def merges() -> list[str]:
 
 
 def vocabulary() -> dict[str, int]:
-    """Bytes, bytes that end a word, merged pairs, begin and end, in CLIP's order."""
+    """Return the vocabulary in CLIP's order: bytes, bytes that end a word, merged pairs, begin and end."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]

@@ -112,7 +112,7 @@ class Family:
     prediction_type: str = "epsilon"
     unpadded: tuple[str, ...] = ()
     more: Config | None = None
-    """What else the pipeline's own configuration says."""
+    """Return the other settings in the pipeline's own configuration."""
 
 
 SD_1 = Family("StableDiffusionPipeline", UNET_1, {"text_encoder": TEXT_L}, VAE)
@@ -138,7 +138,7 @@ FAMILIES: Mapping[tuple[str, int], Family] = {
     ("conditioner.embedders.", 2048): SDXL,
     ("conditioner.embedders.", 1280): REFINER,
 }
-"""By what the names of the text encoder's weights begin with, and how wide the UNet reads text."""
+"""The families, by the beginning of the text encoder's weight names and by the width of the text for the UNet."""
 
 
 def family_of(name: str, shapes: Shapes) -> Family:

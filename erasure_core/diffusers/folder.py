@@ -33,7 +33,7 @@ PIPELINES: Mapping[str, str] = {
     "LatentConsistencyModelPipeline": "StableDiffusionPipeline",
     "LatentConsistencyModelImg2ImgPipeline": "StableDiffusionImg2ImgPipeline",
 }
-"""Which pipelines a folder may be of, and as which each is loaded: what is edited is in all of them the same."""
+"""The pipelines that a folder may hold, and the class that each is loaded as: the edited parts are the same in all."""
 MODELS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "unet": ("diffusers", ("UNet2DConditionModel",)),
     "vae": ("diffusers", ("AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny")),
@@ -81,7 +81,7 @@ def read_folder(path: Path) -> Folder:
 
 
 def _checked(path: Path, name: str, value: list[Any]) -> bool:
-    """Whether a component is there. One whose class is of another library would bring its own code."""
+    """Return whether a component is there. Raises an error for one of another library, which would run its own code."""
     if value == [None, None]:
         return False
     if len(value) != 2 or not all(isinstance(one, str) for one in value):

@@ -35,7 +35,7 @@ AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
 
 class DiffusersModel:
-    """See ``DiffusionModel``. The pipeline's own weights are never written: see ``patched``."""
+    """A diffusers pipeline as a ``DiffusionModel``; the pipeline's own weights are never written (see ``patched``)."""
 
     def __init__(self, pipe):
         self.pipe = pipe

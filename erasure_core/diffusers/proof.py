@@ -1,4 +1,4 @@
-"""Proof that a changed weight is what computes: one row through the layer, asked as the model asks it."""
+"""A check that a layer computes with its changed weight: rows are sent through it in the way that the model does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..model import UnsupportedModelError
 from .weight_slots import Slot, device_of
 
 COARSEST = 2**-11
-"""What is lost of a product in TensorFloat-32, in which GPUs may multiply float32."""
+"""The relative rounding error of a product in TensorFloat-32, in which GPUs may multiply float32."""
 
 
 def can_be_proven(slot: Slot) -> bool:
@@ -21,7 +21,7 @@ def can_be_proven(slot: Slot) -> bool:
 
 
 def prove_held(name: str, slot: Slot, old: Tensor) -> None:
-    """That the layer computes with what its slot holds where it was ``old``. Raises ``UnsupportedModelError``."""
+    """Raise ``UnsupportedModelError`` unless the layer computes with the value in its slot, in place of ``old``."""
     new = slot.value
     rows = _most_changed(old, new)
     after = _output(slot, rows)
@@ -31,14 +31,14 @@ def prove_held(name: str, slot: Slot, old: Tensor) -> None:
 
 
 def prove_replaced(name: str, slot: Slot, stand_ins: Mapping[str, Tensor]) -> None:
-    """The same of ``functional_call`` with ``stand_ins`` by their paths."""
+    """Do the same for a ``functional_call`` with ``stand_ins``, which are by their paths."""
     old, new = slot.value, stand_ins[slot.path]
     rows = _most_changed(old, new)
     _check(name, rows, (old, new), (_output(slot, rows), _output(slot, rows, stand_ins)))
 
 
 def _check(name: str, rows: Tensor, weights: tuple[Tensor, Tensor], outputs: tuple) -> None:
-    """Changes that the precision of the outputs cannot tell pass."""
+    """Raise an error unless the outputs for ``rows`` changed as the weights did, within the outputs' precision."""
     before, after = outputs
     if before is not None and after is not None:
         old, new = (weight.detach().double().cpu() for weight in weights)
@@ -54,7 +54,7 @@ def _check(name: str, rows: Tensor, weights: tuple[Tensor, Tensor], outputs: tup
 
 @torch.no_grad()
 def _most_changed(old: Tensor, new: Tensor) -> Tensor:
-    """A row ``[1, in]`` of which a weight's change makes much, of the size of a normalised one."""
+    """Return a row ``[1, in]`` that the change of a weight affects strongly, of the size of a normalised one."""
     change = new.detach().double().cpu() - old.detach().double().cpu()
     seen = torch.randn(len(change), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     row = (seen @ change @ change.T @ change)[None]
@@ -65,7 +65,7 @@ def _most_changed(old: Tensor, new: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _output(slot: Slot, rows: Tensor, stand_ins: Mapping[str, Tensor] | None = None) -> Tensor | None:
-    """What the slot's layer makes of ``rows`` when its attention is asked, or ``None`` where that passes it by."""
+    """Return the layer's output for ``rows`` when its attention is called; ``None`` if that skips the layer."""
     kept: list[Tensor] = []
     handle = slot.layer.register_forward_hook(lambda _, given, output: kept.append(output))
     asked = slot.owner if slot.attention is None else slot.attention
@@ -83,7 +83,7 @@ def _output(slot: Slot, rows: Tensor, stand_ins: Mapping[str, Tensor] | None = N
 
 
 def _given(slot: Slot, rows: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """What to call the attention, or the layer itself, with, so that the layer reads ``rows``."""
+    """Return the arguments with which the attention, or the layer itself, makes the layer read ``rows``."""
     rows = rows.to(device_of(slot.owner), slot.value.dtype)[None]
     attention: Any = slot.attention
     if ".attn2." not in f".{slot.path}" or attention is None:

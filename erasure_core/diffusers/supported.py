@@ -1,4 +1,4 @@
-"""What cannot be edited is refused before anything is read of it: quantised weights, and what moves or wraps them."""
+"""Refusing pipelines that cannot be edited: quantised weights, and layers that move or wrap their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAIN = "load it in float32, float16 or bfloat16, unquantised"
 
 
 def check_unet(kind: str, unet: nn.Module) -> None:
-    """That a pipeline's UNet is Stable Diffusion's, without adapters that read more than the text."""
+    """Raise an error unless a pipeline's UNet is one of Stable Diffusion, without adapters that read more than text."""
     unet = whole(unet)
     if "motion_module" in "".join(unet._modules) or any("motion_modules" in name for name, _ in unet.named_modules()):
         raise UnsupportedModelError(f"{kind} has AnimateDiff's motion modules, which are not supported; give its base")
@@ -31,7 +31,7 @@ def check_unet(kind: str, unet: nn.Module) -> None:
 
 
 def check_weights(part: str, module: nn.Module) -> None:
-    """That every weight is a plain number in a plain layer. Raises ``UnsupportedModelError`` naming the first other."""
+    """Raise ``UnsupportedModelError`` for the first weight that is not plain numbers in a plain layer."""
     for path, owner in whole(module).named_modules():
         name = f"{part}.{path}".rstrip(".")
         _check_layer(part, name, owner)

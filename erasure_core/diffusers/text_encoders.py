@@ -81,7 +81,7 @@ class TextEncoders:
         return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
 
     def _encode(self, ids: Tensor, batch: int = 32) -> Conditioning:
-        """The conditioning of ids ``[n, encoders, tokens]``, each distinct one encoded once."""
+        """Return the conditioning for token ids ``[n, encoders, tokens]``; equal ones are encoded once."""
         distinct, places = ids.unique(dim=0, return_inverse=True)
         trained = any(self._parts.has_stand_ins(part) for part in self._parts.encoders)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
@@ -120,7 +120,7 @@ class TextEncoders:
         return all(len(self._ids(prompt, tokenizer)) <= self.tokens for tokenizer in self._tokenizers)
 
     def _ids(self, text: str, tokenizer) -> list[int]:
-        """With textual inversions that take several tokens written out, as the pipeline does."""
+        """Return the prompt with textual inversions of several tokens written out, as the pipeline does."""
         if set(tokenizer.added_tokens_encoder) - set(tokenizer.all_special_tokens):
             text = self._parts.pipe.maybe_convert_prompt(text, tokenizer)  # it warns of every long prompt
         return list(tokenizer(text, verbose=False)["input_ids"])

@@ -11,7 +11,7 @@ from .weight_slots import device_of, is_offloaded_by_layer
 
 
 class Images:
-    """Pictures ``[n, 3, h, w]`` in 0 to 1 to latents ``[n, c, h, w]`` and back."""
+    """The autoencoder: images ``[n, 3, h, w]`` with values from 0 to 1 to latents ``[n, c, h, w]``, and back."""
 
     def __init__(self, pipe):
         self._pipe = pipe
@@ -43,7 +43,7 @@ class Images:
         return torch.cat([latents, torch.zeros_like(latents)], 1) if kind == "instruct" else latents
 
     def _masked(self, height: int, width: int) -> Tensor:
-        """Latents of the grey picture, computed once."""
+        """Return the latents of a grey picture, which are computed once."""
         if (height, width) not in self._grey:
             side = self._pipe.vae_scale_factor
             picture = torch.full((1, 3, side * height, side * width), 0.5)
@@ -51,7 +51,7 @@ class Images:
         return self._grey[height, width]
 
     def _run(self, method: str, values: Tensor):
-        """Half precision overflows in SDXL's autoencoder, which says so: it runs with copies in float32 then."""
+        """Run the autoencoder, in float32 if its configuration says that half precision overflows, as in SDXL."""
         vae = self._pipe.vae
         values = values.to(device_of(vae))
         if vae.dtype != torch.float16 or not vae.config.get("force_upcast", False):

@@ -1,4 +1,4 @@
-"""Where a diffusers module keeps each weight: as it was made, compiled, fused, or offloaded by accelerate."""
+"""The place where a diffusers module keeps each weight: as it was made, compiled, fused, or offloaded by accelerate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Slot:
 
     @property
     def layer(self) -> nn.Module:
-        """What computes with it."""
+        """The module that computes with the weight."""
         return getattr(self.attention, self.fused) if self._computes_fused() else self.owner
 
     @property
@@ -47,7 +47,7 @@ class Slot:
 
     @contextmanager
     def holding(self, value: Tensor) -> Iterator[None]:
-        """``value`` in its place for the length of a ``with`` block; then the original, untouched."""
+        """Put ``value`` in the weight's place inside a ``with`` block, and restore the original after it."""
         with ExitStack() as stack:
             stack.enter_context(_held(self.owner, self.leaf, value))
             if self.fused:
@@ -61,7 +61,7 @@ class Slot:
         return torch.cat([several[: self.rows.start], value.to(several), several[self.rows.stop :]])
 
     def _computes_fused(self) -> bool:
-        """``unfuse_qkv_projections`` leaves the fused layers where they are, and nothing asks them any more."""
+        """Return whether fused layers are in use; ``unfuse_qkv_projections`` leaves them in place although unused."""
         processor = getattr(self.attention, "processor", None)
         return bool(self.fused) and "Fused" in type(processor).__name__
 
@@ -121,7 +121,7 @@ def is_offloaded_by_layer(module: nn.Module) -> bool:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes, whatever keeps its weights in the meantime."""
+    """Return the device on which a module computes, also while its weights are stored elsewhere."""
     for one in whole(module).modules():
         for hook in _hooks(one):
             if getattr(hook, "execution_device", None) is not None:
@@ -130,7 +130,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def bring_in(module: nn.Module) -> None:
-    """Have accelerate move a module that it keeps elsewhere to where it computes, as a call of it would."""
+    """Let accelerate move a module to the device on which it computes, as a call of the module would."""
     for hook in _hooks(whole(module)):
         hook.pre_forward(whole(module))
 

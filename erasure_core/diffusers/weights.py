@@ -36,12 +36,12 @@ class Parts:
         return whole(getattr(self.pipe, part))
 
     def check(self) -> None:
-        """That all weights can be read and edited. Raises ``UnsupportedModelError``."""
+        """Raise ``UnsupportedModelError`` unless all weights can be read and edited."""
         for part in ("unet", *self.encoders):
             check_weights(part, self.module(part))
 
     def weights(self, part: str) -> dict[str, Tensor]:
-        """All weights of a part, as they are stored. Raises ``UnsupportedModelError`` for LoRAs that are not fused."""
+        """Return all weights of a part, as stored. Raises ``UnsupportedModelError`` for LoRAs that are not fused."""
         self.check_no_loras()
         self.check()
         module = self.module(part)
@@ -124,7 +124,7 @@ class Parts:
             yield
 
     def _ours(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:
-        """Stand-ins for the weights of a part, by the paths that it has for them, as it stores its own."""
+        """Return the stand-ins for the weights of a part by their paths, in the form in which it stores its own."""
         found: dict[str, Tensor] = {}
         for name in names:
             if not name.startswith(f"{part}."):

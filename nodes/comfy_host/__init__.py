@@ -1,1 +1,1 @@
-"""All that knows ComfyUI's internals: models, text encoders, patches, sampling, files."""
+"""The only code that knows ComfyUI's internals: models, text encoders, patches, sampling, files."""

@@ -1,4 +1,4 @@
-"""What a MODEL carries of erasures: its patches themselves say it, so it follows them through clones and merges."""
+"""The erasures that a MODEL carries, read from its patches, so that they are known after clones and merges too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LowRankPatch(comfy.weight_adapter.LoRAAdapter):
 
 
 class DensePatch(tuple):
-    """``("diff", (change,))`` that says which erasure it is of."""
+    """A patch ``("diff", (change,))`` that knows its erasure."""
 
     erasure: Erasure | None = None
 

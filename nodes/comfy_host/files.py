@@ -1,4 +1,4 @@
-"""Where ComfyUI keeps the files of this pack: LoRAs, statistics, lists."""
+"""The files of this pack in ComfyUI's folders: LoRAs, statistics, lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_FOLDERS, MOST_BYTES = 20, 200  # of a prefix, in one another, and of one na
 
 
 def save_as_lora(erasure: Erasure, prefix: str) -> Path:
-    """Write to a new file below ``output/loras``."""
+    """Write an erasure to a new file below ``output/loras``."""
     return saved(LORAS, prefix, erasure.save)
 
 
@@ -84,7 +84,7 @@ def list_path(name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """Of a file's content: what it says may change while its name stays."""
+    """Return a digest of a file's content, which may change while its name stays."""
     found = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(2**20):
@@ -93,7 +93,7 @@ def digest(path: Path) -> str:
 
 
 def stamp(path: str | Path) -> tuple[int, int]:
-    """What changes when another file takes the place of one that is too large to be read only to be compared."""
+    """Return what changes when a file is replaced, for files that are too large to be read for a comparison."""
     found = os.stat(path)
     return found.st_mtime_ns, found.st_size
 

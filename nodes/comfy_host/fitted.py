@@ -43,7 +43,7 @@ def fitted(model, clip, erasure: Erasure) -> Erasure:
 
 
 def _fingerprints(model, erasure: Erasure) -> set[str]:
-    """Of the weights that read text, with their patches and without."""
+    """Return the fingerprints of the weights that read text, with their patches and without."""
     keys = weight_keys(model)
     names = [name for one in erasure.maps.values() for name in one.names] or text_names(model)
     kept = {name: keys[name] for name in names if name in keys}

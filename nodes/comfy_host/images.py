@@ -1,4 +1,4 @@
-"""ComfyUI's IMAGE, pixels last, to and from pictures with channels first."""
+"""Conversion of ComfyUI's IMAGE, with channels last, to images with channels first, and back."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .weights import stored
 UNET = "diffusion_model."
 CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
 LABEL = "unet.add_embedding.linear_1.weight"
-"""Of SDXL: reads the pooled text vector, and after it the embedded sizes."""
+"""The layer of SDXL that reads the pooled text vector, followed by the embedded sizes of the picture."""
 
 
 class ComfyModel:
@@ -56,7 +56,7 @@ class ComfyModel:
 
 
 def has_unet(model) -> bool:
-    """Whether a MODEL is a UNet of the layout that Stable Diffusion has, for which all tools have names."""
+    """Return whether a MODEL is a UNet with the layout of Stable Diffusion, whose layers all tools know by name."""
     return bool(comfy.utils.unet_to_diffusers(_config(model)))
 
 
@@ -84,7 +84,7 @@ def _config(model) -> dict:
 
 
 def reads_pooled(model) -> bool:
-    """Whether a UNet reads the pooled text vector, as those of SDXL and its refiner do."""
+    """Return whether a UNet reads the pooled text vector, as those of SDXL and its refiner do."""
     return isinstance(model.model, (comfy.model_base.SDXL, comfy.model_base.SDXLRefiner))
 
 
@@ -97,13 +97,13 @@ def text_names(model) -> list[str]:
 
 
 def text_weights(model) -> Mapping[str, Tensor]:
-    """Those of ``text_names`` in float32, merged with the patches."""
+    """Return the weights with the names of ``text_names`` in float32, merged with the patches."""
     keys = unet_keys(model)
     return merged_weights(model, {name: keys[name] for name in text_names(model)})
 
 
 def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
-    """Weights in float32, merged with the patches or without; ``keys`` maps their names to ComfyUI's."""
+    """Return weights in float32, with or without their patches; ``keys`` maps their names to ComfyUI's."""
     device = working_device(patcher)
     kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
     return LazyWeights({name: partial(weight.merged, device) for name, weight in kept.items()})

@@ -1,4 +1,4 @@
-"""Erasures as patches on clones of MODEL and CLIP."""
+"""Applying erasures as patches on clones of MODEL and CLIP."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _tell_of_doubles(what: str, patcher, erasure: Erasure) -> None:
 
 
 def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:
-    """ComfyUI's names for weights of the text encoder, by way of the names that LoRA files use."""
+    """Return ComfyUI's names for weights of the text encoder, by way of the keys that LoRA files use."""
     known = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
     keys = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What rounding to a model's own precision leaves of an erasure."""
+"""The error of an erasure whose changed weights are rounded to the model's own precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLED = 8  # weights that are measured, of hundreds
 
 
 def report_rounding(patcher, deltas: Mapping[str, Delta], strength: float, what: str) -> float:
-    """Log what ``rounding_error`` finds, as a warning when the precision eats the edit; returns it."""
+    """Log the ``rounding_error`` and return it; log a warning if rounding loses much of the edit."""
     keys = spread(sorted(deltas), SAMPLED)
     precision = " and ".join(sorted({stored(patcher, key).precision for key in keys}))
     error = rounding_error(patcher, {key: deltas[key] for key in keys}, strength)
@@ -58,12 +58,12 @@ def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> flo
 
 
 def spread(names: list[str], count: int) -> list[str]:
-    """At most ``count`` of ``names``, at even distances."""
+    """Return at most ``count`` of ``names``, at even distances."""
     if len(names) <= count:
         return names
     return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
 
 
 def _basis(down: Tensor) -> Tensor:
-    """Orthonormal columns ``[in, rank]`` that span the rows of ``down``."""
+    """Return orthonormal columns ``[in, rank]`` that span the rows of ``down``."""
     return torch.linalg.qr(down.T).Q

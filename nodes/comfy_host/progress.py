@@ -24,7 +24,7 @@ def progress() -> Callback:
 
 
 def training_progress() -> Callback:
-    """As ``progress``, and the log tells the loss every tenth of the way."""
+    """Return a callback like that of ``progress`` which also logs the loss after every tenth of the steps."""
     report, told = progress(), -1
 
     def callback(done: int, total: int, what: str) -> None:

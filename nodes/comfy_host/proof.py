@@ -1,4 +1,4 @@
-"""Proof, after erasures are added as patches, that what ComfyUI computes with has changed as it should."""
+"""A check, after erasures are added as patches, that ComfyUI computes with the changed weights."""
 
 from __future__ import annotations
 

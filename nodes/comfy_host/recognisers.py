@@ -1,4 +1,4 @@
-"""ComfyUI's CLIP vision and text models as a recogniser, and the toy's judge where the model is the toy."""
+"""Recognisers in ComfyUI: its CLIP vision and text models, or the judge of the embedded model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Clip(ClipRecogniser):
 
 
 def _projection(clip) -> Tensor:
-    """From the pooled text as CLIP gives it to the space that it shares with pictures."""
+    """Return the matrix that maps CLIP's pooled text to the space that it shares with pictures."""
     stage = clip.cond_stage_model
     encoder = getattr(stage, getattr(stage, "clip", ""), None)
     weight = getattr(getattr(encoder, "transformer", None), "text_projection", None)

@@ -1,4 +1,4 @@
-"""Pictures as KSampler, "CLIP Text Encode" and "VAE Decode" make them, of prompts whose brackets are text."""
+"""Drawing pictures as KSampler, "CLIP Text Encode" and "VAE Decode" do, with prompts whose brackets are text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL_DENOISE = 1.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """KSampler's widgets."""
+    """The settings of KSampler."""
 
     seed: int
     steps: int
@@ -28,12 +28,12 @@ class Sampling:
 
 
 def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> Tensor:
-    """Images ``[n, 3, h, w]`` in 0 to 1, one for each latent of the batch, the same that KSampler gives."""
+    """Draw images ``[n, 3, h, w]`` with values from 0 to 1, one for each latent of the batch, as KSampler does."""
     return draw_both(model, clip, vae, prompt, negative, latent, sampling)[0]
 
 
 def draw_both(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """What ``draw`` gives, and the latents ``[n, c, h, w]`` behind it."""
+    """Draw as ``draw`` does, and return the images and their latents ``[n, c, h, w]``."""
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     samples = comfy.sample.sample(
         model,

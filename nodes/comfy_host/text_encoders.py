@@ -1,4 +1,4 @@
-"""What the CLIP text encoders of Stable Diffusion make of prompts in ComfyUI."""
+"""Encoding prompts with the CLIP text encoders of Stable Diffusion in ComfyUI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Window = list[tuple]
 
 
 def identity(token) -> Hashable:
-    """What tells a token from others: its number, or what an embedding holds."""
+    """Return what identifies a token: its number, or the content of an embedding."""
     data = token["data"] if isinstance(token, dict) else token
     return sha256(data.detach().float().cpu().numpy().tobytes()).digest() if torch.is_tensor(data) else data
 
@@ -43,7 +43,7 @@ class TextEncoders:
         self.names = names_of(clip)
 
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """As "CLIP Text Encode" does."""
+        """Encode prompts as "CLIP Text Encode" does."""
         windows = [self.windows_of(prompt) for prompt in prompts]
         last = tuple(last_content(window[self.names[0]]) for window in windows)
         if self.pooled:
@@ -57,7 +57,7 @@ class TextEncoders:
         return EncodedPrompts(Conditioning(torch.cat(contexts)), last)
 
     def windows_of(self, prompt: str) -> dict[str, Window]:
-        """What each encoder reads of a prompt. Raises ``ValueError`` for a prompt longer than its window."""
+        """Return the tokens of a prompt for each encoder. Raises ``ValueError`` for a prompt longer than the window."""
         tokens = tokenized(self.clip, prompt, return_word_ids=True)
         for windows in tokens.values():
             if len(windows) > 1:
@@ -66,11 +66,11 @@ class TextEncoders:
         return {name: tokens[name][0] for name in self.names}
 
     def reads(self, prompt: str) -> Hashable:
-        """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
+        """Return the tokens that each encoder reads of a prompt: equal for prompts that they cannot tell apart."""
         return tuple(tuple(identity(token[0]) for token in window) for window in self.windows_of(prompt).values())
 
     def _encode_one(self, windows: dict[str, Window]) -> Conditioning:
-        """One prompt at a time: of a batch ComfyUI gives the first pooled vector only."""
+        """Encode a single prompt, since ComfyUI returns only the first pooled vector of a batch."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         tokens = {name: [_plain(window)] for name, window in windows.items()}
         context, pooled = self.clip.encode_from_tokens(tokens, return_pooled=True)
@@ -80,7 +80,7 @@ class TextEncoders:
 
 
 def tokenized(clip, prompt: str, **options) -> dict[str, list[Window]]:
-    """How every node of this pack reads a prompt: brackets are text, ``\\(`` as well as ``(``; they set no weights."""
+    """Return the tokens of a prompt in which brackets are text, as in all nodes of this pack, and set no weights."""
     for bracket in "()":
         prompt = prompt.replace(f"\\{bracket}", bracket).replace(bracket, f"\\{bracket}")
     return clip.tokenize(prompt, **options)

@@ -22,18 +22,18 @@ TAESD = 64  # channels, fixed in ComfyUI
 
 
 def load_toy():
-    """MODEL, CLIP and VAE in float32, with normal tensors, so that a training node can use them."""
+    """Return MODEL, CLIP and VAE of the embedded model in float32, with normal tensors, so that they can be trained."""
     with torch.inference_mode(False):
         return _model(), _clip(), _vae()
 
 
 def is_toy(model) -> bool:
-    """Whether a MODEL is the embedded one, patched or not."""
+    """Return whether a MODEL is the embedded one, patched or not."""
     return isinstance(getattr(model.model, "model_config", None), _Config)
 
 
 class _Ratio(Fraction):
-    """ComfyUI multiplies a base width by factors; 96 times 4/3 must come out as the int 128."""
+    """A factor for ComfyUI's base width: 96 times 4/3 must be the int 128."""
 
     def __mul__(self, other):
         return int(super().__mul__(other))
@@ -131,7 +131,7 @@ def _vae():
 
 
 def _padded(tensor: Tensor) -> Tensor:
-    """Inner channels filled up with zeros, which changes no output: every layer between is a ReLU or an upsampling."""
+    """Pad inner channels with zeros, which changes no output: every layer between is a ReLU or an upsampling."""
     ends = (3, config.VAE["latent_channels"])
     shape = [size if size in ends or place > 1 else TAESD for place, size in enumerate(tensor.shape)]
     padded = torch.zeros(shape)

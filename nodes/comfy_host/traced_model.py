@@ -1,4 +1,4 @@
-"""Where text enters a MODEL of any family: ComfyUI's own way from a conditioning to the denoiser, traced."""
+"""A MODEL of any family for closed forms: the layers that read text are found by tracing ComfyUI's own calls."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TracedText:
             log.warning("%s also reaches %s, which is not edited: %s.", leak.text, leak.name, leak.reason)
 
     def reads(self, prompt: str) -> Hashable:
-        """What each encoder reads of a prompt: the same for prompts that they cannot tell apart."""
+        """Return the tokens that each encoder reads of a prompt: equal for prompts that they cannot tell apart."""
         windows = self._present(self._tokens(prompt))
         return tuple((name, tuple(identity(token[0]) for row in rows for token in row)) for name, rows in windows)
 
@@ -74,7 +74,7 @@ class TracedText:
         return entries
 
     def text_rows(self, prompts: Sequence[str]) -> list[Mapping[str, tuple[TextRows, ...]]]:
-        """For each prompt what the layers of each text entry read, by the entry's name."""
+        """Return for each prompt the rows that the layers of each text entry read, by the entry's name."""
         found: list[Mapping[str, tuple[TextRows, ...]]] = []
         for prompt in prompts:
             comfy.model_management.throw_exception_if_processing_interrupted()
@@ -94,7 +94,7 @@ class TracedText:
         return tuple(part for rows in matrices for part in self._parts(group[0], rows.cpu(), tokens))
 
     def _parts(self, entry: EntryLayer, rows: Tensor, tokens: Mapping[str, list[Token]]) -> list[TextRows]:
-        """Rows as their encoders gave them."""
+        """Return the rows of each encoder."""
         if entry.text not in self._encoders:
             return [TextRows(rows, len(rows) - 1)]
         lengths = {name: len(tokens[name]) for name in self._encoders[entry.text]}

@@ -1,4 +1,4 @@
-"""Training inside ComfyUI: its modules as differentiable functions of weights, the host's own only read."""
+"""Training inside ComfyUI: its modules as differentiable functions of weights; its own weights are not changed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ class TrainableComfyModel(ComfyModel):
         return functional_call(unet, {**weights, **ours}, given, {"context": text.context, **named})
 
     def _label(self, pooled: Tensor, latents: Tensor) -> Tensor:
-        """What SDXL reads beside the context: the pooled vector and the size of the picture, uncropped."""
+        """Return what SDXL reads besides the context: the pooled vector and the size of the picture, uncropped."""
         height, width = (VAE_FACTOR * side for side in latents.shape[-2:])
         adm = self.model.model.encode_adm(pooled_output=pooled, height=height, width=width, device=self.device)
         return adm.to(self.device, self.dtype)
@@ -182,7 +182,7 @@ class TrainableComfyModel(ComfyModel):
 
     @contextmanager
     def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
-        """Stand-ins that hold the changes, for the length of a ``with`` block."""
+        """Use stand-ins for weights that hold the changes inside a ``with`` block."""
         before, unet, text = self._stand_ins, self.weights_of("unet"), self.weights_of("text_encoder")
         changed = {}
         for name, delta in deltas.items():
@@ -197,7 +197,7 @@ class TrainableComfyModel(ComfyModel):
             self._stand_ins = before
 
     def scaled_latents(self, samples: Tensor) -> Tensor:
-        """What a LATENT or a VAE holds, as the UNet expects it."""
+        """Return latents of a LATENT or a VAE, scaled as the UNet expects them."""
         return self.model.model.process_latent_in(samples.clone())
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -210,7 +210,7 @@ class TrainableComfyModel(ComfyModel):
         return comfy.model_management.get_free_memory(self.device)
 
     def forget(self) -> None:
-        """Let go of the copies of weights; they are made anew when they are needed."""
+        """Free the copies of weights; they are made again when they are needed."""
         self._own.clear()
 
     def _in_place(self, keys: Mapping[str, str], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -222,7 +222,7 @@ class TrainableComfyModel(ComfyModel):
         }
 
     def _all_weights(self, patcher, module, prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Every weight of a module as a normal tensor, merged with the patches; a copy where the host's will not do."""
+        """Return all weights of a module as normal tensors with their patches; copies if ComfyUI's cannot be used."""
         if prefix not in self._own:
             self._own[prefix] = {
                 path: stored(patcher, prefix + path).plain(self.device, dtype) for path, _ in module.named_parameters()
@@ -250,13 +250,13 @@ class Tower:
         return cls(module, prefix, keys, getattr(words, place))
 
     def padded(self, row: Sequence[int]) -> list[int]:
-        """Tokens with this encoder's padding behind the first end-of-text."""
+        """Return tokens with this encoder's padding after the first end-of-text."""
         end = row.index(self.tokenizer.end_token)
         return [*row[: end + 1], *[self.tokenizer.pad_token] * (len(row) - end - 1)]
 
 
 class CopiedNorms(TorchFunctionMode):
-    """Gives every layer norm a copy: CLIP's layers add in place to what the norm keeps for its backward pass."""
+    """Gives every layer norm a copy of its input: CLIP's layers overwrite what the norm keeps for its backward pass."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.nn.functional.layer_norm:
@@ -273,14 +273,14 @@ def _check(model) -> None:
 
 
 def _compute_dtype(model, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16: training in float16 gives NaN."""
+    """Return float32 or bfloat16; training in float16 gives NaN."""
     small = model.model.get_dtype() != torch.float32
     fits = device.type == "cuda" and comfy.model_management.should_use_bf16(device)
     return torch.bfloat16 if small and fits else torch.float32
 
 
 def _make_room(seen: TrainableComfyModel) -> None:
-    """Unload MODEL and CLIP, which are not used themselves, and other models where the memory is needed."""
+    """Unload MODEL and CLIP, of which copies are used, and other models if their memory is needed."""
     management = comfy.model_management
     mine = (seen.model, seen.clip.patcher)
     others = [
@@ -297,5 +297,5 @@ def _make_room(seen: TrainableComfyModel) -> None:
 
 
 def _differentiable_attention(function, *arguments, **named) -> Tensor:
-    """PyTorch's own in place of a kernel that may have no backward pass or chunk by free memory."""
+    """Compute PyTorch's own attention in place of a kernel without a backward pass or one that splits its input."""
     return attention_pytorch(*arguments, **named)

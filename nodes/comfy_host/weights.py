@@ -1,4 +1,4 @@
-"""How ComfyUI keeps a weight: in any precision, quantised or not, with the patches that are to be merged into it."""
+"""Reading a weight in ComfyUI: in any precision, quantised or not, merged with its patches."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class StoredWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the weight itself, however it is packed."""
+        """The shape of the weight itself, also if it is packed."""
         return tuple(self.weight.shape)
 
     @property
     def precision(self) -> str:
-        """What the weight is kept in, as a user would say it."""
+        """The format in which the weight is kept, in words for users."""
         if isinstance(self.weight, QuantizedTensor):
             return f"{_said(self.weight._qdata.dtype)}, scaled"
         if self._is_ggml:
@@ -53,13 +53,13 @@ class StoredWeight:
             )
 
     def merged(self, device: torch.device) -> Tensor:
-        """With its patches, in float32 on ``device``; never the model's own tensor. Raises as ``check_readable``."""
+        """Return a copy with its patches, in float32 on ``device``. Raises the errors of ``check_readable``."""
         self.check_readable()
         return comfy.lora.calculate_weight(self.patches, self._read(self.weight, device), self.key)
 
     @torch.no_grad()
     def plain(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """As ``merged``, to be put in the place of the layer's own; the model's tensor where that will do."""
+        """Return the merged weight to use in place of the layer's own; the model's own tensor if it is the same."""
         if self._name == "scale_weight":
             return torch.ones(self.shape, device=device, dtype=dtype)  # the weight beside it is merged, so scaled
         ready = type(self.weight.data) is Tensor and (self.weight.device, self.weight.dtype) == (device, dtype)
@@ -69,7 +69,7 @@ class StoredWeight:
 
     @torch.no_grad()
     def rounded(self, value: Tensor) -> Tensor:
-        """``value`` in float32 as the model would keep it; overwrites ``value``."""
+        """Return ``value`` in float32 after rounding to the format of the model; overwrites ``value``."""
         if self._is_ggml and not self.weight.is_floating_point():
             return value  # ComfyUI-GGUF adds patches to what it has dequantised
         keep, device = getattr(self.layer, f"set_{self._name}", None), value.device
@@ -94,7 +94,7 @@ class StoredWeight:
 
     @property
     def _is_ggml(self) -> bool:
-        """One of ComfyUI-GGUF, whose layers can dequantise it; known by what it carries, for that pack is not ours."""
+        """Return whether a weight is one of ComfyUI-GGUF, known by its attributes; its layers can dequantise it."""
         return hasattr(self.weight, "tensor_type") and hasattr(self.layer, "get_weight")
 
 
