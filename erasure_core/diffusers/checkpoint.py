@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..model import UnsupportedModelError
+from ..quoting import shown
 from .families import Config, Family, configs, index
 from .folder import read_folder
 from .model import DiffusersModel, from_diffusers
@@ -84,7 +85,18 @@ def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
         lacking = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - there
         if lacking:
             raise ValueError(f"{path / part} lacks a weight of shape {next(iter(lacking))}; download the whole model")
+    for part in ("text_encoder", "text_encoder_2"):
+        if getattr(pipe, part, None) is not None:
+            _check_numbers(path / part / "config.json", getattr(pipe, part).config)
     return from_diffusers(pipe)
+
+
+def _check_numbers(file: Path, config: Any) -> None:
+    """Raise ``ValueError`` for a setting that is a number by default and is none here: transformers 4 takes any."""
+    for name, usual in type(config)().to_dict().items():
+        value = getattr(config, name, usual)
+        if type(usual) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{file} has {name} {shown(value)}, expected a number such as {usual}")
 
 
 def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:

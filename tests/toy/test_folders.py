@@ -259,6 +259,17 @@ def test_sizes_that_latents_cannot_have(saved: Path, tmp_path: Path, size: objec
         load_checkpoint(folder).latent_shape()
 
 
+@pytest.mark.parametrize("name", ["eos_token_id", "layer_norm_eps", "num_hidden_layers"])
+@pytest.mark.parametrize("value", ["", None, [2]])
+def test_settings_of_a_text_encoder_that_are_no_numbers(saved: Path, tmp_path: Path, name: str, value: object) -> None:
+    folder = tmp_path / "it"
+    shutil.copytree(saved, folder)
+    file = folder / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=rf"{name} .*, expected a number|could not be loaded"):
+        load_checkpoint(folder)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_configuration_loads_or_is_refused(saved: Path, tmp_path: Path, data) -> None:
