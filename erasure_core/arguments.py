@@ -1,4 +1,4 @@
-"""Holds what a caller passes to the types of a function's annotations, in one sentence that names the argument."""
+"""Checks of arguments against a function's annotations; an error is one sentence that names the argument."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .quoting import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 Seed = int
-"""From 0 to ``MOST_SEED``."""
+"""A seed: a whole number from 0 to ``MOST_SEED``."""
 MOST_SEED = 2**63 - 1  # PyTorch takes twice as many; methods count on from the one that they are given
 OR_NONE = " | None"
 SETTINGS = "Settings"
@@ -44,13 +44,13 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "Callback": (callable, "a function"),
     "Erasure": (lambda value: hasattr(value, "deltas"), "an Erasure (Erasure.load reads one from a file)"),
 }  # fmt: skip
-"""What values of an annotation are, and how a sentence calls them."""
+"""The test for values of an annotation, and what messages call them."""
 MODELS: Mapping[str, Callable[[Any, str], None]] = {"TextReader": check_reader, "DiffusionModel": check_model}
 """What checks the models that functions take."""
 
 
 def checked(function: F) -> F:
-    """A function that first holds what it is called with to its annotations, as far as ``KINDS`` knows these.
+    """Return a function that first checks its arguments against its annotations, as far as ``KINDS`` has these.
 
     Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
     no ``TextReader`` or no ``DiffusionModel``. A decorator, but called after the definition (``abo = checked(abo)``) in
@@ -88,7 +88,7 @@ def check_argument(name: str, annotation: Any, value: Any) -> None:
 
 
 def check_images(images: Tensor) -> None:
-    """Raise ``ValueError`` for what is no batch of pictures: ``[n, 3, h, w]`` in 0 to 1, with at least one."""
+    """Raise ``ValueError`` unless ``images`` are ``[n, 3, h, w]`` with values from 0 to 1 and at least one picture."""
     if images.ndim != 4 or images.shape[1] != 3 or not len(images):
         raise ValueError(f"images must be [n, 3, height, width] with n at least 1, got {tuple(images.shape)}")
     if not torch.isfinite(images).all() or images.min() < 0 or images.max() > 1:

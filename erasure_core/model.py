@@ -1,4 +1,4 @@
-"""What an algorithm sees of a text-to-image model, whoever hosts it."""
+"""The contract of a model: ``TextReader`` for closed forms, ``DiffusionModel`` for sampling and training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EncodedPrompts:
 
 @dataclass(frozen=True)
 class TextRows:
-    """What the layers of a text entry read for one prompt: ``rows`` is ``[n, d]``.
+    """The rows ``[n, d]`` that the layers of a text entry read for one prompt.
 
     ``last_content`` is the index of the row of the last token before end-of-text. Where the rows come from several
     encoders one after the other, each has its own ``TextRows``.
@@ -65,7 +65,7 @@ class TextEntry:
     columns: tuple[int, int] | None = None
 
     def part(self, weight: Tensor) -> Tensor:
-        """The columns ``[out, d]`` of one of the weights that read the text."""
+        """Return the columns ``[out, d]`` of a weight that read the text."""
         return weight if self.columns is None else weight[:, slice(*self.columns)]
 
 
@@ -81,16 +81,16 @@ class TextReader(Protocol):
     """Each ``Erasure`` that the model carries, one on top of the other; ``Erasure.applied_to`` and ``over`` set it."""
 
     def reads(self, prompt: str) -> Hashable:
-        """What all text encoders get of a prompt, as tokens: equal for prompts that they cannot tell apart.
+        """Return the tokens that all text encoders read of a prompt: equal for prompts that they cannot tell apart.
 
         Raises ``ValueError`` for a prompt longer than the window.
         """
 
     def text_entries(self) -> Mapping[str, TextEntry]:
-        """Where text enters: ``context``, and ``pooled`` where the model reads a pooled vector."""
+        """Return where text enters, by name: ``context``, and ``pooled`` if the model reads a pooled vector."""
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
-        """For each prompt what the layers of each text entry read, by the entry's name.
+        """Return for each prompt the rows that the layers of each text entry read, by the entry's name.
 
         Raises ``ValueError`` for a prompt longer than the window.
         """
@@ -106,7 +106,7 @@ class DiffusionModel(TextReader, Protocol):
 
     @property
     def tokens(self) -> int:
-        """How many tokens a prompt's window has, with start and end."""
+        """The number of tokens in a prompt's window, with start and end."""
 
     @property
     def prediction_type(self) -> str:
@@ -114,19 +114,19 @@ class DiffusionModel(TextReader, Protocol):
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """``[timesteps]``, float64: the share of signal left at each timestep."""
+        """The share of the signal that is left at each timestep, float64 ``[timesteps]``."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """The prompts as sampling uses them. Raises ``ValueError`` for a prompt longer than the window."""
 
     def tokenize(self, prompt: str) -> list[int]:
-        """The ids of a prompt's tokens in its window of ``tokens``, with start, end and padding.
+        """Return the ids of a prompt's tokens in its window, with start, end and padding.
 
         Raises ``ValueError`` for a prompt longer than the window.
         """
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """The words that tokens stand for."""
+        """Return the text of tokens."""
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
         """The same of ``[n, tokens]`` token ids as ``tokenize`` gives them."""
@@ -139,28 +139,28 @@ class DiffusionModel(TextReader, Protocol):
         """
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusionModel:
-        """The same model as it would be with ``weights`` in the places of its own, differentiable in them.
+        """Return the model with ``weights`` in place of its own, differentiable in them.
 
         Nothing is written: ``encode_prompts`` and ``predict_noise`` of the result use them, those of this one do not.
         """
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The UNet's output for latents ``[n, c, h, w]``, read by ``prediction_type``."""
+        """Return the UNet's output for latents ``[n, c, h, w]``; ``prediction_type`` says what it means."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents of images ``[n, 3, h, w]`` in 0 to 1, scaled as the UNet expects them."""
+        """Return the latents, scaled for the UNet, of images ``[n, 3, h, w]`` with values from 0 to 1."""
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Images ``[n, 3, h, w]`` in 0 to 1."""
+        """Return the images of latents, ``[n, 3, h, w]`` with values from 0 to 1."""
 
     def latent_shape(self) -> tuple[int, int, int]:
-        """``(channels, height, width)`` of the model's usual picture."""
+        """Return ``(channels, height, width)`` of the latents of a picture in the model's usual size."""
 
     def free_memory(self) -> int | None:
-        """Bytes that are free where the model computes; ``None`` where that cannot be told."""
+        """Return the free bytes of the device on which the model computes, or ``None`` if they are unknown."""
 
     def patched(self, deltas: Mapping[str, Tensor]) -> AbstractContextManager[None]:
-        """Add dense deltas to the named weights for the length of a ``with`` block, then put all back."""
+        """Add dense changes to the named weights inside a ``with`` block, and restore the weights after it."""
 
 
 def check_reader(model: object, what: str = "model") -> None:
@@ -198,13 +198,13 @@ class LazyWeights(Mapping[str, Tensor]):
 
 
 def entry_weights(model: TextReader) -> Mapping[str, Tensor]:
-    """The weights of all text entries of a model."""
+    """Return the weights of all text entries of a model, by name."""
     entries = model.text_entries().values()
     return LazyWeights({name: partial(entry.weights.__getitem__, name) for entry in entries for name in entry.weights})
 
 
 def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
-    """The table of each text encoder, ``[vocabulary, width]``, by its name."""
+    """Return each text encoder's table of token embeddings, ``[vocabulary, width]``, by the weight's name."""
     weights = model.weights_of("text_encoder")
     found = {name: weights[name] for name in weights if name.endswith(TOKEN_EMBEDDING)}
     if not found:
@@ -213,7 +213,7 @@ def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
 
 
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:
-    """``weights`` with those of ``stand_ins`` in their places, detached."""
+    """Return ``weights`` with those of ``stand_ins`` in their places, detached."""
 
     def read(name: str) -> Tensor:
         return stand_ins[name].detach() if name in stand_ins else weights[name]
@@ -222,17 +222,17 @@ def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> 
 
 
 def fingerprint_of(name: str, weight: Tensor) -> bytes:
-    """A digest of a weight's name, shape and 64 of its values rounded to half precision."""
+    """Return a digest of a weight's name, shape and 64 of its values rounded to half precision."""
     flat = weight.detach().reshape(-1)
     picked = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float16)
     return hashlib.sha256(f"{name}{tuple(weight.shape)}".encode() + picked.numpy().tobytes()).digest()
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Sixteen hexadecimal digits that tell checkpoints apart, the same at float32 and float16."""
+    """Return sixteen hexadecimal digits that identify a checkpoint, the same for float32 and float16."""
     return combined([fingerprint_of(name, weights[name]) for name in sorted(weights)])
 
 
 def combined(digests: Sequence[bytes]) -> str:
-    """The fingerprint from its parts, in the order of the weights' names."""
+    """Return the fingerprint of the digests of all weights, in the order of their names."""
     return hashlib.sha256(b"".join(digests)).hexdigest()[:16]

@@ -18,7 +18,7 @@ INSIDE: Mapping[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a setting may be: from ``least`` to ``most``, or strictly ``above`` and ``below``, or one of ``choices``.
+    """The range of a setting: from ``least`` to ``most``, or strictly ``above`` and ``below``, or one of ``choices``.
 
     Numbers have to be finite unless ``finite`` is false. ``says`` replaces the words of an error for the range.
     ``help`` describes the setting to users.
@@ -34,7 +34,7 @@ class Limits:
     help: str = ""
 
     def allow(self, value: Any) -> bool:
-        """Whether a value, which has the setting's type, is within the limits."""
+        """Return whether a value, which has the setting's type, is within the limits."""
         if self.choices:
             return value in self.choices
         if self.finite and isinstance(value, float) and not math.isfinite(value):
@@ -43,7 +43,7 @@ class Limits:
         return all(INSIDE[name](value, end) for name, end in ends.items() if end is not None)
 
     def words(self, whole: bool = False) -> str:
-        """What an error calls the range, of a ``whole`` number or another one."""
+        """Return the words of an error for the range; ``whole`` is true for whole numbers."""
         if self.says:
             return self.says
         if self.choices:
@@ -58,12 +58,12 @@ class Limits:
 
 
 def setting(default: Any, **limits: Any) -> Any:
-    """A field of a dataclass of settings, with its default and what else ``Limits`` holds."""
+    """Return a field for a dataclass of settings, with its default and the ``limits`` of ``Limits``."""
     return field(default=default, metadata={LIMITS: Limits(**limits)})
 
 
 def limits_of(one: Field[Any]) -> Limits:
-    """What a field of a dataclass of settings may be."""
+    """Return the limits of a field of a dataclass of settings."""
     return one.metadata.get(LIMITS, Limits(finite=False))
 
 

@@ -1,4 +1,4 @@
-"""AbO, all but one: surgical concept erasing with model preservation (arXiv 2312.12807, AAAI 2024), RECONSTRUCTED.
+"""The method AbO, "All but One" (arXiv 2312.12807, AAAI 2024), reconstructed: it trains the guidance of a concept away.
 
 The authors published no code and only the abstract and the captions could be read: the loss below is our
 reconstruction of it. With the guidance term ``g(x, t, C) = e(x, t, C) - e(x, t, "")``:
@@ -69,7 +69,7 @@ TOY_ABO: Mapping[str, AbOSettings] = {
 
 @dataclass(frozen=True)
 class States:
-    """Noisy latents ``[n, c, h, w]`` on the frozen model's way to a picture, with their timesteps ``[n]``."""
+    """Noisy latents ``[n, c, h, w]`` of steps in which the frozen model draws pictures, with timesteps ``[n]``."""
 
     latents: Tensor
     timesteps: Tensor
@@ -89,7 +89,7 @@ def abo(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Let ``concept`` guide as ``alternative`` does (or not at all), the unconditional score held.
+    """Train the guidance of ``concept`` to be that of ``alternative``, or none, and keep the unconditional score.
 
     A reconstruction from the paper's abstract. ``settings`` is one of the presets ``ABO``, or an ``AbOSettings``;
     ``alternative`` may also follow the concept's name and an arrow. ``scope`` is what is trained: cross-attention (keys
@@ -160,7 +160,7 @@ def abo_loss(
     preserve_weight: float,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
-    """The module's loss, each square a mean over latents; two passes of the UNet over all its contexts at once."""
+    """Return the loss that the module describes, each square as a mean, from one pass of each model."""
     needed = [contexts.empty, contexts.concept] + ([contexts.preserved] if contexts.preserved is not None else [])
     empty, concept, *preserved = _predict(edited, latents, timesteps, needed, gradient_checkpointing)
     wanted = [contexts.empty] + [c for c in (contexts.alternative, contexts.preserved) if c is not None]
@@ -203,7 +203,7 @@ class Prompts:
         return cls(own, alternative if len(alternative) else None, empty, preserved if len(preserved) else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Contexts:
-        """One of each for every place of a batch."""
+        """Return random contexts for a batch of ``count`` latents."""
         which = torch.randint(len(self.concept), (count,), generator=generator)
         preserved = None
         if self.preserved is not None:
@@ -215,7 +215,7 @@ class Prompts:
 def _states(
     model: DiffusionModel, concept: Concept, settings: AbOSettings, seed: int, callback: Callback | None
 ) -> States:
-    """Half from the concept's own trajectories, half from the alternative's (the empty prompt's without one)."""
+    """Return states of the frozen model, half for the concept, half for the alternative or the empty prompt."""
     kind = settings.kind
     both = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [""]]
     prompts = [both[i % 2][i // 2 % len(both[i % 2])] for i in range(settings.trajectories)]

@@ -1,4 +1,4 @@
-"""DoCo: concept domain correction with a concept-preserving gradient (arXiv 2405.15304, AAAI 2025).
+"""The method DoCo: concept domain correction with a concept-preserving gradient (arXiv 2405.15304, AAAI 2025).
 
 Adversarial: a discriminator learns to tell what the frozen model makes of the anchor's prompt from what the edited
 model makes of the concept's; the cross-attention keys and values learn to pass for the anchor.
@@ -161,7 +161,7 @@ doco = checked(doco)
 
 @dataclass(frozen=True)
 class Moment:
-    """Clean latents noised to some timesteps, and what a model says of them."""
+    """Clean latents ``[n, c, h, w]``, noised to ``timesteps`` ``[n]``, and a model's predictions for them."""
 
     kind: str
     clean: Tensor
@@ -179,11 +179,11 @@ class Moment:
         return predict(model, self.latents, timesteps, conditioning, self.gradient_checkpointing)
 
     def predicted(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
-        """The clean latents that the model sees in them."""
+        """Return the clean latents that the model's output implies."""
         return split_prediction(self.kind, self.output(model, conditioning), self.latents, self.alphas)[0]
 
     def error(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
-        """The ordinary denoising loss."""
+        """Return the ordinary denoising loss, a mean squared error."""
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
         return F.mse_loss(self.output(model, conditioning), target)
 
@@ -196,7 +196,7 @@ def generator_gradients(
     anchor: Conditioning,
     parameters: Sequence[Tensor],
 ) -> list[Tensor]:
-    """What the edited model learns from, a gradient for each of its ``parameters``.
+    """Return the gradient with which the edited model learns, for each of its ``parameters``.
 
     That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the latents
     of the anchor under its own prompts, ``anchor``; each parameter by itself. The graph of ``fake``
@@ -208,13 +208,13 @@ def generator_gradients(
 
 
 def adversarial_loss(judge: torch.nn.Module, fake: Tensor) -> Tensor:
-    """How far the discriminator is from taking ``fake`` for the anchor."""
+    """Return the loss of the edited model: cross entropy of the discriminator's verdict on ``fake`` with "anchor"."""
     logits = judge(fake)
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, ANCHOR))
 
 
 def discriminator_loss(judge: torch.nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Binary cross entropy over both halves."""
+    """Return the loss of the discriminator: binary cross entropy over ``real`` (anchor) and ``fake`` (target)."""
     logits = judge(torch.cat([real, fake]))
     labels = torch.full_like(logits, ANCHOR)
     labels[len(real) :] = TARGET

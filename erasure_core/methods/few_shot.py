@@ -1,4 +1,4 @@
-"""Few-shot unlearning by textual-encoder adaptation (arXiv 2405.07288, BMVC 2024).
+"""The method few-shot: unlearning with few pictures by training the text encoder (arXiv 2405.07288, BMVC 2024).
 
 The text encoder is trained to RAISE the denoising error of a few pictures under their own prompt. No target is named:
 the concept drifts, by the paper to what the encoder finds nearest. The loss has no lower bound, so training has to end
@@ -72,7 +72,7 @@ def few_shot(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Erase ``concept`` from the text encoder, given about four ``images`` ``[n, 3, h, w]`` of it in 0 to 1.
+    """Train the text encoder to erase ``concept``, with about four ``images`` of it, ``[n, 3, h, w]`` from 0 to 1.
 
     ``None`` for the images is the variant without any: random latents take their place. ``settings`` is one of the
     presets ``FEW_SHOT``, or a ``FewShotSettings``; its ``kind`` (object or style) chooses the prompts. Training ends
@@ -131,7 +131,7 @@ few_shot = checked(few_shot)
 
 
 class Watch:
-    """The denoising error of the pictures (of noise where there are none) at fixed noise and timesteps."""
+    """Measures the denoising error of the pictures, or of noise if there are none, at fixed noise and timesteps."""
 
     def __init__(self, model: DiffusionModel, latents: Tensor, prompt: str, seed: int):
         generator = torch.Generator().manual_seed(seed)
@@ -141,7 +141,7 @@ class Watch:
         self._before = self._error(model)
 
     def growth(self, edited: DiffusionModel) -> float:
-        """How many times larger the error is than when watching began."""
+        """Return the error of the ``edited`` model relative to that of the original."""
         return self._error(edited) / self._before
 
     @torch.no_grad()
@@ -152,12 +152,12 @@ class Watch:
 
 
 def _quantiles(trained: int) -> Tensor:
-    """Timesteps in the middle of ``WATCHED`` equal parts."""
+    """Return the timesteps in the middle of ``WATCHED`` equal parts of all."""
     return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
 
 
 def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
-    """The weights of the text encoder, without the layers on which a prompt's context does not depend.
+    """Return the weights of the text encoder without the layers on which a prompt's context does not depend.
 
     These are told by the gradient of the context. SDXL's first encoder has one, its second none (the last layer gives
     the pooled vector); others come from skipping layers of CLIP.
@@ -177,7 +177,7 @@ def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
 
 
 def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor]:
-    """Those of the named text encoder, or of both."""
+    """Return the weights of one text encoder, or of both. Raises ``ValueError`` for one that is not there."""
     if towers == "both":
         return weights
     own = [name for name in weights if name.startswith(f"{towers}.")]
@@ -189,7 +189,7 @@ def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor
 
 
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last one, of each text encoder."""
+    """Return the weights to train: ``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last layer."""
     chosen: dict[str, Tensor] = {}
     for part in dict.fromkeys(name.partition(".")[0] for name in weights):
         names = [name for name in weights if name.startswith(f"{part}.")]
@@ -199,14 +199,14 @@ def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator) -> Tensor:
-    """Batch ``step`` of passes over ``latents`` in their order, wrapping around; fresh noise where there are none."""
+    """Return batch ``step`` of ``size`` latents, again from the first after the last; new noise if there are none."""
     if not len(latents):
         return torch.randn(size, *latents.shape[1:], generator=generator)
     return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]
 
 
 def _latents(model: DiffusionModel, images: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Latents of the images in a random order; an empty batch when there are no images."""
+    """Return the latents of the images in a random order; an empty batch without images."""
     if images is None:
         return torch.empty(0, *model.latent_shape())
     check_images(images)

@@ -1,4 +1,4 @@
-"""RECE, reliable and efficient concept erasure (arXiv 2407.12383).
+"""The method RECE: reliable and efficient concept erasure in closed form (arXiv 2407.12383, ECCV 2024).
 
 No gradient and no images: everything happens on ``[d, d]`` matrices, see ``closed_form``.
 """
@@ -31,18 +31,18 @@ from .method import ClosedForm, Method
 GATHERING, ERASING, FORMING = "gathering weights", "erasing", "forming the changes"
 """What progress is called in the phases after those of ``collect``."""
 LEAST_MOVED, MOST_MOVED = 0.01, 10.0
-"""How far an edit moves the rows of concepts, relative to what they are: 0.6 to 2.2 with every preset."""
+"""The limits of how far an edit moves the rows of concepts, relative to their size: presets move them 0.6 to 2.2."""
 UPWARD, DOWNWARD = ("loops", "erase_scale", "preserve_scale", "amplification"), ("ridge", "regularization")
 """The settings that let an edit go further, or be less determined, the higher or the lower they are."""
 
 
 LEAST_ADDED = 1e-3
-"""Of a loop's change relative to the one before: more than 0.1 with every regularization that is of use."""
+"""The least norm of a loop's change, relative to the one before; with every useful regularization it is above 0.1."""
 
 
 @dataclass(frozen=True)
 class ReceSettings(Settings):
-    """Settings of ``rece``; those that are not given are the published ones for objects."""
+    """Settings of ``rece``; the defaults are the published ones for objects."""
 
     loops: int = setting(
         1, least=0, says="a whole number of at least 0",
@@ -98,7 +98,7 @@ def rece(
     exactly: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Erasure:
-    """Erase concepts from the layers of ``model`` that text enters through: cross-attention keys and values, mostly.
+    """Erase concepts from the layers of ``model`` that read text, mostly cross-attention keys and values.
 
     ``settings`` is one of the presets ``RECE``, or a ``ReceSettings``. ``loops`` times, the context that best
     regenerates each concept through the edited weights is erased too; 0 is plain UCE. ``preserve`` lists prompts whose
@@ -168,7 +168,7 @@ rece_with_statistics = checked(rece_with_statistics)
 def erase_statistics(
     model: TextReader, statistics: Statistics, settings: ReceSettings, *, callback: Callback | None = None
 ) -> Erasure:
-    """``rece`` with what is known of its concepts; only one short prompt is encoded, to tell text encoders apart.
+    """Erase the concepts of ``statistics`` as ``rece`` does; one prompt is encoded, to compare the text encoders.
 
     Raises ``ValueError`` for statistics that are empty, are of another text encoder, or do not fit the settings.
     """
@@ -220,7 +220,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
 def solve(
     known: EntryStatistics, gram: Tensor, settings: ReceSettings, loop_done: Callable[[int], None] = lambda loop: None
 ) -> LowRank:
-    """The ``E`` of ``W' = W (I + E)`` for the layers of one text entry, in float32 on the CPU.
+    """Return the ``E`` of ``W' = W (I + E)``, ``[d, d]`` in float32 on the CPU, for the layers of one text entry.
 
     ``gram`` is their ``sum W^T W``.
     """
@@ -249,7 +249,7 @@ def solve(
 
 
 def _free(exempt: Tensor, exactness: float) -> Tensor | None:
-    """The directions that an edit may touch, ``None`` for all."""
+    """Return the directions, orthonormal columns ``[d, f]``, that an edit may change; ``None`` for all."""
     if not exempt.any():
         return None
     free = free_directions(exempt, exactness)
@@ -262,7 +262,7 @@ def _free(exempt: Tensor, exactness: float) -> Tensor | None:
 
 
 def gentler(settings: ReceSettings) -> str:
-    """What to do about an edit that goes too far: the settings that are beyond those of all presets, or the ridge."""
+    """Return advice for an edit that goes too far: which settings are beyond those of all presets, else the ridge."""
     presets = RECE.values()
     high = [name for name in UPWARD if getattr(settings, name) > max(getattr(one, name) for one in presets)]
     low = [name for name in DOWNWARD if getattr(settings, name) < min(getattr(one, name) for one in presets)]
@@ -272,7 +272,7 @@ def gentler(settings: ReceSettings) -> str:
 
 
 def _check_adds(step: LowRank, before: LowRank, regularization: float) -> None:
-    """Raise ``ValueError`` where nothing is left of the derived contexts, so that erasing them changes nothing."""
+    """Raise ``ValueError`` if derived contexts are so small that erasing them changes nothing."""
     if step.dense().norm() < LEAST_ADDED * before.dense().norm():
         raise ValueError(
             f"regularization: {regularization:g} leaves nothing of what the loops derive, so that they change nothing; "
@@ -303,7 +303,7 @@ def _check_moved(rows: Tensor, change: LowRank, settings: ReceSettings) -> None:
 
 
 def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:
-    """How much keys and values of rows with the ``row_gram`` ``rows`` change, relative to what they are: 0 for not."""
+    """Return the relative change of keys and values of rows with the ``row_gram`` ``rows``; 0 for none."""
     edit = change.dense().to(rows)
     gram = gram.to(rows)
     moved, whole = ((gram * (one @ rows @ one.T)).sum() for one in (edit, torch.eye(len(rows)).to(rows)))
@@ -311,7 +311,7 @@ def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:
 
 
 class _TwoStages:
-    """Two callbacks for work that is told of as one; the length of the second stage is known, ``steps``."""
+    """Two callbacks that report the progress of two stages as one; the second stage has ``steps`` steps."""
 
     def __init__(self, callback: Callback | None, steps: int):
         self.callback, self.steps, self.passed = callback or (lambda done, total, what: None), steps, 0
@@ -337,7 +337,7 @@ def check_kind(statistics: Statistics, name_only: bool) -> None:
 
 
 def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
-    """The Gram matrix of the weights of a text entry, ``[d, d]`` in float64, in one pass over them.
+    """Return the Gram matrix of the weights of a text entry, float64 ``[d, d]``, in one pass over them.
 
     Adds their digests by name. Raises ``UnsupportedModelError`` when they cannot be edited.
     """

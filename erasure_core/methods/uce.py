@@ -1,4 +1,4 @@
-"""UCE, unified concept editing (arXiv 2308.14761): the first step of RECE, without its loops."""
+"""The method UCE: unified concept editing (arXiv 2308.14761), which is RECE without its loops."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def uce_with_statistics(
     restore: Sequence[str] = (),
     callback: Callback | None = None,
 ) -> tuple[Erasure, Statistics]:
-    """``uce``, and the statistics of all that it knows of, to go on from; see ``rece_with_statistics``."""
+    """Erase as ``uce`` does, and return the statistics too, to continue with; see ``rece_with_statistics``."""
     if statistics is not None:
         check_rows(statistics, settings)
     return rece_with_statistics(
