@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .commands.ending import code_for_text, leave_at_once, make_tolerant, on_signals, raise_interrupted
+from .commands.exit_codes import code_for_text, leave_at_once, make_tolerant, on_signals, raise_interrupted
 
 
 def main() -> int:

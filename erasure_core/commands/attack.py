@@ -7,7 +7,7 @@ import argparse
 from ..erasures.erasure import Erasure
 from ..files.images import load_pictures, picture_files, save_image, save_text
 from ..sampling.size import side
-from .audited import add_audited, audit_files, audited_concept, chosen_recogniser
+from .audit_options import add_audited, audit_files, audited_concept, chosen_recogniser
 from .options import as_path, number, whole
 from .progress import Progress
 from .shared import add_model, open_model, prompts_of

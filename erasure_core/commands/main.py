@@ -1,4 +1,4 @@
-"""Running a command: every mistake of a user ends as one sentence on stderr and exit code 2; see ``ending``."""
+"""Running a command: every mistake of a user ends as one sentence on stderr and exit code 2; see ``exit_codes``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..training.loop import TrainingError
 from .attack import add_attack
 from .compare import add_compare
 from .demo import add_demo
-from .ending import FAILED, INTERRUPTED, code_for_text, tell
 from .erase import add_erase
 from .evaluate import add_evaluate
+from .exit_codes import FAILED, INTERRUPTED, code_for_text, tell
 from .options import Parser, as_typed, option
 from .purify import add_purify
 from .report import add_report

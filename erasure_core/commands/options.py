@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..quoting import shown
-from .ending import FAILED
+from .exit_codes import FAILED
 
 TOLD = {"least": "of at least", "most": "of at most", "above": "above"}
 INSIDE = {"least": operator.ge, "most": operator.le, "above": operator.gt}

@@ -11,7 +11,7 @@ from ..files.images import load_pictures, picture_files, save_image, to_image
 from ..files.outputs import same_place
 from ..quoting import quoted
 from ..sampling.size import side
-from .ending import tell
+from .exit_codes import tell
 from .options import as_path, number, whole
 from .progress import Progress
 from .shared import add_model, open_model

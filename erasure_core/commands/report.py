@@ -7,7 +7,7 @@ import argparse
 from ..erasures.erasure import Erasure
 from ..files.images import save_image, save_text
 from ..toy.known_concepts import known_concepts
-from .audited import add_audited, audit_files, audited_concept, chosen_recogniser
+from .audit_options import add_audited, audit_files, audited_concept, chosen_recogniser
 from .options import as_path, whole
 from .progress import Progress
 from .request import TOY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..concepts.parse import parse_prompts
-from ..files.text_lists import read_list
+from ..files.bounded_text import read_list
 from .options import filled
 from .progress import Progress
 from .request import load_model

@@ -7,7 +7,7 @@ import io
 import logging
 from pathlib import Path
 
-from ..files.text_lists import read_list
+from ..files.bounded_text import read_list
 from ..quoting import quoted, shown
 from .names import singular, words
 from .parse import Concept, ConceptError, decode, parse_concepts

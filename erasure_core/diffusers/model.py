@@ -24,8 +24,8 @@ from ..model import (
 )
 from ..quoting import shown
 from .folder import NEEDED
-from .supported import check_unet
 from .text_encoders import TOKENIZERS, TextEncoders
+from .unsupported import check_unet
 from .vae import Images
 from .weight_slots import device_of, weights_in
 from .weights import ENCODERS, Parts, merged

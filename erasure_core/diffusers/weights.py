@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from ..model import UnsupportedModelError
 from .proof import can_be_proven, prove_held, prove_replaced
-from .supported import check_weights
+from .unsupported import check_weights
 from .weight_slots import Slot, bring_in, find, is_offloaded_by_layer, stored, weights_in, whole
 
 ENCODERS = ("text_encoder", "text_encoder_2")

@@ -191,7 +191,7 @@ def test_every_extra_is_explained() -> None:
         ("erasure_core/methods/doco.py", "binary_cross_entropy"),
         ("erasure_core/training/gan.py", "^def patch_discriminator"),
         ("erasure_core/concepts/lists.py", "csv.reader"),
-        ("erasure_core/diffusers/supported.py", "unquantised"),
+        ("erasure_core/diffusers/unsupported.py", "unquantised"),
         ("nodes/comfy_host/weights.py", "is quantised"),
     ],
 )

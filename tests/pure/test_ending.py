@@ -12,8 +12,8 @@ from pure.fakes import FakeModel
 from pure.test_cli import fails
 
 from erasure_core import Erasure, rece
-from erasure_core.commands import audited, purify, shared
-from erasure_core.commands.ending import Interrupted, Tolerant, code_for_text
+from erasure_core.commands import audit_options, purify, shared
+from erasure_core.commands.exit_codes import Interrupted, Tolerant, code_for_text
 from erasure_core.commands.main import main
 from erasure_core.commands.progress import Progress
 from erasure_core.files.images import save_image
@@ -101,7 +101,7 @@ def test_an_interrupt_leaves_no_folder(fake: FakeModel, monkeypatch, tmp_path: P
         ("purify", *common, tmp_path / "deep/out", "--images", tmp_path / "pictures"),
         ("compare", *common, tmp_path / "deep/out.png", "--prompt", "cat"),
     ):
-        monkeypatch.setattr(audited, "chosen_recogniser", lambda args: None)
+        monkeypatch.setattr(audit_options, "chosen_recogniser", lambda args: None)
         assert fails(capsys, *command, code=130) == "interrupted; nothing was written"
     assert set(tmp_path.iterdir()) - before == {tmp_path / "pictures"} and fake.erasures == ()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from erasure_core.files.text_lists import MOST_TEXT, read_list
+from erasure_core.files.bounded_text import MOST_TEXT, read_list
 
 
 def test_a_list_and_a_pipe(tmp_path: Path) -> None:
