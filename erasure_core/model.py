@@ -15,6 +15,11 @@ from torch import Tensor
 from .conditioning import Conditioning
 
 CONTEXT, POOLED = "context", "pooled"
+POOLED_LAYER = "unet.add_embedding.linear_1.weight"
+"""What reads the pooled vector in SDXL and its refiner, and after it the embedded sizes of the picture."""
+VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
+SCOPES = ("cross-attention", "attention", "unet", "text_encoder")
+"""The scopes of ``DiffusionModel.weights_of``."""
 TOKEN_EMBEDDING = ".embeddings.token_embedding.weight"
 Callback = Callable[[int, int, str], None]
 """Called as ``callback(done, total, what)``; whatever it raises cancels the work and reaches the caller."""
@@ -210,6 +215,23 @@ def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:
     if not found:
         raise UnsupportedModelError(f"the text encoder has no weight named ...{TOKEN_EMBEDDING}, so no words to learn")
     return found
+
+
+def check_scope(scope: str) -> None:
+    """Raise ``ValueError`` for what is no scope of ``weights_of``."""
+    if scope not in SCOPES:
+        raise ValueError(f"weights are of {', '.join(SCOPES[:-1])} or {SCOPES[-1]}, not '{scope}'")
+
+
+def in_attention(name: str) -> bool:
+    """Whether a weight of the UNet is of the scope ``attention``: self-attention or cross-attention."""
+    return ".attn1." in name or ".attn2." in name
+
+
+def padded(ids: Tensor, end: int, padding: int) -> Tensor:
+    """Return token ids ``[n, tokens]`` with an encoder's own ``padding`` after the first end-of-text."""
+    ends = (ids == end).int()
+    return torch.where(ends.cumsum(1) - ends > 0, padding, ids)
 
 
 def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> LazyWeights:

@@ -15,11 +15,14 @@ from ..devices import free_memory
 from ..model import (
     CONTEXT,
     POOLED,
+    POOLED_LAYER,
     LazyWeights,
     TextEntry,
     TextRows,
     UnsupportedModelError,
+    check_scope,
     entry_weights,
+    in_attention,
     overlaid,
 )
 from ..quoting import shown
@@ -30,7 +33,6 @@ from .vae import Images
 from .weight_slots import device_of, weights_in
 from .weights import ENCODERS, Parts, merged
 
-POOLED_LAYER = "unet.add_embedding.linear_1.weight"
 AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
 
@@ -94,14 +96,13 @@ class DiffusersModel:
         return self._text.encode(prompts).rows()
 
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        check_scope(scope)
         if scope == "cross-attention":
             return entry_weights(self)
-        if scope not in ("attention", "unet", "text_encoder"):
-            raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
         parts = self._parts.encoders if scope == "text_encoder" else ("unet",)
         wanted = {name: weight for part in parts for name, weight in self._parts.weights(part).items()}
         if scope == "attention":
-            wanted = {name: weight for name, weight in wanted.items() if ".attn1." in name or ".attn2." in name}
+            wanted = {name: weight for name, weight in wanted.items() if in_attention(name)}
         readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
         return overlaid(LazyWeights(readers), self._parts.stand_ins)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..concepts.parse import as_prompts
 from ..conditioning import Conditioning
-from ..model import EncodedPrompts, UnsupportedModelError
+from ..model import EncodedPrompts, UnsupportedModelError, padded
 from ..quoting import shown
 from .weight_slots import device_of
 from .weights import Parts
@@ -45,11 +45,11 @@ class TextEncoders:
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         prompts = as_prompts(prompts)
         ids = [[self._checked(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
-        padded = [
+        rows_each = [
             torch.tensor([self._padded(row, tokenizer) for row in rows])
             for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
         ]
-        return EncodedPrompts(self._encode(torch.stack(padded, 1)), tuple(len(row) - 2 for row in ids[0]))
+        return EncodedPrompts(self._encode(torch.stack(rows_each, 1)), tuple(len(row) - 2 for row in ids[0]))
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
         """The same for ``[n, tokens]`` ids as ``tokenize`` gives them; each encoder gets the padding that it knows."""
@@ -59,10 +59,8 @@ class TextEncoders:
                 f"the pipeline's tokenizers have {' and '.join(str(len(one)) for one in self._tokenizers)} tokens, "
                 "so their ids differ; load the same textual inversions into both"
             )
-        ends = (ids == first.eos_token_id).int()
-        behind = ends.cumsum(1) - ends > 0
-        padded = [torch.where(behind, one.pad_token_id, ids) for one in others]
-        return self._encode(torch.stack([ids, *padded], 1))
+        theirs = [padded(ids, first.eos_token_id, one.pad_token_id) for one in others]
+        return self._encode(torch.stack([ids, *theirs], 1))
 
     def reads(self, prompt: str) -> Hashable:
         return tuple(tuple(self._checked(prompt, tokenizer)) for tokenizer in self._tokenizers)

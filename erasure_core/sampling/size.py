@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ..model import DiffusionModel
-
-VAE_FACTOR = 8  # pixels a latent, in every Stable Diffusion
+from ..model import VAE_FACTOR, DiffusionModel
 
 
 def side(model: DiffusionModel) -> int:

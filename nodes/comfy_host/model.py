@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from ...erasure_core import UnsupportedModelError
-from ...erasure_core.model import CONTEXT, POOLED, LazyWeights, TextEntry, TextRows
+from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows
 from .carried import erasures_of
 from .text_encoders import TextEncoders
 from .weights import stored
 
 UNET = "diffusion_model."
 CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
-LABEL = "unet.add_embedding.linear_1.weight"
-"""The layer of SDXL that reads the pooled text vector, followed by the embedded sizes of the picture."""
 
 
 class ComfyModel:
@@ -43,7 +41,7 @@ class ComfyModel:
         cross = {name: key for name, key in self._keys.items() if name.endswith(CROSS)}
         entries = {CONTEXT: TextEntry(merged_weights(self.model, cross))}
         if self.text.pooled:
-            label = merged_weights(self.model, {LABEL: self._keys[LABEL]})
+            label = merged_weights(self.model, {POOLED_LAYER: self._keys[POOLED_LAYER]})
             entries[POOLED] = TextEntry(label, columns=(0, self._pooled_width))
         return entries
 
@@ -93,7 +91,7 @@ def text_names(model) -> list[str]:
     if not has_unet(model):
         return []
     pooled = reads_pooled(model)
-    return [name for name in unet_keys(model) if name.endswith(CROSS) or (pooled and name == LABEL)]
+    return [name for name in unet_keys(model) if name.endswith(CROSS) or (pooled and name == POOLED_LAYER)]
 
 
 def text_weights(model) -> Mapping[str, Tensor]:

@@ -18,13 +18,21 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ...erasure_core import Conditioning, UnsupportedModelError
-from ...erasure_core.model import LazyWeights, TextEntry, entry_weights, overlaid
+from ...erasure_core.model import (
+    VAE_FACTOR,
+    LazyWeights,
+    TextEntry,
+    check_scope,
+    entry_weights,
+    in_attention,
+    overlaid,
+    padded,
+)
 from ...erasure_core.quoting import shown
 from .model import UNET, ComfyModel, merged_weights, working_device
 from .weights import stored
 
 TEXT_PARTS = ("text_encoder", "text_encoder_2")
-VAE_FACTOR = 8  # pixels a latent
 STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of Stable Diffusion, whatever its size
 ROOM = 4  # times the UNet's copy: itself, activations, gradients
 
@@ -83,17 +91,14 @@ class TrainableComfyModel(ComfyModel):
         return overlaid(self._weights_of(scope), self._stand_ins)
 
     def _weights_of(self, scope: str) -> Mapping[str, Tensor]:
+        check_scope(scope)
         if scope == "cross-attention":
             return entry_weights(self)
         if scope == "text_encoder":
             towers = [merged_weights(self.clip.patcher, t.keys) for t in self._towers.values()]
             return LazyWeights({name: partial(one.__getitem__, name) for one in towers for name in one})
-        if scope == "unet":
-            return merged_weights(self.model, self._keys)
-        if scope == "attention":
-            keys = {name: key for name, key in self._keys.items() if ".attn1." in name or ".attn2." in name}
-            return merged_weights(self.model, keys)
-        raise ValueError(f"weights are of cross-attention, attention, unet or text_encoder, not '{scope}'")
+        keys = {name: key for name, key in self._keys.items() if scope == "unet" or in_attention(name)}
+        return merged_weights(self.model, keys)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> TrainableComfyModel:
         for name in weights:
@@ -251,8 +256,7 @@ class Tower:
 
     def padded(self, row: Sequence[int]) -> list[int]:
         """Return tokens with this encoder's padding after the first end-of-text."""
-        end = row.index(self.tokenizer.end_token)
-        return [*row[: end + 1], *[self.tokenizer.pad_token] * (len(row) - end - 1)]
+        return padded(torch.tensor([row]), self.tokenizer.end_token, self.tokenizer.pad_token)[0].tolist()
 
 
 class CopiedNorms(TorchFunctionMode):

@@ -13,8 +13,8 @@ from pack.erasure_core.methods.abo import AbOSettings, abo
 from pack.erasure_core.methods.doco import DoCoSettings, doco
 from pack.erasure_core.methods.few_shot import FewShotSettings, few_shot
 from pack.erasure_core.methods.rece import ReceSettings
-from pack.erasure_core.model import CONTEXT, POOLED
-from pack.nodes.comfy_host.model import LABEL, ComfyModel, text_weights
+from pack.erasure_core.model import CONTEXT, POOLED, POOLED_LAYER
+from pack.nodes.comfy_host.model import ComfyModel, text_weights
 from pack.nodes.comfy_host.patches import apply_erasure
 from pack.nodes.comfy_host.text_encoders import host_conditioning
 from pack.nodes.comfy_host.trainable_model import trainable
@@ -91,10 +91,10 @@ def test_an_erased_concept_reads_as_its_replacement(loaded):
 def test_the_columns_of_sizes_stay(loaded):
     model, clip = loaded
     erasure = rece(ComfyModel(model, clip), ["van gogh -> art", "monet"], ReceSettings(loops=2))
-    change = erasure.deltas[LABEL].dense()
+    change = erasure.deltas[POOLED_LAYER].dense()
     assert change[:, :48].any() and not change[:, 48:].any()
     edited, _ = apply_erasure(model, clip, erasure)
-    own, new = (text_weights(one)[LABEL] for one in (model, edited))
+    own, new = (text_weights(one)[POOLED_LAYER] for one in (model, edited))
     torch.testing.assert_close(new, own + change, rtol=0, atol=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_changes_in_half_precision(loaded, tmp_path, monkeypatch, caplog):
     model, clip = loaded
     monkeypatch.setattr("pack.erasure_core.erasures.erasure.MOST_BYTES", 10_000)
     erasure = rece(ComfyModel(model, clip), "van gogh -> art")
-    assert erasure.error > 0 and erasure.deltas[LABEL].up.dtype == torch.float32
+    assert erasure.error > 0 and erasure.deltas[POOLED_LAYER].up.dtype == torch.float32
     assert {erasure.deltas[name].up.dtype for name in erasure.maps[CONTEXT].names} == {torch.float16}
     own, direct = (text_weights(one) for one in (model, apply_erasure(model, clip, erasure)[0]))
     tensors = comfy.utils.load_torch_file(str(erasure.save(tmp_path / "half.safetensors")), safe_load=True)
@@ -141,7 +141,7 @@ def test_an_erasure_before_is_seen(loaded):
     first = rece(ComfyModel(model, clip), "cat -> dog", settings)
     edited, _ = apply_erasure(model, clip, first)
     second = rece(ComfyModel(edited, clip), "cat -> dog", settings)
-    for name in (*list(first.maps[CONTEXT].names)[:2], LABEL):
+    for name in (*list(first.maps[CONTEXT].names)[:2], POOLED_LAYER):
         assert text_weights(edited)[name].shape == first.deltas[name].dense().shape
     (rows,) = ComfyModel(model, clip).text_rows(["cat"])
     gone = [second.deltas[n].dense() @ rows[CONTEXT][0].rows.T for n in second.maps[CONTEXT].names]
@@ -192,7 +192,7 @@ def test_every_method_trains(loaded, monkeypatch):
     assert digest(model.model, clip.cond_stage_model) == before
     assert {name.partition(".")[0] for name in towers.deltas} == {"text_encoder", "text_encoder_2"}
     for erasure in (adversarial, guided):
-        assert erasure.deltas[LABEL].dense().any() and len(erasure.deltas) == 17
+        assert erasure.deltas[POOLED_LAYER].dense().any() and len(erasure.deltas) == 17
     edited_model, edited_clip = apply_erasure(model, clip, towers)
     context, pooled = edited_clip.encode_from_tokens(edited_clip.tokenize("cat"), return_pooled=True)
     plain, plain_pooled = clip.encode_from_tokens(clip.tokenize("cat"), return_pooled=True)
