@@ -1,4 +1,4 @@
-"""The nodes of the pack: thin, without maths. Only the ``host`` modules know ComfyUI's internals."""
+"""The nodes of the pack: thin, without maths. Only ``comfy_host`` knows ComfyUI's internals."""
 
 from __future__ import annotations
 

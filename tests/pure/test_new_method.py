@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "nodes/fade.py").write_text(NODE)
     contents = root / "erasure_core/methods/__init__.py"
     listed = contents.read_text()
-    added = listed.replace("import abo, doco,", "import abo, doco, fade,").replace("uce)", "uce, fade)")
+    added = re.sub(r"( for one in \([^)]*)\)", r"\1, fade)", listed.replace("from . import ", "from . import fade, "))
     assert added.count("fade") == 2
     contents.write_text(added)
     return root
