@@ -53,8 +53,7 @@ def checked(function: F) -> F:
     """Return a function that first checks its arguments against its annotations, as far as ``KINDS`` has these.
 
     Raises ``ValueError`` naming the argument, what it must be and what came, and ``UnsupportedModelError`` for what is
-    no ``TextReader`` or no ``DiffusionModel``. A decorator, but called after the definition (``abo = checked(abo)``) in
-    modules that mutants are made of: mutmut passes over what is decorated.
+    no ``TextReader`` or no ``DiffusionModel``.
     """
     taken = signature(function)
 

@@ -45,6 +45,7 @@ class Erasure(ErasureRecord):
         form = f"rank {self.rank}" if self.rank else "whole weights"
         return f"<Erasure: {made}; changes {len(self.deltas)} weights, {form}>"
 
+    @checked
     def scaled(self, strength: float) -> Erasure:
         """Return this erasure ``strength`` times as strong; raise ``ValueError`` outside of -100 to 100."""
         if not abs(strength) <= MOST_STRENGTH:
@@ -54,8 +55,6 @@ class Erasure(ErasureRecord):
         deltas = {name: delta.scaled(strength) for name, delta in self.deltas.items()}
         maps = {entry: replace(one, change=one.change.scaled(strength)) for entry, one in self.maps.items()}
         return replace(self, deltas=deltas, maps=maps)
-
-    scaled = checked(scaled)
 
     def carried(self, strength: float = 1.0) -> Erasure:
         """Return the record that a model with this erasure carries: origins and maps, without the changes."""
@@ -94,6 +93,7 @@ class Erasure(ErasureRecord):
 
     __rmul__ = __mul__
 
+    @checked
     def compressed(self, *, max_rank: int | None = None, tolerance: float = 0.0) -> Erasure:
         """Return the best approximation of lower rank, for a smaller file.
 
@@ -120,8 +120,6 @@ class Erasure(ErasureRecord):
         error = (lost / whole) ** 0.5 if whole else 0.0
         return replace(self, deltas=deltas, maps=maps, error=max(self.error, error))
 
-    compressed = checked(compressed)
-
     @checked
     @contextmanager
     def applied_to(self, model: DiffusionModel) -> Iterator[DiffusionModel]:
@@ -140,6 +138,7 @@ class Erasure(ErasureRecord):
             finally:
                 model.erasures = before
 
+    @checked
     def over(self, model: DiffusionModel) -> DiffusionModel:
         """Return a model with this erasure that can be used beside ``model`` itself, which is not changed.
 
@@ -157,8 +156,6 @@ class Erasure(ErasureRecord):
         view.erasures = (*model.erasures, self.carried())
         return view
 
-    over = checked(over)
-
     def _check_shapes(self, model: DiffusionModel) -> None:
         """Raise ``ValueError`` for a change of another shape than its weight.
 
@@ -171,6 +168,7 @@ class Erasure(ErasureRecord):
                 if name in own:
                     _check_shape(name, delta, own)
 
+    @checked
     def rebased_on(self, model: TextReader) -> Erasure:
         """Return the same erasure for another model with the same text encoder.
 
@@ -196,8 +194,6 @@ class Erasure(ErasureRecord):
         made_on = fingerprint(entry_weights(model))
         origins = tuple(replace(origin, fingerprint=made_on) for origin in self.origins)
         return Erasure(deltas, origins, maps, error)
-
-    rebased_on = checked(rebased_on)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a safetensors file that common LoRA loaders read, and return its path; see ``erasure_file.save``."""

@@ -75,6 +75,7 @@ class States:
     timesteps: Tensor
 
 
+@checked
 def abo(
     model: DiffusionModel,
     concept: Sequence[Concept | str] | Concept | str,
@@ -135,9 +136,6 @@ def abo(
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
     return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), made_with, made_on, losses=losses),))
-
-
-abo = checked(abo)
 
 
 @dataclass(frozen=True)

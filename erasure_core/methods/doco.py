@@ -73,6 +73,7 @@ TOY_DOCO: Mapping[str, DoCoSettings] = {
 }
 
 
+@checked
 def doco(
     model: DiffusionModel,
     concept: Sequence[Concept | str] | Concept | str,
@@ -154,9 +155,6 @@ def doco(
     made_on = fingerprint(entry_weights(model))
     made_with = {**asdict(settings), "rank": rank, "seed": seed}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))
-
-
-doco = checked(doco)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ TOY_FEW_SHOT: Mapping[str, FewShotSettings] = {
 }
 
 
+@checked
 def few_shot(
     model: DiffusionModel,
     concept: Sequence[Concept | str] | Concept | str,
@@ -125,9 +126,6 @@ def few_shot(
     made_with = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
     made_with["images"] = 0 if images is None else len(images)
     return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
-
-
-few_shot = checked(few_shot)
 
 
 class Watch:

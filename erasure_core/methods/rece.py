@@ -89,6 +89,7 @@ RECE: Mapping[str, ReceSettings] = {
 there. ``many`` is for tens of concepts and more at once."""
 
 
+@checked
 def rece(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -122,9 +123,7 @@ def rece(
     )[0]
 
 
-rece = checked(rece)
-
-
+@checked
 def rece_with_statistics(
     model: TextReader,
     concepts: Sequence[Concept],
@@ -162,9 +161,7 @@ def rece_with_statistics(
     return erase_statistics(model, found, settings, callback=told.second), found
 
 
-rece_with_statistics = checked(rece_with_statistics)
-
-
+@checked
 def erase_statistics(
     model: TextReader, statistics: Statistics, settings: ReceSettings, *, callback: Callback | None = None
 ) -> Erasure:
@@ -179,9 +176,6 @@ def erase_statistics(
     statistics.check_encoder(probes(model))
     with torch.no_grad():
         return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
-
-
-erase_statistics = checked(erase_statistics)
 
 
 def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, report: Callback) -> Erasure:

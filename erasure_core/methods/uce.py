@@ -28,6 +28,7 @@ class UceSettings(Settings):
 UCE: Mapping[str, UceSettings] = {"object": UceSettings(), "style": UceSettings(), "explicit": UceSettings()}
 
 
+@checked
 def uce(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -40,9 +41,7 @@ def uce(
     return uce_with_statistics(model, as_concepts(concepts), settings, preserve=preserve, callback=callback)[0]
 
 
-uce = checked(uce)
-
-
+@checked
 def uce_with_statistics(
     model: TextReader,
     concepts: Sequence[Concept],
@@ -61,9 +60,6 @@ def uce_with_statistics(
         model, concepts, ReceSettings(loops=0, **asdict(settings)), preserve=preserve, common=common,
         statistics=statistics, restore=restore, callback=callback,
     )  # fmt: skip
-
-
-uce_with_statistics = checked(uce_with_statistics)
 
 
 def check_rows(statistics: Statistics, settings: UceSettings) -> None:

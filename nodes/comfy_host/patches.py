@@ -48,8 +48,9 @@ def _tell_of_doubles(what: str, patcher, erasure: Erasure) -> None:
     for other in erasures_of(patcher):
         found = counts_twice(erasure, other)
         if found:
-            log.warning("%s has an erasure of '%s' already that was computed on the same weights: both count.", what,
-                        found)  # fmt: skip
+            log.warning(
+                "%s has an erasure of '%s' already that was computed on the same weights: both count.", what, found
+            )
 
 
 def _text_keys(clip, names: Iterable[str]) -> dict[str, str]:

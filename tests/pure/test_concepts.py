@@ -138,12 +138,12 @@ def test_a_long_line_is_quoted_in_short(text: str) -> None:
 
 def test_ten_thousand_lines() -> None:
     lines = [f"concept {number} -> thing" for number in range(10_000)]
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(parse_concepts("\n".join(lines))) == 10_000
     assert len(as_concepts(lines)) == 10_000
     with pytest.raises(ConceptError, match="line 10001 .*'concept 7'"):
         parse_concepts("\n".join([*lines, "concept 7"]))
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

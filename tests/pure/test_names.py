@@ -121,10 +121,10 @@ def test_names_in_prompts(prompt: str, within: str | None, alone: bool) -> None:
 
 
 def test_a_long_text_takes_no_long_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for text in ("(" * 30_000, ">(" * 3_000, "=" * 30_000, "a " * 30_000, "\u0308" * 30_000, ", " * 30_000):
         parse_concepts(f"cat\nx{text}y")
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_a_prompt_to_purify_names_a_concept_by_its_words() -> None:

@@ -47,6 +47,7 @@ class FadeSettings(Settings):
 FADE: Mapping[str, FadeSettings] = {"object": FadeSettings(), "style": FadeSettings(ridge=3)}
 
 
+@checked
 def fade(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
@@ -63,9 +64,6 @@ def fade(
     record = {**asdict(settings), "preserve": list(preserve)}
     origin = Origin("fade", tuple(as_concepts(concepts)), record, fingerprint(entry_weights(model)))
     return Erasure(deltas, (origin,))
-
-
-fade = checked(fade)
 METHOD = Method("fade", fade, FADE, FADE, "divides what is read", (Preserve,))
 '''
 NODE = '''"""The node of fade."""
