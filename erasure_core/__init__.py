@@ -27,7 +27,7 @@ _PLACES = {
     "erasures.erasure": ("Erasure",),
     "erasures.erasure_file": ("ErasureFileError",),
     "erasures.low_rank": ("Dense", "LowRank"),
-    "erasures.record": ("Origin", "__version__"),
+    "erasures.erasure_record": ("Origin", "__version__"),
     "methods.abo": ("ABO", "AbOSettings", "abo"),
     "methods.doco": ("DOCO", "DoCoSettings", "doco"),
     "methods.few_shot": ("FEW_SHOT", "FewShotSettings", "few_shot"),

@@ -19,10 +19,10 @@ from .conditioning import Conditioning as Conditioning
 from .diffusers.model import from_diffusers as from_diffusers
 from .erasures.erasure import Erasure as Erasure
 from .erasures.erasure_file import ErasureFileError as ErasureFileError
+from .erasures.erasure_record import Origin as Origin
+from .erasures.erasure_record import __version__ as __version__
 from .erasures.low_rank import Dense as Dense
 from .erasures.low_rank import LowRank as LowRank
-from .erasures.record import Origin as Origin
-from .erasures.record import __version__ as __version__
 from .methods.abo import ABO as ABO
 from .methods.abo import AbOSettings as AbOSettings
 from .methods.abo import abo as abo

@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ..erasure_core import Erasure as CoreErasure
 from ..erasure_core.erasures.lora_programs import readers_of
 from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
-from .comfy_host.fitted import fitted
 from .comfy_host.patches import apply_erasure
+from .comfy_host.rebase import rebase_if_needed
 from .input_checks import checked
 from .inputs import CATEGORY, Erasure
 
@@ -45,8 +45,8 @@ class ErasureApply(io.ComfyNode):
     @classmethod
     @checked(without=("clip",))
     def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
-        own = fitted(model, clip, erasure)
-        return io.NodeOutput(*apply_erasure(model, clip, own, strength_model, strength_clip))
+        rebased = rebase_if_needed(model, clip, erasure)
+        return io.NodeOutput(*apply_erasure(model, clip, rebased, strength_model, strength_clip))
 
 
 class ErasureCombine(io.ComfyNode):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..erasure_core.sampling.purify import purify
-from .comfy_host.fitted import fitted
 from .comfy_host.images import to_pictures
 from .comfy_host.progress import progress
+from .comfy_host.rebase import rebase_if_needed
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
 from .inputs import CATEGORY, MODELS, Erasure
@@ -58,7 +58,7 @@ class ErasurePurify(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
-        erasure = fitted(model, clip, erasure)
+        erasure = rebase_if_needed(model, clip, erasure)
         pictures, settings = to_pictures(images), {"steps": steps, "guidance": guidance}
         with trainable(model, clip, vae) as seen:
             pure = purify(seen, erasure, pictures, prompt=prompt, callback=progress(), **settings)

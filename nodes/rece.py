@@ -10,7 +10,7 @@ from ..erasure_core import parse_concepts
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
 from ..erasure_core.settings import limits_of
-from .comfy_host.fitted import reader
+from .comfy_host.open_model import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress
 from .input_checks import checked

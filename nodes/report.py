@@ -13,7 +13,7 @@ from ..erasure_core.audit.report_sheet import report_sheet
 from ..erasure_core.concepts.common import not_among, sharing_no_word
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.toy.known_concepts import known_concepts
-from .comfy_host.carried import erasures_of
+from .comfy_host.erasures_of_model import erasures_of
 from .comfy_host.images import to_image
 from .comfy_host.model import ComfyModel
 from .comfy_host.progress import progress

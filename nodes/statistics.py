@@ -10,7 +10,7 @@ from ..erasure_core.concepts.lists import list_text
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.files.bounded_text import read_list
 from .comfy_host.files import STATISTICS, digest, list_files, list_path, saved, stamp, statistics_files, statistics_path
-from .comfy_host.fitted import reader
+from .comfy_host.open_model import reader
 from .comfy_host.progress import progress
 from .input_checks import checked
 from .inputs import CATEGORY, Statistics

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..concepts.lists import place_of
-from ..erasures.record import __version__
+from ..erasures.erasure_record import __version__
 from ..files.images import pictures_in
 from ..files.outputs import Outputs
 from ..training.loop import TrainingError

@@ -25,8 +25,8 @@ from ..model import (
 )
 from ..quoting import quoted
 from . import erasure_file
+from .erasure_record import ContextMap, ErasureRecord
 from .low_rank import Delta, Dense, LowRank
-from .record import ContextMap, ErasureRecord
 
 SCOPES = ("unet", "text_encoder")
 AT_ONCE = 2**24  # numbers of a dense change that are computed at once

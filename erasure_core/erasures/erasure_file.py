@@ -26,9 +26,9 @@ from ..files.json_fields import Fields, parsed, twice, written
 from ..files.safetensors_files import SUFFIX, read, write
 from ..model import CONTEXT
 from ..quoting import shown
+from .erasure_record import ContextMap, ErasureRecord, Origin
 from .lora_keys import factors, stems, stored_stems
 from .low_rank import Delta, Dense, LowRank
-from .record import ContextMap, ErasureRecord, Origin
 
 FORMAT = 3
 KEY, STATISTICS_KEY = "erasure", "erasure_statistics"

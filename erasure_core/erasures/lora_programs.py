@@ -6,9 +6,9 @@ code.
 
 from __future__ import annotations
 
+from .erasure_record import ErasureRecord
 from .lora_keys import is_sdxl, transformers
 from .low_rank import Dense
-from .record import ErasureRecord
 
 OF_UNET = ("down_blocks.", "mid_block.", "up_blocks.", "add_embedding.", "time_embedding.", "conv_")
 COMFYUI = "ComfyUI's Load LoRA"

@@ -25,7 +25,7 @@ from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
 from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
-from ..erasures.record import Origin
+from ..erasures.erasure_record import Origin
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import MOST_GUIDANCE, check_steps, trajectories
 from ..settings import Settings, setting

@@ -20,7 +20,7 @@ from ..arguments import Seed, check_images, checked
 from ..concepts.parse import Concept, single_concept
 from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
-from ..erasures.record import Origin
+from ..erasures.erasure_record import Origin
 from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
 from ..settings import Settings, setting
 from ..training.denoising import conditioning_gradient, denoising_error

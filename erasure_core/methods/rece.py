@@ -21,8 +21,8 @@ from ..closed_form.update import updated
 from ..concepts.common import common_concepts
 from ..concepts.parse import Concept, as_concepts, as_prompts
 from ..erasures.erasure import Erasure, deltas_of
+from ..erasures.erasure_record import ContextMap, Origin
 from ..erasures.low_rank import Delta, LowRank
-from ..erasures.record import ContextMap, Origin
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
 from ..settings import Settings, setting
 from .inputs import Exactly, Preserve

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...erasure_core import UnsupportedModelError
 from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows
-from .carried import erasures_of
+from .erasures_of_model import erasures_of
 from .text_encoders import TextEncoders
 from .weights import stored
 

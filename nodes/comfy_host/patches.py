@@ -12,7 +12,7 @@ from ...erasure_core import Erasure, UnsupportedModelError
 from ...erasure_core.erasures.erasure import counts_twice
 from ...erasure_core.erasures.lora_keys import stem
 from ...erasure_core.erasures.low_rank import Delta
-from .carried import erasures_of, patch
+from .erasures_of_model import erasures_of, patch
 from .model import weight_keys
 from .precision import report_rounding
 from .proof import check_acts

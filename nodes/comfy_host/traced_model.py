@@ -18,7 +18,7 @@ from ...erasure_core.model import TextEntry, TextRows
 from ...erasure_core.quoting import shown
 from ...erasure_core.text_layers.find import LINEAR, EntryLayer, Run, Trace, collect_rows, find_entries
 from ...erasure_core.text_layers.token_rows import Token, encoders_of, last_content, split_rows, suffix_length
-from .carried import erasures_of
+from .erasures_of_model import erasures_of
 from .model import UNET, merged_weights
 from .text_encoders import identity, tokenized
 

@@ -37,7 +37,7 @@ def run_inside(comfy_path: Path, *arguments: str, **variables: str) -> None:
 
 
 def test_toy_and_adapter(comfy_path: Path) -> None:
-    names = ("toy", "adapter", "carried", "recognise", "sdxl")
+    names = ("toy", "adapter", "erasures_of_model", "recognise", "sdxl")
     run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in names))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from erasure_core import Concept, Erasure, common_concepts, parse_concepts
 from erasure_core.concepts.common import COMMON, sharing_no_word
 from erasure_core.concepts.names import Named, distinct, finder, folded, key, singular, spelled, words
-from erasure_core.erasures.record import Origin
+from erasure_core.erasures.erasure_record import Origin
 from erasure_core.quoting import shown
 from erasure_core.sampling.purify import names_a_concept
 

@@ -112,7 +112,9 @@ def erasure_of(pack: Pack, concept: str = "cat", **deltas):
     """Of changes of the model's keys, its values or the text encoder, by ``key``, ``value`` and ``text``."""
     names = {"key": KEY, "value": VALUE, "text": f"{FC1}.weight", "bias": f"{FC1}.bias"}
     core = pack.core("erasures.erasure")
-    origin = pack.core("erasures.record").Origin("test", (pack.core("concepts.parse").Concept(concept),), {}, "0" * 16)
+    origin = pack.core("erasures.erasure_record").Origin(
+        "test", (pack.core("concepts.parse").Concept(concept),), {}, "0" * 16
+    )
     return core.Erasure({names.get(name, name): delta for name, delta in deltas.items()}, (origin,))
 
 
@@ -270,7 +272,7 @@ def test_weights_of_any_precision_are_read_as_copies_in_float32(pack: Pack, dtyp
 
 
 def test_erasures_are_known_of_clones(pack: Pack) -> None:
-    apply, carried = pack.nodes("comfy_host.patches").apply_erasure, pack.nodes("comfy_host.carried")
+    apply, carried = pack.nodes("comfy_host.patches").apply_erasure, pack.nodes("comfy_host.erasures_of_model")
     model = a_model(pack)
     erasure = erasure_of(pack, key=dense(pack, 6, 4))
     once, _ = apply(model, None, erasure, 0.5)

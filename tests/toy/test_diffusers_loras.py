@@ -16,8 +16,8 @@ from erasure_core import Concept, Dense, Erasure, LowRank, Origin
 from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 from erasure_core.erasures import erasure_file
 from erasure_core.erasures.erasure_file import MAPS
+from erasure_core.erasures.erasure_record import ContextMap
 from erasure_core.erasures.lora_programs import readers_of
-from erasure_core.erasures.record import ContextMap
 
 pytest.importorskip("peft")
 

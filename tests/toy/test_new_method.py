@@ -28,7 +28,7 @@ from ..arguments import checked
 from ..concepts.parse import Concept, as_concepts
 from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.low_rank import LowRank
-from ..erasures.record import Origin
+from ..erasures.erasure_record import Origin
 from ..model import Callback, TextReader, entry_weights, fingerprint
 from ..settings import Settings, setting
 from .inputs import Preserve
@@ -74,7 +74,7 @@ from comfy_api.latest import io
 
 from ..erasure_core.concepts.parse import parse_concepts
 from ..erasure_core.methods import METHODS
-from .comfy_host.fitted import reader
+from .comfy_host.open_model import reader
 from .comfy_host.patches import apply_erasure
 from .input_checks import checked
 from .inputs import CATEGORY, Erasure

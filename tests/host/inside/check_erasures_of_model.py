@@ -8,7 +8,7 @@ from pack.erasure_core import Concept, rece
 from pack.erasure_core.closed_form.already_erased import ErasedAlreadyError, check_not_erased, left_to_go
 from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.model import CONTEXT
-from pack.nodes.comfy_host.carried import erasures_of
+from pack.nodes.comfy_host.erasures_of_model import erasures_of
 from pack.nodes.comfy_host.model import ComfyModel
 from pack.nodes.comfy_host.patches import apply_erasure
 from pack.nodes.comfy_host.toy import load_toy

@@ -1,4 +1,4 @@
-"""The data of an erasure; ``erasure.py`` adds the operations."""
+"""The data of an erasure: changes of weights, context maps, and how they were made; ``erasure.py`` adds operations."""
 
 from __future__ import annotations
 

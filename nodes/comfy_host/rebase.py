@@ -1,0 +1,46 @@
+"""Erasures that were computed on other weights, formed anew for a MODEL."""
+
+from __future__ import annotations
+
+import logging
+
+from ...erasure_core import Erasure
+from ...erasure_core.model import fingerprint
+from .model import merged_weights, text_names, weight_keys
+from .open_model import reader
+
+log = logging.getLogger(__name__)
+
+
+def rebase_if_needed(model, clip, erasure: Erasure) -> Erasure:
+    """Return the erasure for a MODEL and its CLIP, formed anew from its context maps if it is of other weights.
+
+    An erasure whose ``fingerprint`` is that of the weights that read text in this MODEL, with their patches or without,
+    is returned as it is. So is one without context maps, since it cannot be formed anew. A warning says which of the
+    two was done for one of other weights. Raises ``ValueError`` where MODEL reads text of another width, and
+    ``UnsupportedModelError`` as ``reader`` does.
+    """
+    origins = {origin.fingerprint for origin in erasure.origins}
+    if not origins or origins & _fingerprints(model, erasure):
+        return erasure
+    concepts = ", ".join(f"'{concept}'" for concept in erasure.concepts)
+    if not erasure.maps:
+        log.warning(
+            "The erasure of %s was computed on other weights than this MODEL's; it may erase less or harm more.",
+            concepts,
+        )
+        return erasure
+    rebased = erasure.rebased_on(reader(model, clip))
+    log.warning(
+        "The erasure of %s was computed on other weights than this MODEL's; it was formed anew for these, which is "
+        "right where both have the same text encoder.", concepts,
+    )  # fmt: skip
+    return rebased
+
+
+def _fingerprints(model, erasure: Erasure) -> set[str]:
+    """Return the fingerprints of the weights that read text, with their patches and without."""
+    keys = weight_keys(model)
+    names = [name for one in erasure.maps.values() for name in one.names] or text_names(model)
+    entry_keys = {name: keys[name] for name in names if name in keys}
+    return {fingerprint(merged_weights(model, entry_keys, patched=patched)) for patched in (True, False)}
