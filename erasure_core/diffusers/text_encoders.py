@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..concepts.parse import as_prompts
+from ..concepts.prompt_length import too_long
 from ..conditioning import Conditioning
 from ..model import EncodedPrompts, UnsupportedModelError, padded
 from ..quoting import shown
@@ -108,10 +109,7 @@ class TextEncoders:
             )
         ids = self._ids(prompt, tokenizer)
         if len(ids) > self.tokens:
-            raise ValueError(
-                f"'{shown(prompt, 60)}' is {len(ids) - 2} tokens long, "
-                f"the text encoder takes {self.tokens - 2}; shorten it"
-            )
+            raise too_long(prompt, len(ids) - 2, self.tokens - 2)
         return ids
 
     def _fits(self, prompt: str) -> bool:

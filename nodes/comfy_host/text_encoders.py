@@ -9,8 +9,8 @@ import comfy.model_management
 import torch
 
 from ...erasure_core import Conditioning, UnsupportedModelError
+from ...erasure_core.concepts.prompt_length import too_long
 from ...erasure_core.model import EncodedPrompts
-from ...erasure_core.quoting import shown
 
 ENCODERS = {"l", "h", "g"}  # ComfyUI's names for the text encoders of SD 1.x, SD 2.x and SDXL, which has l and g
 BATCH = 32
@@ -60,9 +60,7 @@ class TextEncoders:
         """Return the tokens of a prompt for each encoder. Raises ``ValueError`` for a prompt longer than the window."""
         tokens = tokenized(self.clip, prompt, return_word_ids=True)
         for windows in tokens.values():
-            if len(windows) > 1:
-                room = len(windows[0]) - 2
-                raise ValueError(f"'{shown(prompt)}' is longer than the {room} tokens that CLIP takes; shorten it")
+            check_fits(prompt, windows)
         return {name: tokens[name][0] for name in self.names}
 
     def reads(self, prompt: str) -> Hashable:
@@ -84,6 +82,16 @@ def tokenized(clip, prompt: str, **options) -> dict[str, list[Window]]:
     for bracket in "()":
         prompt = prompt.replace(f"\\{bracket}", bracket).replace(bracket, f"\\{bracket}")
     return clip.tokenize(prompt, **options)
+
+
+def check_fits(prompt: str, windows: Sequence[Window]) -> None:
+    """Raise ``ValueError`` for a prompt that does not fit into one of CLIP's windows.
+
+    ``windows`` are the prompt's for one text encoder, as ``tokenized`` returns them with ``return_word_ids``.
+    """
+    if len(windows) > 1:
+        tokens = sum(bool(token[2]) for window in windows for token in window)
+        raise too_long(prompt, tokens, len(windows[0]) - 2)
 
 
 def names_of(clip) -> tuple[str, ...]:

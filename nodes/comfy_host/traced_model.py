@@ -15,19 +15,17 @@ from torch import Tensor
 
 from ...erasure_core import UnsupportedModelError
 from ...erasure_core.model import TextEntry, TextRows
-from ...erasure_core.quoting import shown
 from ...erasure_core.text_layers.find import LINEAR, EntryLayer, Run, Trace, collect_rows, find_entries
 from ...erasure_core.text_layers.token_rows import Token, encoders_of, last_content, split_rows, suffix_length
 from .erasures_of_model import erasures_of
 from .model import UNET, merged_weights
-from .text_encoders import identity, tokenized
+from .text_encoders import ENCODERS, check_fits, identity, tokenized
 
 log = logging.getLogger(__name__)
 PROBE = "a"  # a prompt of one token, to see how prompts become rows
 ROWS = 8  # of text, enough to see what a layer does with them
 SIDES = (8, 48)  # latents' height and width
 OTHER_TEXTS = "conditioning_"  # how ComfyUI names what a conditioning holds of further text encoders
-CLIPS = ("l", "g", "h")  # encoders that give windows of 77 rows, side by side where there are two
 
 
 class TracedText:
@@ -116,11 +114,10 @@ class TracedText:
         """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
         found: dict[str, list[Token]] = {}
         for name, rows in self._present(windows):
-            if name in CLIPS and len(rows) > 1:
-                room = len(rows[0]) - 2
-                raise ValueError(f"'{shown(prompt)}' is longer than the {room} tokens that CLIP takes; shorten it")
+            if name in ENCODERS:
+                check_fits(prompt, rows)
             whats = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
-            found.setdefault("clip" if name in CLIPS else name, whats)
+            found.setdefault("clip" if name in ENCODERS else name, whats)
         return found
 
     def _present(self, windows: Mapping[str, list[list[tuple]]]) -> list[tuple[str, list[list[tuple]]]]:

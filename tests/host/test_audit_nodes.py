@@ -66,7 +66,7 @@ def test_only_the_attacks_that_were_asked_for(server: ComfyServer) -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
-    [({"concept": " -> dog"}, "names no concept before"), ({"prompts": "word " * 100}, "is longer than the 75 tokens")],
+    [({"concept": " -> dog"}, "names no concept before"), ({"prompts": "word " * 100}, "is 100 tokens long")],
 )
 def test_the_red_team_refuses(server: ComfyServer, inputs: dict[str, Any], sentence: str) -> None:
     with pytest.raises(PromptError) as error:
@@ -112,7 +112,7 @@ def test_what_is_erased_as_well_is_no_neighbour(server: ComfyServer) -> None:
     [
         ({"concept": ""}, "concept is empty"),
         ({"clip_judge": ["2", 1]}, "clip_vision is missing"),
-        ({"concept": "cat " * 90}, "is longer than the 75 tokens"),
+        ({"concept": "cat " * 90}, "is 90 tokens long, the text encoder takes 75"),
     ],
 )
 def test_the_report_refuses(server: ComfyServer, inputs: dict[str, Any], sentence: str) -> None:

@@ -200,7 +200,7 @@ def test_an_erasure_follows_another_but_not_itself(server: ComfyServer, prompt: 
         ({"concepts": "cat\ndog => lion"}, "line 2 of concepts, 'dog => lion'"),
         ({"concepts": "cat -> cat"}, "the concept 'cat -> cat'"),
         ({"concepts": " \n\n"}, "no concept is named"),
-        ({"concepts": "cat " * 80}, "longer than the 75 tokens that CLIP takes"),
+        ({"concepts": "cat " * 80}, "is 80 tokens long, the text encoder takes 75; shorten it"),
         ({"concepts": "caf\ufffd"}, "concepts 'caf\ufffd' has '\ufffd', which is not text"),
         ({"concepts": "cat\nhalf an emoji \ud83d"}, r"line 2 of concepts, 'half an emoji \ud83d', has '\ud83d', which"),
         ({"concepts": "(cat:1.2)"}, "the concept '(cat:1.2)' sets a weight, '(cat:1.2)', and a name"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from erasure_core import Concept, ConceptError, common_concepts, parse_concepts
 from erasure_core.concepts.parse import as_concepts, kept_prompts, name_of, parse_prompts
+from erasure_core.concepts.prompt_length import too_long
 
 
 def test_lines_blank_lines_and_comments() -> None:
@@ -357,3 +358,8 @@ def test_prompts_that_are_kept() -> None:
 def test_what_is_no_list_of_concepts(concepts: object) -> None:
     with pytest.raises(ConceptError, match="list of concepts, not|has several lines; list each concept by itself"):
         as_concepts(concepts)
+
+
+def test_a_prompt_that_is_too_long_is_quoted_with_both_lengths() -> None:
+    sentence = f"'{'cat ' * 14}c...' is 76 tokens long, the text encoder takes 75; shorten it"
+    assert str(too_long("cat " * 76, 76, 75)) == sentence

@@ -183,8 +183,7 @@ def test_every_extra_is_explained() -> None:
     [
         ("erasure_core/methods/rece.py", r"^    ridge: float = setting\("),
         ("erasure_core/concepts/common.py", "^COMMON"),
-        ("erasure_core/diffusers/text_encoders.py", "tokens long"),
-        ("nodes/comfy_host/text_encoders.py", "tokens that CLIP takes"),
+        ("erasure_core/concepts/prompt_length.py", "tokens long"),
         ("erasure_core/erasures/lora_keys.py", "lora_unet_"),
         ("nodes/comfy_host/progress.py", "ProgressBar"),
         ("erasure_core/sampling/ddim.py", "^def ddim"),

@@ -313,7 +313,7 @@ def test_a_model_is_read_with_its_clip(pack: Pack) -> None:
     context = encoded.conditioning.context
     assert encoded.last_content == (3, 0) and context.shape == (2, 8, 4)
     assert context[0, :4, 0].tolist() == [0, 1, 6, 10]
-    with pytest.raises(ValueError, match="is longer than the 6 tokens that CLIP takes"):
+    with pytest.raises(ValueError, match="'a b c d e f g' is 7 tokens long, the text encoder takes 6; shorten it"):
         seen.text_rows(["a b c d e f g"])
 
 

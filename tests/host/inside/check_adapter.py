@@ -338,7 +338,7 @@ def test_names_are_told_apart_as_clip_does(toy):
 
 
 def test_a_prompt_that_is_too_long(toy):
-    with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
+    with pytest.raises(ValueError, match=r"'cat cat .*' is 76 tokens long, the text encoder takes 75; shorten it"):
         rece(ComfyModel(*toy), "cat " * 76)
     rece(ComfyModel(*toy), "cat " * 75, ReceSettings(loops=0))
 

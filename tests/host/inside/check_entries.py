@@ -318,7 +318,7 @@ def test_rows_of_a_normalised_text_are_normalised():
 
 
 def test_a_prompt_that_is_too_long_for_clip():
-    with pytest.raises(ValueError, match=r"'cat cat .*' is longer than the 75 tokens"):
+    with pytest.raises(ValueError, match=r"'cat cat .*' is 76 tokens long, the text encoder takes 75; shorten it"):
         TracedText(*sd3()).text_rows(["cat " * 76])
 
 
