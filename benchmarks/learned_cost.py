@@ -20,6 +20,7 @@ from statistics import mean
 import torch
 from families import FAMILIES, full_size_model
 from measure import machine, now, settle, status
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from erasure_core import Concept
 from erasure_core.drawing.table import table
@@ -56,14 +57,18 @@ def latents(model, count: int) -> torch.Tensor:
 
 def ours(model, method: str, variant: str) -> tuple[list[float], float]:
     """Seconds of each step but the first, and the megabytes that training says it needs."""
-    marks: list[float] = []
+    marks: dict[int, list[float]] = {}  # by optimiser: DoCo's discriminator has one too
 
-    def mark(done: int, total: int, what: str) -> None:
-        if "loss" in what:
-            marks.append(now())
+    def mark(optimiser: torch.optim.Optimizer, arguments: tuple, keywords: dict) -> None:
+        marks.setdefault(id(optimiser), []).append(now())
 
-    METHODS[method](model, callback=mark, **VARIANTS[variant])
-    seconds = [later - earlier for earlier, later in zip(marks, marks[1:], strict=False)]
+    hook = register_optimizer_step_post_hook(mark)
+    try:
+        METHODS[method](model, **VARIANTS[variant])
+    finally:
+        hook.remove()
+    ends = next(iter(marks.values()))
+    seconds = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
     model.free_memory = lambda: 0
     try:
         METHODS[method](model, **VARIANTS[variant])

@@ -6,7 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ..erasure_core import Conditioning
-from ..erasure_core.audit.red_team import ATTACKS, attack, chosen_attacks, draw_concept
+from ..erasure_core.audit.attacks import ATTACKS
+from ..erasure_core.audit.red_team import attack, chosen_attacks, draw_concept
 from ..erasure_core.concepts.parse import parse_prompts
 from .comfy_host import recognisers
 from .comfy_host.images import to_image, to_pictures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,36 +21,13 @@ from ..model import Callback, DiffusionModel
 from ..progress import part_of
 from ..sampling.ddim import check_steps, generate
 from ..training.loop import Budget
+from .attacks import ATTACKS
 from .attacks.attempt import Attempt, Scene
-from .attacks.derived_context import by_derived_context
-from .attacks.discrete_prompt import by_discrete_prompt
-from .attacks.noised_images import by_noised_pictures, control
-from .attacks.plain_prompts import by_list, by_name
-from .attacks.textual_inversion import by_inversion
 from .recognisers.recogniser import Recogniser
 
 log = logging.getLogger(__name__)
 CELL = 128  # pixels of a picture on the sheet
 FRESH = 7919  # added to the seed for the pictures that attacks learn from: other noise than that of their own pictures
-
-
-@dataclass(frozen=True)
-class Attack:
-    """An attack: functions that make an attempt each, a summary for help texts, and what the attacker must know."""
-
-    runs: tuple[Callable[[Scene], Attempt], ...]
-    summary: str
-    knows: str
-
-
-ATTACKS: Mapping[str, Attack] = {
-    "name": Attack((by_name,), "the concept's plain name; no attack", "the name"),
-    "list": Attack((by_list,), "prompts that you list: paraphrases, misspellings, other languages", "the name"),
-    "derived": Attack((by_derived_context,), "RECE's derived context, in closed form", "both models' weights"),
-    "inversion": Attack((by_inversion,), "a word learned through the edited model", "weights and pictures"),
-    "discrete": Attack((by_discrete_prompt,), "words found by gradients, before a prompt", "weights and pictures"),
-    "noised": Attack((by_noised_pictures, control), "partly noised pictures, completed", "weights and pictures"),
-}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def attack(args: argparse.Namespace) -> None:
 
 
 def add_attack(commands) -> None:
-    from ..audit.red_team import ATTACKS
+    from ..audit.attacks import ATTACKS
 
     command = commands.add_parser("attack", help=attack.__doc__)
     add_model(command, "not erased yet")

@@ -24,6 +24,7 @@ from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.erasure_record import ContextMap, Origin
 from ..erasures.low_rank import Delta, LowRank
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
+from ..progress import TwoStages
 from ..settings import Settings, setting
 from .inputs import Exactly, Preserve
 from .method import ClosedForm, Method
@@ -144,7 +145,7 @@ def rece_with_statistics(
     preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
-    told = _TwoStages(callback, 2 + settings.loops)
+    told = TwoStages(callback, 2 + settings.loops)
     if statistics is None:
         check_preserve(concepts, preserve, exactly)
         prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
@@ -302,20 +303,6 @@ def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:
     gram = gram.to(rows)
     moved, whole = ((gram * (one @ rows @ one.T)).sum() for one in (edit, torch.eye(len(rows)).to(rows)))
     return float((moved.clamp(min=0) / whole).sqrt()) if float(whole) else 0.0
-
-
-class _TwoStages:
-    """Two callbacks that report the progress of two stages as one; the second stage has ``steps`` steps."""
-
-    def __init__(self, callback: Callback | None, steps: int):
-        self.callback, self.steps, self.passed = callback or (lambda done, total, what: None), steps, 0
-
-    def first(self, done: int, total: int, what: str) -> None:
-        self.passed = total
-        self.callback(done, total + self.steps, what)
-
-    def second(self, done: int, total: int, what: str) -> None:
-        self.callback(self.passed + done, self.passed + total, what)
 
 
 def check_kind(statistics: Statistics, name_only: bool) -> None:

@@ -12,11 +12,12 @@ from pure.fakes import FakeModel, digest
 from torch import Tensor
 
 from erasure_core import rece
+from erasure_core.audit.attacks import ATTACKS
 from erasure_core.audit.attacks.attempt import Scene, in_turn
 from erasure_core.audit.attacks.derived_context import by_derived_context, seen_weights
 from erasure_core.audit.attacks.noised_images import STRENGTH, by_noised_pictures, control
 from erasure_core.audit.attacks.plain_prompts import by_list, by_name
-from erasure_core.audit.red_team import ATTACKS, attack, draw_concept
+from erasure_core.audit.red_team import attack, draw_concept
 from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import ddim, generate, timesteps

@@ -96,8 +96,8 @@ def test_a_method_is_a_file_with_what_it_is(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_attack_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     capitals = module_of(tmp_path, attacks, "capitals", "Add an attack")
-    entry = red_team.Attack((capitals.by_capitals,), "the name in capitals", "the name")
-    monkeypatch.setattr(red_team, "ATTACKS", {**red_team.ATTACKS, "capitals": entry})
+    entry = attacks.Attack((capitals.by_capitals,), "the name in capitals", "the name")
+    monkeypatch.setitem(attacks.ATTACKS, "capitals", entry)
 
     model = FakeModel()
     edited = rece(model, "cat").over(model)

@@ -6,9 +6,10 @@ import pytest
 from pure.live import leaves_nothing, small_run
 
 from erasure_core import Erasure, rece
+from erasure_core.audit.attacks import ATTACKS
 from erasure_core.audit.compare import compare
 from erasure_core.audit.recognisers.toy import ToyRecogniser
-from erasure_core.audit.red_team import ATTACKS, attack
+from erasure_core.audit.red_team import attack
 from erasure_core.audit.report import report
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import updated

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from erasure_core import Concept
+from erasure_core.audit.attacks import ATTACKS
 from erasure_core.audit.recognisers.toy import ToyRecogniser
-from erasure_core.audit.red_team import ATTACKS, attack
+from erasure_core.audit.red_team import attack
 from erasure_core.drawing.table import table
 from erasure_core.toy.captions import SYNONYMS
 from erasure_core.toy.evaluation import pictures_of, subject_of
