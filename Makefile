@@ -6,7 +6,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned results families thumbnails mutants mutants-table lint clean
+.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned bench-parsing results families thumbnails mutants mutants-table lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -46,6 +46,9 @@ bench: $(READY) ## speed and memory of RECE on full-size SD1.5, SD2.1 and SDXL; 
 
 bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as ratios; takes most of an hour
 	$(BIN)/python benchmarks/learned_cost.py
+
+bench-parsing: $(READY) ## how the time to parse concepts grows with their text; seconds
+	$(BIN)/python benchmarks/parsing.py
 
 results: $(READY) ## measure again what docs/results.md says
 	$(BIN)/python tools/make_results.py

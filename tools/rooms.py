@@ -7,6 +7,7 @@ The node runs on the stand-in for ComfyUI in ``tests/stand_in``.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import itertools
 import sys
@@ -54,12 +55,16 @@ def room_of(name: str) -> str:
 
 def imports_of(name: str, path: Path, known: Mapping[str, Path]) -> Iterator[str]:
     """The modules of the pack that a module imports, inside its functions too."""
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            parents = package.split(".")
-            base = ".".join([*parents[: len(parents) + 1 - node.level], *filter(None, [node.module])])
-            yield from (inner if (inner := f"{base}.{alias.name}") in known else base for alias in node.names)
+    parents = (name if path.name == "__init__.py" else name.rpartition(".")[0]).split(".")
+    for node in relative_imports(path):
+        base = ".".join([*parents[: len(parents) + 1 - node.level], *filter(None, [node.module])])
+        yield from (inner if (inner := f"{base}.{alias.name}") in known else base for alias in node.names)
+
+
+@functools.cache
+def relative_imports(path: Path) -> list[ast.ImportFrom]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def rooms_imported(files: Mapping[str, Path]) -> Rooms:

