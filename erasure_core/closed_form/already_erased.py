@@ -23,9 +23,9 @@ def check_not_erased(model: TextReader, concepts: Iterable[Concept]) -> None:
 
     Only concepts that such an erasure names are encoded.
     """
-    named = {_keys(concept) for erasure in model.erasures for concept in erasure.concepts}
+    erased = {_keys(concept) for erasure in model.erasures for concept in erasure.concepts}
     for concept in concepts:
-        if _keys(concept) in named:
+        if _keys(concept) in erased:
             check_pair(model.erasures, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
 
 
@@ -35,7 +35,7 @@ def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target
     ``name`` and ``target`` are the rows for the concept's name and its target. A closed form would solve for the
     distance that remains, which now points back, and so return part of the concept, by whatever name it was erased.
     """
-    if left_to_go(erasures, name, target) < 0:
+    if remaining_share(erasures, name, target) < 0:
         names = quoted([str(other) for erasure in erasures if erasure.maps for other in erasure.concepts])
         raise ErasedAlreadyError(
             f"'{concept}' is erased from this model already, by an earlier erasure of {names}; erasing it again would "
@@ -43,7 +43,7 @@ def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target
         )
 
 
-def left_to_go(erasures: Sequence[Erasure], name: Read, target: Read) -> float:
+def remaining_share(erasures: Sequence[Erasure], name: Read, target: Read) -> float:
     """Return the share of the way from a concept to its target that ``erasures`` have left.
 
     It is 1 for an untouched concept, 0 for one that is at its target, and negative for one past it: with ``k`` and
@@ -51,14 +51,14 @@ def left_to_go(erasures: Sequence[Erasure], name: Read, target: Read) -> float:
     ``<k - t, A (k - t)> / |k - t|^2``, as the mean over text entries.
     """
     shares = [
-        _left([erasure.maps[entry].change for erasure in erasures if entry in erasure.maps], one, other)
+        _remaining([erasure.maps[entry].change for erasure in erasures if entry in erasure.maps], one, other)
         for entry in name
         for one, other in zip(name[entry], target[entry], strict=True)
     ]
     return sum(shares) / len(shares)
 
 
-def _left(changes: Sequence[LowRank], name: TextRows, target: TextRows) -> float:
+def _remaining(changes: Sequence[LowRank], name: TextRows, target: TextRows) -> float:
     """Return the share that is left for one encoder's rows; ``changes`` are ``A - I`` of one erasure each."""
     one, other = aligned_rows(name.rows, target.rows, name.last_content, target.last_content)
     before = (one[0] - other[0]).double().cpu()

@@ -51,31 +51,43 @@ def gather_statistics(
     return collect(model, concepts, preserve, exactly, name_only, callback)
 
 
-def probes(model: TextReader) -> dict[str, Tensor]:
-    """Return what identifies the text encoders of ``model`` for ``Statistics.check_encoder``, by text entry."""
+def reference_rows(model: TextReader) -> dict[str, Tensor]:
+    """Return the row that each text entry reads last for a fixed prompt, float32 ``[d]`` on the CPU, by its name.
+
+    ``Statistics.check_encoder`` compares them: other text encoders give other rows.
+    """
     with torch.no_grad():
         (read,) = model.text_rows([EMPTY_TARGET])
-    return {name: _probe(rows) for name, rows in read.items()}
+    return {name: _reference_row(rows) for name, rows in read.items()}
 
 
-def _probe(rows: Sequence[TextRows]) -> Tensor:
+def _reference_row(rows: Sequence[TextRows]) -> Tensor:
     return rows[-1].rows[-1].float().cpu().clone()
 
 
 def check_preserve(
     concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = (), reads: Reads = folded
 ) -> None:
-    """Raise ``ValueError`` for a prompt to preserve that is itself a concept to erase, and nothing else."""
+    """Raise ``ValueError`` for a prompt to preserve that is itself a concept to erase, and nothing else.
+
+    ``preserve`` and ``exactly`` are lists of prompts; messages call them by these names. ``reads`` gives equal values
+    for texts that count as the same. By default these are texts that differ only in capitals and spelling, since
+    ``folded`` needs no model; with ``reader(model)`` they are those of the same tokens.
+    """
     erased = Named([concept.name for concept in concepts], reads)
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         for prompt in as_prompts(prompts, what):
             if erased.alone_in(prompt):
-                named = shown(spelled(prompt))
-                raise ValueError(f"{what} lists '{named}', which is to be erased; take it out of one of the two lists")
+                text = shown(spelled(prompt))
+                raise ValueError(f"{what} lists '{text}', which is to be erased; take it out of one of the two lists")
 
 
 def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
-    """Warn of prompts to preserve that name a concept to erase among other things: they preserve part of it."""
+    """Log a warning for prompts to preserve that name a concept to erase among other things.
+
+    Such a prompt preserves part of the concept. ``preserve`` and ``exactly`` are lists of prompts; the warning calls
+    them by these names.
+    """
     erased = Named([concept.name for concept in concepts])
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         naming = [prompt for prompt in prompts if erased.within(prompt)]
@@ -88,15 +100,20 @@ def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly:
 
 
 def checked_prompts(prompts: Iterable[str] | str, what: str, reads: Reads) -> list[str]:
-    """Return the prompts in one spelling, each once; ``what`` is what error messages call them.
+    """Return the prompts in one spelling, each once.
 
-    Raises ``ConceptError`` for prompt syntax, as ``kept_prompts`` does.
+    ``what`` is the name of the list in error messages. Of prompts with equal ``reads`` the first is returned. Raises
+    ``ConceptError`` for prompt syntax, as ``kept_prompts`` does.
     """
     return distinct(kept_prompts(prompts, what), reads)
 
 
 def check_lists(concepts: Sequence[Concept], preserve: Sequence[str], exactly: Sequence[str], reads: Reads) -> None:
-    """Raise ``ValueError`` for two concepts that the text encoder reads alike, and as ``check_preserve`` does."""
+    """Raise ``ValueError`` for two concepts that the text encoder reads alike, and as ``check_preserve`` does.
+
+    The lists are those of ``Statistics``; ``reads`` gives equal values for texts with the same tokens. Logs the
+    warnings of ``warn_of_names``.
+    """
     by_tokens: dict[Hashable, Concept] = {}
     for concept in concepts:
         earlier = by_tokens.setdefault(reads(concept.name), concept)
@@ -117,26 +134,27 @@ def collect(
     callback: Callback | None,
     check: bool = True,
 ) -> Statistics:
-    """Encode checked lists and return their statistics; see ``gather_statistics``.
+    """Encode lists that were checked before, and return their statistics; see ``gather_statistics``.
 
-    ``check`` refuses concepts that the model cannot read or has lost already; it is switched off for concepts that
-    were checked when they were added.
+    With ``check``, the default, a concept that the model cannot read raises ``ConceptError``, and one that the model
+    has lost already ``ErasedAlreadyError``. It is off for concepts that were checked when they were added, and are now
+    encoded again to subtract them.
     """
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
     paired = [prompt for pair in pairs for prompt in pair]
     erasures = model.erasures if check else ()
     prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *paired]))
     to_preserve, to_exempt = set(preserve), set(exactly)
-    gatherers: dict[str, _Gatherer] = {}
-    waiting = _Waiting(list(pairs))
+    gatherers: dict[str, _EntryGatherer] = {}
+    pending = _PendingPairs(list(pairs))
     for prompt, read in _encoded(model, prompts, callback):
         for name, rows in read.items():
             if name not in gatherers:
-                gatherers[name] = _Gatherer(rows, name_only)  # of the empty prompt, which comes first
+                gatherers[name] = _EntryGatherer(rows, name_only)  # of the empty prompt, which comes first
             gatherers[name].read(rows, prompt in to_preserve, prompt in to_exempt)
             if prompt == EMPTY_TARGET:
                 nothing = read
-        for pair, concept, target in waiting.complete_with(prompt, read):
+        for pair, concept, target in pending.complete_with(prompt, read):
             if check:
                 check_read(pairs[pair], concept, target, nothing)
             if erasures:
@@ -164,13 +182,13 @@ def _on_float64_device(rows: TextRows) -> TextRows:
     return replace(rows, rows=rows.rows.cpu()) if rows.rows.device.type == "mps" else rows
 
 
-class _Waiting:
+class _PendingPairs:
     """Pairs of prompts, name and target, that wait until both are encoded, and the rows encoded so far."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]]):
         self.pairs = deque(pairs)
         self.uses = Counter(prompt for pair in pairs for prompt in pair)
-        self.held: dict[str, Read] = {}
+        self.rows: dict[str, Read] = {}
 
     def complete_with(self, prompt: str, read: Read) -> Iterator[tuple[tuple[str, str], Read, Read]]:
         """Add an encoded prompt, and yield the pairs that are now complete, with the rows of both prompts.
@@ -178,32 +196,32 @@ class _Waiting:
         The rows of a prompt are freed after the last pair that needs them.
         """
         if self.uses[prompt]:
-            self.held[prompt] = read
-        while self.pairs and all(one in self.held for one in self.pairs[0]):
+            self.rows[prompt] = read
+        while self.pairs and all(one in self.rows for one in self.pairs[0]):
             pair = self.pairs.popleft()
-            yield pair, self.held[pair[0]], self.held[pair[1]]
+            yield pair, self.rows[pair[0]], self.rows[pair[1]]
             for one in pair:
                 self.uses[one] -= 1
                 if not self.uses[one]:
-                    del self.held[one]
+                    del self.rows[one]
 
 
-class _Gatherer:
+class _EntryGatherer:
     """Gathers the ``EntryStatistics`` of one text entry."""
 
     def __init__(self, of_empty_prompt: Sequence[TextRows], name_only: bool):
-        rows, self.probe = of_empty_prompt[0].rows, _probe(of_empty_prompt)
+        rows, self.reference_row = of_empty_prompt[0].rows, _reference_row(of_empty_prompt)
         self.name_only = name_only
         self.edited, self.derived = _Pairs(rows), _Pairs(rows)
-        nothing = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
-        self.kept, self.exempt = nothing, nothing.clone()
+        zeros = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
+        self.preserve_gram, self.exactly_gram = zeros, zeros.clone()
 
-    def read(self, parts: Sequence[TextRows], kept: bool, exempt: bool) -> None:
-        """Add the rows of one prompt, by encoder, if it is to be preserved (``kept``) or left alone (``exempt``)."""
-        gram = row_gram([part.rows for part in parts]) if kept or exempt else None
+    def read(self, parts: Sequence[TextRows], preserve: bool, exactly: bool) -> None:
+        """Add the rows of one prompt, by encoder, if it is in the list ``preserve``, or in the list ``exactly``."""
+        gram = row_gram([part.rows for part in parts]) if preserve or exactly else None
         if gram is not None:
-            self.kept += gram * kept
-            self.exempt += gram * exempt
+            self.preserve_gram += gram * preserve
+            self.exactly_gram += gram * exactly
 
     def add_pair(self, concept: Sequence[TextRows], target: Sequence[TextRows]) -> None:
         """Add the rows of a concept and of its target, by encoder."""
@@ -216,8 +234,9 @@ class _Gatherer:
             self.derived.add(*(aligned if self.name_only else facing_rows(*contexts)))
 
     def statistics(self) -> EntryStatistics:
-        """Return what was gathered."""
-        return EntryStatistics(self.edited.pairs(), self.derived.pairs(), self.kept, self.exempt, self.probe)
+        """Return the statistics of all prompts and pairs so far."""
+        edited, derived = self.edited.pairs(), self.derived.pairs()
+        return EntryStatistics(edited, derived, self.preserve_gram, self.exactly_gram, self.reference_row)
 
 
 class _Pairs:

@@ -23,37 +23,41 @@ def derived_context(context: Tensor, gram: Tensor, current_map: Tensor, *, regul
     """
     edit = current_map.double()
     eye = torch.eye(len(edit), dtype=edit.dtype, device=edit.device)
-    weights = SeenWeights.of(gram.double()).after(LowRank(edit - eye, eye))
-    return weights.derived([context], regularization=regularization)[0]
+    system = DerivedSystem.of(gram.double()).after(LowRank(edit - eye, eye))
+    return system.derived([context], regularization=regularization)[0]
 
 
 @dataclass(frozen=True)
-class SeenWeights:
-    """All that the derived context needs of the weights: ``A^T G A`` and ``A^T G``, float64 ``[d, d]``.
+class DerivedSystem:
+    """The normal equations of derived contexts (RECE, eq. 6): ``(A^T G A + regularization I) D^T = A^T G C^T``.
 
-    ``A`` is the edit so far and ``G = sum_l W_l^T W_l`` the Gram matrix of the original weights.
+    ``A`` is the edit so far and ``G = sum_l W_l^T W_l`` the Gram matrix of the original weights. ``edited`` is
+    ``A^T G A`` and ``crossed`` is ``A^T G``, float64 ``[d, d]`` each.
     """
 
     edited: Tensor
     crossed: Tensor
 
     @classmethod
-    def of(cls, gram: Tensor) -> SeenWeights:
-        """Make those of the original weights, before any edit, from their Gram matrix."""
+    def of(cls, gram: Tensor) -> DerivedSystem:
+        """Return the system of the original weights, before any edit, from their Gram matrix ``[d, d]``."""
         return cls(gram, gram)
 
-    def after(self, step: LowRank) -> SeenWeights:
-        """Return those after one more step of the edit, ``A (I + step)`` in place of ``A``.
+    def after(self, step: LowRank) -> DerivedSystem:
+        """Return the system after one more step of the edit, ``A (I + step)`` in place of ``A``.
 
-        The cost is proportional to the rank of ``step``, not to that of all steps so far.
+        ``step`` is ``[d, d]``. The cost is proportional to the rank of ``step``, not to that of all steps so far.
         """
         up, down = step.up, step.down
-        moved = self.edited @ up
-        cross = down.T @ torch.addmm(moved.T, up.T @ moved, down, alpha=0.5)
-        return SeenWeights(self.edited + cross + cross.T, torch.addmm(self.crossed, down.T, up.T @ self.crossed))
+        edited_up = self.edited @ up
+        cross = down.T @ torch.addmm(edited_up.T, up.T @ edited_up, down, alpha=0.5)
+        return DerivedSystem(self.edited + cross + cross.T, torch.addmm(self.crossed, down.T, up.T @ self.crossed))
 
     def derived(self, contexts: Sequence[Tensor], *, regularization: float) -> list[Tensor]:
-        """Return the ``derived_context`` of each of ``contexts``, ``[rows_i, d]``, with a single factorisation."""
+        """Return the ``derived_context`` of each of ``contexts``, ``[rows_i, d]``, with a single factorisation.
+
+        Raises the errors of ``derived_context``.
+        """
         factor = self._factor(regularization)
         return [torch.cholesky_solve(self.crossed @ stacked([context]).T, factor).T for context in contexts]
 

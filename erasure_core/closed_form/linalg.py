@@ -23,9 +23,9 @@ def free_directions(gram: Tensor, tolerance: float) -> Tensor:
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance must be from 0 to less than 1, got {tolerance}")
     values, vectors = torch.linalg.eigh(gram)
-    left = values.clamp(min=0).cumsum(0)
+    cumulative = values.clamp(min=0).cumsum(0)
     floor = max(tolerance**2, len(gram) * torch.finfo(gram.dtype).eps)
-    return vectors[:, : int((left <= floor * left[-1]).sum())]
+    return vectors[:, : int((cumulative <= floor * cumulative[-1]).sum())]
 
 
 def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
@@ -63,15 +63,15 @@ def plus_gram(total: Tensor | None, weight: Tensor) -> Tensor:
 
 
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:
-    """Return ``system^-1 right`` for a symmetric positive definite ``system``, solved by Cholesky, without inverse.
+    """Return ``system^-1 right`` for a symmetric positive definite ``system`` ``[d, d]`` and ``right`` ``[d, k]``.
 
-    Raises ``SingularSystemError`` as ``cholesky`` does.
+    It is solved by Cholesky, without forming the inverse. Raises ``SingularSystemError`` as ``cholesky`` does.
     """
     return torch.cholesky_solve(right, cholesky(system))
 
 
 def cholesky(system: Tensor) -> Tensor:
-    """Return the lower Cholesky factor of ``system``.
+    """Return the lower Cholesky factor of the symmetric positive definite ``system``, ``[d, d]``.
 
     Raises ``SingularSystemError`` when the system is singular or nearly so.
     """
@@ -85,7 +85,7 @@ def cholesky(system: Tensor) -> Tensor:
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:
-    """Return row matrices below one another, in float64.
+    """Return row matrices ``[rows_i, d]`` below one another, as float64 ``[rows, d]``.
 
     Raises ``ValueError`` for what is not a matrix, for different widths, and for numbers that are not finite.
     """

@@ -24,22 +24,22 @@ from .uce import PairSums, RowPairs
 class EntryStatistics:
     """The statistics of one text entry, whose layers read rows of width ``d``.
 
-    ``edited`` are the rows that UCE edits with their target rows, ``derived`` those of RECE's loop. ``kept`` is
-    ``sum R^T R``, float64 ``[d, d]``, over the rows of prompts to preserve, and ``exempt`` the same for prompts that
-    must not change at all. ``probe``, float32 ``[d]``, is the last row for a fixed prompt: it identifies the text
-    encoder.
+    ``edited`` are the rows that UCE edits with their target rows (UCE, eq. 7), ``derived`` those of RECE's loop (RECE,
+    eq. 6). ``preserve_gram`` is ``sum R^T R``, float64 ``[d, d]``, over the rows ``R`` of prompts to preserve, and
+    ``exactly_gram`` the same for prompts that must not change at all. ``reference_row``, float32 ``[d]``, is the last
+    row for a fixed prompt: it identifies the text encoder.
     """
 
     edited: RowPairs | PairSums
     derived: RowPairs | PairSums
-    kept: Tensor
-    exempt: Tensor
-    probe: Tensor
+    preserve_gram: Tensor
+    exactly_gram: Tensor
+    reference_row: Tensor
 
     @property
     def width(self) -> int:
         """The width ``d`` of the rows."""
-        return len(self.kept)
+        return len(self.preserve_gram)
 
     def summed(self) -> EntryStatistics:
         """Return the same statistics with sums in place of rows."""
@@ -51,8 +51,8 @@ class EntryStatistics:
             self,
             edited=self.edited.summed().plus(other.edited.summed(), sign),
             derived=self.derived.summed().plus(other.derived.summed(), sign),
-            kept=self.kept + sign * other.kept.to(self.kept),
-            exempt=self.exempt + sign * other.exempt.to(self.exempt),
+            preserve_gram=self.preserve_gram + sign * other.preserve_gram.to(self.preserve_gram),
+            exactly_gram=self.exactly_gram + sign * other.exactly_gram.to(self.exactly_gram),
         )
 
 
@@ -101,31 +101,35 @@ class Statistics:
         """
         return replace(
             self,
-            concepts=self._left("concepts", other),
-            preserve=self._left("preserve", other),
-            exactly=self._left("exactly", other),
+            concepts=self._without("concepts", other),
+            preserve=self._without("preserve", other),
+            exactly=self._without("exactly", other),
             entries=self._entries(other, -1),
         )
 
-    def check_encoder(self, probes: Mapping[str, Tensor]) -> None:
-        """Raise ``ValueError`` when ``probes``, as ``collect.probes`` returns them, are of another text encoder."""
-        if set(probes) != set(self.entries):
+    def check_encoder(self, reference_rows: Mapping[str, Tensor]) -> None:
+        """Raise ``ValueError`` for a model with another text encoder.
+
+        ``reference_rows`` are those of the model, float32 ``[d]`` by text entry, as ``collect.reference_rows`` returns
+        them. They may differ by ``SAME_ROWS``, relative to their norm, as they do in other precisions.
+        """
+        if set(reference_rows) != set(self.entries):
             raise ValueError(
-                f"the statistics are for a model that reads {', '.join(self.entries)}, not {', '.join(probes)}"
+                f"the statistics are for a model that reads {', '.join(self.entries)}, not {', '.join(reference_rows)}"
             )
         for name, entry in self.entries.items():
-            probe, own = probes[name].double().cpu(), entry.probe.double().cpu()
+            row, own = reference_rows[name].double().cpu(), entry.reference_row.double().cpu()
             size = float(own.norm())  # of what is not finite nothing is known to be the same
-            if probe.shape != own.shape or not float((probe - own).norm()) <= SAME_ROWS * size < math.inf:
+            if row.shape != own.shape or not float((row - own).norm()) <= SAME_ROWS * size < math.inf:
                 raise ValueError(f"the statistics are of another text encoder (its {name} differs)")
 
-    def _left(self, kind: str, other: Statistics) -> tuple[Any, ...]:
+    def _without(self, kind: str, other: Statistics) -> tuple[Any, ...]:
         """Return the concepts or prompts, as ``kind`` says, that ``other`` does not hold."""
-        own, taken = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
-        missing = [text for text in taken if text not in own]
+        own, theirs = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
+        missing = [text for text in theirs if text not in own]
         if missing:
             raise ValueError(f"the statistics do not hold '{shown(missing[0])}' ({kind})")
-        return tuple(one for text, one in own.items() if text not in taken)
+        return tuple(one for text, one in own.items() if text not in theirs)
 
     def _texts(self, kind: str) -> list[str]:
         return [one.name if isinstance(one, Concept) else one for one in getattr(self, kind)]
@@ -133,5 +137,5 @@ class Statistics:
     def _entries(self, other: Statistics, sign: int) -> dict[str, EntryStatistics]:
         if self.name_only != other.name_only:
             raise ValueError("of these statistics some edit names only (name_only), the others all rows")
-        self.check_encoder({name: entry.probe for name, entry in other.entries.items()})
+        self.check_encoder({name: entry.reference_row for name, entry in other.entries.items()})
         return {name: entry.plus(other.entries[name], sign) for name, entry in self.entries.items()}

@@ -37,12 +37,12 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
     tensors: dict[str, Tensor] = {}
     for name, entry in statistics.entries.items():
         entry = entry.summed()
-        sums = (*vars(entry.edited).values(), *vars(entry.derived).values(), entry.kept, entry.exempt)
+        sums = (*vars(entry.edited).values(), *vars(entry.derived).values(), entry.preserve_gram, entry.exactly_gram)
         for key, value in zip(SUMS, sums, strict=True):
             if not torch.isfinite(value).all():
                 raise ValueError(f"the sums of {name} hold NaN or infinite values; nothing was saved")
             tensors[f"{name}/{key}"] = value
-        tensors[f"{name}/probe"] = entry.probe
+        tensors[f"{name}/probe"] = entry.reference_row
     header = {
         "format": FORMAT,
         "entries": list(statistics.entries),
@@ -101,7 +101,7 @@ def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
     missing = [key for key in keys if key not in remaining]
     if missing:
         raise ValueError(f"{shown(missing[0])} is missing")
-    *sums, probe = map(remaining.pop, keys)
+    *sums, reference_row = map(remaining.pop, keys)
     width = sums[0].shape[-1] if sums[0].ndim else 0
     for key, value in zip(keys, sums, strict=False):
         if not width or value.shape != (width, width) or not _is_finite(value, torch.float64):
@@ -109,13 +109,13 @@ def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
                 f"{shown(key)} is {tuple(value.shape)} in {value.dtype}, or not finite; "
                 f"expected {width or 'the width'} times {width or 'the width'} finite numbers in float64"
             )
-    if probe.ndim != 1 or not len(probe) or not _is_finite(probe, torch.float32):
+    if reference_row.ndim != 1 or not len(reference_row) or not _is_finite(reference_row, torch.float32):
         raise ValueError(
-            f"{shown(keys[-1])} is {tuple(probe.shape)} in {probe.dtype}, or not finite; "
+            f"{shown(keys[-1])} is {tuple(reference_row.shape)} in {reference_row.dtype}, or not finite; "
             "expected a row of finite numbers in float32"
         )
-    kept, exempt = sums[4:]
-    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), kept, exempt, probe)
+    preserve_gram, exactly_gram = sums[4:]
+    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), preserve_gram, exactly_gram, reference_row)
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..erasures.low_rank import LowRank
-from .derived_contexts import SeenWeights
+from .derived_contexts import DerivedSystem
 from .linalg import check_coefficients, check_widths, row_gram, solve_positive, stacked
 
 
@@ -45,7 +45,7 @@ def edit_map(
 def edit_step(
     concepts: Sequence[Tensor],
     targets: Sequence[Tensor],
-    kept: Tensor | None,
+    preserve_gram: Tensor | None,
     *,
     erase_scale: float,
     preserve_scale: float,
@@ -54,21 +54,22 @@ def edit_step(
 ) -> LowRank:
     """Return ``E = A - I`` of ``edit_map`` as two factors; their rank is the number of concept rows, at most ``d``.
 
-    ``kept`` is the ``row_gram`` of the preserved rows, or ``None``. ``free``, orthonormal columns ``[d, f]``, restricts
-    the edit to changes ``E`` with ``E q = 0`` for every ``q`` orthogonal to the columns (a null space constraint, as in
-    SPEED, arXiv 2503.07392); by default there is no restriction. Raises what ``edit_map`` raises.
+    ``preserve_gram`` is the ``row_gram`` of the preserved rows, or ``None``. ``free``, orthonormal columns ``[d, f]``,
+    restricts the edit to changes ``E`` with ``E q = 0`` for every ``q`` orthogonal to the columns (a null space
+    constraint, as in SPEED, arXiv 2503.07392); by default there is no restriction. The other arguments and the errors
+    are those of ``edit_map``.
     """
     scales = {"erase_scale": erase_scale, "preserve_scale": preserve_scale, "ridge": ridge}
     _check_pairs(concepts, targets)
     width = concepts[0].shape[1] if free is None else free.shape[1]
     if sum(map(len, concepts)) >= width:
-        return PairSums.of(concepts, targets).step(kept, free, **scales)
-    rows, moved = stacked(concepts), stacked(targets) - stacked(concepts)
-    system = _system(concepts[0].shape[1], kept, free, rows.device, **scales)
+        return PairSums.of(concepts, targets).step(preserve_gram, free, **scales)
+    rows, shift = stacked(concepts), stacked(targets) - stacked(concepts)
+    system = _system(concepts[0].shape[1], preserve_gram, free, rows.device, **scales)
     inside = rows if free is None else rows @ free
     system.addmm_(inside.T, inside, alpha=erase_scale)
     down = solve_positive(system, inside.T).T
-    return LowRank(erase_scale * moved.T, down if free is None else down @ free.T)
+    return LowRank(erase_scale * shift.T, down if free is None else down @ free.T)
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class RowPairs:
     concepts: Sequence[Tensor]
     targets: Sequence[Tensor]
 
-    def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
+    def step(self, preserve_gram: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
         """Solve one step of the edit; see ``edit_step``."""
-        return edit_step(self.concepts, self.targets, kept, free=free, **scales)
+        return edit_step(self.concepts, self.targets, preserve_gram, free=free, **scales)
 
-    def derived(self, weights: SeenWeights, regularization: float) -> RowPairs:
+    def derived(self, system: DerivedSystem, regularization: float) -> RowPairs:
         """Return these pairs with the derived contexts (RECE, eq. 6) in place of the concepts."""
-        return RowPairs(weights.derived(self.concepts, regularization=regularization), self.targets)
+        return RowPairs(system.derived(self.concepts, regularization=regularization), self.targets)
 
     def summed(self) -> PairSums:
         """Return the sums over these pairs."""
@@ -129,9 +130,9 @@ class PairSums:
         self.concepts.addmm_(rows.T, rows)
         self.crossed.addmm_(rows.T, stacked([target]))
 
-    def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
+    def step(self, preserve_gram: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
         """Solve one step of the edit; see ``edit_step``."""
-        system = _system(len(self.concepts), kept, free, self.concepts.device, **scales)
+        system = _system(len(self.concepts), preserve_gram, free, self.concepts.device, **scales)
         right = scales["erase_scale"] * (self.crossed - self.concepts)
         if free is None:
             eye = torch.eye(len(system), dtype=system.dtype, device=system.device)
@@ -139,15 +140,15 @@ class PairSums:
         system += scales["erase_scale"] * (free.T @ self.concepts @ free)
         return LowRank(solve_positive(system, free.T @ right).T, free.T.contiguous())
 
-    def derived(self, weights: SeenWeights, regularization: float) -> PairSums:
+    def derived(self, system: DerivedSystem, regularization: float) -> PairSums:
         """Return the sums with the derived contexts (RECE, eq. 6) in place of the concepts."""
-        back = weights.regenerating(regularization)
+        back = system.regenerating(regularization)
         return PairSums(back @ self.concepts @ back.T, back @ self.crossed)
 
 
 def _system(
     width: int,
-    kept: Tensor | None,
+    preserve_gram: Tensor | None,
     free: Tensor | None,
     device: torch.device,
     *,
@@ -155,19 +156,19 @@ def _system(
     preserve_scale: float,
     ridge: float,
 ) -> Tensor:
-    """Return the part of the normal equations without concepts: ``preserve_scale * kept + ridge I``.
+    """Return the part of the normal equations without concepts: ``preserve_scale * preserve_gram + ridge I``.
 
     It is float64 ``[d, d]``, or ``[f, f]`` in the basis ``free``. ``width`` is ``d``.
     """
     check_coefficients(erase_scale=erase_scale, preserve_scale=preserve_scale, ridge=ridge)
-    if kept is not None and len(kept) != width:
-        raise ValueError(f"preserved rows are {len(kept)} wide, concept rows {width}")
+    if preserve_gram is not None and len(preserve_gram) != width:
+        raise ValueError(f"preserved rows are {len(preserve_gram)} wide, concept rows {width}")
     if free is not None and len(free) != width:
         raise ValueError(f"what is exempt is {len(free)} wide, concept rows {width}")
     inside = width if free is None else free.shape[1]
     system = torch.zeros(inside, inside, dtype=torch.float64, device=device)
-    if kept is not None:
-        system += preserve_scale * (kept if free is None else free.T @ kept @ free)
+    if preserve_gram is not None:
+        system += preserve_scale * (preserve_gram if free is None else free.T @ preserve_gram @ free)
     system.diagonal().add_(ridge)
     return system
 

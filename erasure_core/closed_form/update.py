@@ -32,16 +32,16 @@ def extended(
     another text encoder.
     """
     concepts, reads = as_concepts(concepts) if concepts else [], reader(model)
-    held = {reads(concept.name): concept for concept in statistics.concepts}
+    by_tokens = {reads(concept.name): concept for concept in statistics.concepts}
     for concept in concepts:
-        known = held.get(reads(concept.name), concept)
-        if reads(known.instead) != reads(concept.instead):
-            raise ValueError(f"the statistics hold '{known}', not '{concept}'; take '{known.name}' back first")
+        earlier = by_tokens.get(reads(concept.name), concept)
+        if reads(earlier.instead) != reads(concept.instead):
+            raise ValueError(f"the statistics hold '{earlier}', not '{concept}'; take '{earlier.name}' back first")
     names = Named([concept.name for concept in concepts], reads)
-    named = [prompt for prompt in statistics.preserve if names.alone_in(prompt)]
-    if named:
-        statistics -= collect(model, (), named, (), statistics.name_only, callback)
-    new = [concept for concept in concepts if reads(concept.name) not in held]
+    conflicting = [prompt for prompt in statistics.preserve if names.alone_in(prompt)]
+    if conflicting:
+        statistics -= collect(model, (), conflicting, (), statistics.name_only, callback)
+    new = [concept for concept in concepts if reads(concept.name) not in by_tokens]
     preserve = distinct([*statistics.preserve, *checked_prompts(preserve, "preserve", reads)], reads)
     exactly = distinct([*statistics.exactly, *checked_prompts(exactly, "exactly", reads)], reads)
     check_lists((*statistics.concepts, *new), preserve, exactly, reads)
@@ -85,13 +85,13 @@ def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Co
 
     Raises ``ValueError`` for a name that the statistics do not hold, and for one that fits several concepts.
     """
-    held = {name: concept for concept in statistics.concepts for name in (concept.name, str(concept))}
-    find, names = finder(held), as_prompts(names, "names")
-    matches = {name: list(dict.fromkeys(held[one] for one in find(name))) for name in names}
+    by_name = {name: concept for concept in statistics.concepts for name in (concept.name, str(concept))}
+    find, names = finder(by_name), as_prompts(names, "names")
+    matches = {name: list(dict.fromkeys(by_name[one] for one in find(name))) for name in names}
     missing = [name for name, concepts in matches.items() if not concepts]
     if missing:
-        known = quoted([str(concept) for concept in statistics.concepts]) or "none"
-        raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {known}")
+        listing = quoted([str(concept) for concept in statistics.concepts]) or "none"
+        raise ValueError(f"the statistics hold no concept {quoted(missing)}; they hold {listing}")
     for name, concepts in matches.items():
         if len(concepts) > 1:
             several = quoted([str(concept) for concept in concepts])
@@ -119,18 +119,18 @@ def updated(
     and ``restored`` do.
     """
     concepts = as_concepts(concepts) if concepts else []
-    back, reads = held_concepts(statistics, as_prompts(restore, "restore")), reader(model)
-    keys = {(reads(concept.name), reads(concept.instead)) for concept in back}
+    to_restore, reads = held_concepts(statistics, as_prompts(restore, "restore")), reader(model)
+    keys = {(reads(concept.name), reads(concept.instead)) for concept in to_restore}
     both = [str(concept) for concept in concepts if (reads(concept.name), reads(concept.instead)) in keys]
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
-    erased = [concept for concept in statistics.concepts if concept not in back] + list(concepts)
+    erased = [concept for concept in statistics.concepts if concept not in to_restore] + list(concepts)
     preserve_now = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
-    left = [text for text in statistics.preserve if common and text in COMMON and text not in preserve_now]
+    obsolete = [text for text in statistics.preserve if common and text in COMMON and text not in preserve_now]
     if statistics.preserve == ("",) and preserve and not common:
-        left = [""]
+        obsolete = [""]
     result = extended(
-        restored(statistics, model, map(str, back), preserve=left, callback=callback),
+        restored(statistics, model, map(str, to_restore), preserve=obsolete, callback=callback),
         model, concepts, preserve_now, exactly=exactly, callback=callback,
     )  # fmt: skip
     return result if result.preserve else extended(result, model, preserve=[""])

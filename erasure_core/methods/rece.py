@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..arguments import checked
 from ..closed_form.already_erased import check_not_erased
-from ..closed_form.collect import check_preserve, gather_statistics, probes
-from ..closed_form.derived_contexts import SeenWeights
+from ..closed_form.collect import check_preserve, gather_statistics, reference_rows
+from ..closed_form.derived_contexts import DerivedSystem
 from ..closed_form.linalg import SingularSystemError, free_directions, plus_gram
 from ..closed_form.statistics import EntryStatistics, Statistics
 from ..closed_form.update import updated
@@ -174,7 +174,7 @@ def erase_statistics(
         raise ValueError("the statistics hold no concept, so there is nothing to erase")
     check_kind(statistics, settings.name_only)
     check_not_erased(model, statistics.concepts)
-    statistics.check_encoder(probes(model))
+    statistics.check_encoder(reference_rows(model))
     with torch.no_grad():
         return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
 
@@ -194,7 +194,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
         known = statistics.entries[name]
         _check_width(name, gram, known)
         report(1, total, ERASING)
-        change = solve(known, gram.to(known.kept.device), settings, loop_done)
+        change = solve(known, gram.to(known.preserve_gram.device), settings, loop_done)
         _check_moved(known.edited.summed().concepts, change, settings)
         report(total - 1, total, FORMING)
         formed, lost = deltas_of(change, entry)
@@ -202,7 +202,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
         error = max(error, lost)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
         if statistics.exactly:
-            errors[name] = relative_change(change, known.exempt, gram)
+            errors[name] = relative_change(change, known.exactly_gram, gram)
     made_on = combined([digests[name] for name in sorted(digests)])
     told = {**asdict(settings), "preserve": list(statistics.preserve)}
     if statistics.exactly:
@@ -213,7 +213,10 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
 
 
 def solve(
-    known: EntryStatistics, gram: Tensor, settings: ReceSettings, loop_done: Callable[[int], None] = lambda loop: None
+    statistics: EntryStatistics,
+    gram: Tensor,
+    settings: ReceSettings,
+    loop_done: Callable[[int], None] = lambda loop: None,
 ) -> LowRank:
     """Return the ``E`` of ``W' = W (I + E)``, ``[d, d]`` in float32 on the CPU, for the layers of one text entry.
 
@@ -222,14 +225,15 @@ def solve(
     scales = {
         "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
     }  # fmt: skip
-    free = _free(known.exempt, settings.exactness)
+    free = _free(statistics.exactly_gram, settings.exactness)
     try:
-        change = step = known.edited.step(known.kept, free, **scales)
-        seen = SeenWeights.of(gram)
+        change = step = statistics.edited.step(statistics.preserve_gram, free, **scales)
+        system = DerivedSystem.of(gram)
         for loop in range(settings.loops):
             loop_done(loop)
-            seen = seen.after(step)
-            before, step = step, known.derived.derived(seen, settings.regularization).step(known.kept, free, **scales)
+            system = system.after(step)
+            derived = statistics.derived.derived(system, settings.regularization)
+            before, step = step, derived.step(statistics.preserve_gram, free, **scales)
             _check_adds(step, before, settings.regularization)
             change = change.followed_by(step)
     except SingularSystemError as error:

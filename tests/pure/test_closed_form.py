@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erasure_core import derived_context, edit_map
 from erasure_core.closed_form.align import aligned_rows, facing_rows
-from erasure_core.closed_form.derived_contexts import SeenWeights
+from erasure_core.closed_form.derived_contexts import DerivedSystem
 from erasure_core.closed_form.linalg import SingularSystemError, cholesky, free_directions, gram_matrix, row_gram
 from erasure_core.closed_form.uce import PairSums, RowPairs, edit_step
 from erasure_core.erasures.low_rank import LowRank
@@ -158,7 +158,7 @@ def test_sums_are_as_good_as_rows(system: dict, count: int, seed: int, confined:
     width = system["concepts"][0].shape[1]
     free = some_directions(width, min(count, width), seed)[0] if confined else None
     kept = row_gram(system["preserved"])
-    seen = SeenWeights.of(gram_matrix(system["weights"]))
+    seen = DerivedSystem.of(gram_matrix(system["weights"]))
     found = []
     for pairs in (RowPairs, PairSums.of):
         one = pairs(system["concepts"], system["targets"])
@@ -230,7 +230,7 @@ def test_contexts_derived_step_by_step_are_those_of_the_whole_edit(system: dict)
     one = edit_step(system["concepts"], system["targets"], None, **system["scales"])
     other = edit_step(system["targets"], system["concepts"], row_gram(system["preserved"]), **system["scales"])
     edit = torch.eye(len(gram), dtype=F64) + one.followed_by(other).dense()
-    together = SeenWeights.of(gram).after(one).after(other).derived(system["concepts"], regularization=0.1)
+    together = DerivedSystem.of(gram).after(one).after(other).derived(system["concepts"], regularization=0.1)
     for context, derived in zip(system["concepts"], together, strict=True):
         close(derived, derived_context(context, gram, edit, regularization=0.1), 1e-7)
 

@@ -94,7 +94,7 @@ class OwnKept(RowPairs):
 
     kept: Tensor
 
-    def step(self, kept: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
+    def step(self, preserve_gram: Tensor | None, free: Tensor | None, **scales: float) -> LowRank:
         return super().step(self.kept, free, **scales)
 
 

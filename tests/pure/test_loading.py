@@ -377,11 +377,12 @@ def test_the_same_statistics_are_the_same_bytes(statistics: Statistics, kept: Pa
 def test_a_probe_that_is_not_finite_is_of_no_encoder(statistics: Statistics, side: str, value: float) -> None:
     """It is the same as nothing, where a comparison with NaN once was never false."""
     (entry,) = statistics.entries.values()
-    statistics.check_encoder({CONTEXT: entry.probe.clone()})
-    broken = entry.probe.clone()
+    statistics.check_encoder({CONTEXT: entry.reference_row.clone()})
+    broken = entry.reference_row.clone()
     broken[0] = value
     if side == "kept":
-        statistics, read = replace(statistics, entries={CONTEXT: replace(entry, probe=broken)}), entry.probe
+        read = entry.reference_row
+        statistics = replace(statistics, entries={CONTEXT: replace(entry, reference_row=broken)})
     else:
         read = broken
     with pytest.raises(ValueError, match="of another text encoder"):
@@ -389,9 +390,9 @@ def test_a_probe_that_is_not_finite_is_of_no_encoder(statistics: Statistics, sid
 
 
 def test_probes_are_compared_in_full_precision(statistics: Statistics) -> None:
-    """A probe of whole numbers would make whole numbers of what a model reads."""
+    """A reference row of whole numbers would make whole numbers of what a model reads."""
     (entry,) = statistics.entries.values()
-    whole = replace(statistics, entries={CONTEXT: replace(entry, probe=torch.ones(4, dtype=torch.int32))})
+    whole = replace(statistics, entries={CONTEXT: replace(entry, reference_row=torch.ones(4, dtype=torch.int32))})
     with pytest.raises(ValueError, match="of another text encoder"):
         whole.check_encoder({CONTEXT: torch.full((4,), 1.9)})
 
@@ -496,7 +497,7 @@ def test_spoiled_statistics_are_read_or_refused(statistics: Statistics, kept: Pa
     found = read_or_refused(load_statistics, kept, StatisticsFileError)
     if found is not None:
         load_statistics(save_statistics(found, kept, overwrite=True))
-        found.check_encoder({name: entry.probe for name, entry in found.entries.items()})
+        found.check_encoder({name: entry.reference_row for name, entry in found.entries.items()})
 
 
 @few

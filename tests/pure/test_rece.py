@@ -11,7 +11,7 @@ from pure.fakes import LAYERS, FakeModel, digest
 
 from erasure_core import Concept, DiffusionModel, UnsupportedModelError, edit_map, rece, uce
 from erasure_core.closed_form.align import aligned_rows
-from erasure_core.closed_form.already_erased import ErasedAlreadyError, left_to_go
+from erasure_core.closed_form.already_erased import ErasedAlreadyError, remaining_share
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.linalg import SingularSystemError, stacked
 from erasure_core.erasures.low_rank import LowRank
@@ -353,12 +353,12 @@ def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
 
 def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
     read, target, other = model.text_rows(["red fish", " ", "bird"])
-    assert left_to_go([], read, target) == 1
+    assert remaining_share([], read, target) == 1
     first = rece(
         model, "red fish", ReceSettings(ridge=1e-6, preserve_scale=1e-6, amplification=1.5, loops=0), preserve=["bird"]
     )
-    assert left_to_go([first], read, target) == pytest.approx(-0.5, abs=0.02)
-    assert left_to_go([first.scaled(0.4)], read, target) == pytest.approx(0.4, abs=0.02)
+    assert remaining_share([first], read, target) == pytest.approx(-0.5, abs=0.02)
+    assert remaining_share([first.scaled(0.4)], read, target) == pytest.approx(0.4, abs=0.02)
     with first.applied_to(model):
         second = rece(model, "bird")
         with second.applied_to(model):
@@ -368,7 +368,7 @@ def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
         (concept, empty) = (kind[CONTEXT][0].rows[kind[CONTEXT][0].last_content].double() for kind in (one, target))
         gone = torch.linalg.lstsq(weight, (away @ (concept - empty))[:, None]).solution[:, 0]
         expected = float(gone @ (concept - empty) / (concept - empty).square().sum())
-        assert left_to_go([first, second], one, target) == pytest.approx(expected, abs=1e-3)
+        assert remaining_share([first, second], one, target) == pytest.approx(expected, abs=1e-3)
 
 
 def test_weights_that_require_gradients_leave_no_graph_behind(model: FakeModel) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from erasure_core import Concept, ConceptError, Erasure, common_concepts, parse_concepts, rece
-from erasure_core.closed_form.collect import _Waiting, gather_statistics
+from erasure_core.closed_form.collect import _PendingPairs, gather_statistics
 from erasure_core.closed_form.linalg import gram_matrix
 from erasure_core.closed_form.statistics import EntryStatistics, Statistics
 from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
@@ -38,7 +38,7 @@ def model() -> FakeModel:
 def sums(statistics: Statistics) -> list[Tensor]:
     entry = statistics.entries[CONTEXT].summed()
     pairs = (entry.edited, entry.derived)
-    return [*(value for pair in pairs for value in vars(pair).values()), entry.kept, entry.exempt]
+    return [*(value for pair in pairs for value in vars(pair).values()), entry.preserve_gram, entry.exactly_gram]
 
 
 def close(one: Statistics, other: Statistics) -> None:
@@ -100,13 +100,13 @@ def test_statistics_hold_no_graph_of_a_text_encoder_that_requires_gradients(mode
     found = gather_statistics(model, names, ["green"], exactly=["blue"])
     entry = extended(found, model, ["tree"], ["hill"]).entries[CONTEXT]
     rows = [row for pairs in (entry.edited, entry.derived) for held in vars(pairs).values() for row in held]
-    assert not any(row.requires_grad for row in [*rows, entry.kept, entry.exempt, entry.probe])
+    assert not any(row.requires_grad for row in [*rows, entry.preserve_gram, entry.exactly_gram, entry.reference_row])
 
 
 def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -> None:
     asked: list[str] = []
     held = []
-    original, waiting = model.text_rows, _Waiting.complete_with
+    original, waiting = model.text_rows, _PendingPairs.complete_with
 
     def text_rows(prompts: Sequence[str]):
         asked.extend(prompts)
@@ -114,10 +114,10 @@ def test_each_prompt_is_encoded_once_and_let_go(model: FakeModel, monkeypatch) -
 
     def complete_with(self, prompt, read):
         yield from waiting(self, prompt, read)
-        held.append(len(self.held))
+        held.append(len(self.rows))
 
     model.text_rows = text_rows
-    monkeypatch.setattr(_Waiting, "complete_with", complete_with)
+    monkeypatch.setattr(_PendingPairs, "complete_with", complete_with)
     concepts = [Concept(f"thing{number}", "dog" if number % 2 else "") for number in range(60)]
     gather_statistics(model, concepts, ["", "dog", "owl"])
     assert sorted(asked) == sorted({"", " ", "dog", "owl", *(concept.name for concept in concepts)})
@@ -288,13 +288,13 @@ def test_round_trip(model: FakeModel, tmp_path: Path) -> None:
     back = load_statistics(path)
     assert all(torch.equal(one, other) for one, other in zip(sums(back), sums(found), strict=True))
     assert (back.concepts, back.preserve, back.exactly) == (found.concepts, found.preserve, found.exactly)
-    assert back.name_only and torch.equal(back.entries[CONTEXT].probe, found.entries[CONTEXT].probe)
+    assert back.name_only and torch.equal(back.entries[CONTEXT].reference_row, found.entries[CONTEXT].reference_row)
     with pytest.raises(FileExistsError, match="already there"):
         save_statistics(found, path)
     with pytest.raises(ValueError, match="statistics are saved as .safetensors"):
         save_statistics(found, tmp_path / "a.txt")
     damaged = gather_statistics(model, "dog")
-    damaged.entries[CONTEXT].kept[0, 0] = torch.nan
+    damaged.entries[CONTEXT].preserve_gram[0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):
         save_statistics(damaged, tmp_path / "b.safetensors")
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]

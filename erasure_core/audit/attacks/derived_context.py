@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from ...closed_form.derived_contexts import SeenWeights
+from ...closed_form.derived_contexts import DerivedSystem
 from ...model import CONTEXT, POOLED, TextEntry, UnsupportedModelError
 from .attempt import Attempt, Scene, attempt, in_turn
 
@@ -41,10 +41,10 @@ def by_derived_context(scene: Scene) -> Attempt:
     return attempt(scene, "derived", [f"derived from '{one}'" for one in prompts], found, began=began)
 
 
-def seen_weights(before: TextEntry, after: TextEntry) -> SeenWeights:
+def seen_weights(before: TextEntry, after: TextEntry) -> DerivedSystem:
     """Return ``sum W'^T W'`` and ``sum W'^T W``, float64 ``[d, d]``, over the layers of a text entry."""
     edited = crossed = torch.zeros((), dtype=torch.float64)
     for name in before.weights:
         new, old = after.part(after.weights[name]).double(), before.part(before.weights[name]).double()
         edited, crossed = edited + new.T @ new, crossed + new.T @ old
-    return SeenWeights(edited, crossed)
+    return DerivedSystem(edited, crossed)

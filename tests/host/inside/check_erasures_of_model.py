@@ -5,7 +5,7 @@ import pytest
 import torch
 from comfy_extras.nodes_model_merging import ModelAdd, ModelMergeBlocks, ModelMergeSimple, ModelSubtract
 from pack.erasure_core import Concept, rece
-from pack.erasure_core.closed_form.already_erased import ErasedAlreadyError, check_not_erased, left_to_go
+from pack.erasure_core.closed_form.already_erased import ErasedAlreadyError, check_not_erased, remaining_share
 from pack.erasure_core.methods.rece import ReceSettings
 from pack.erasure_core.model import CONTEXT
 from pack.nodes.comfy_host.erasures_of_model import erasures_of
@@ -157,5 +157,5 @@ def test_what_is_left_is_what_the_weights_say(toy, erasures, erased):
         one = merged(model, erased, 1 - ratio)
         before, after = (ComfyModel(each, clip).text_entries()[CONTEXT].weights for each in (model, one))
         shares = [float((after[n] @ way) @ (w @ way) / (w @ way).norm() ** 2) for n, w in before.items()]
-        told = left_to_go(erasures_of(one), read, target)
+        told = remaining_share(erasures_of(one), read, target)
         assert told == pytest.approx(sum(shares) / len(shares), abs=0.1)
