@@ -14,7 +14,7 @@ from ..erasure_core.methods import METHODS
 from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
 from ..erasure_core.methods.few_shot import few_shot
-from ..erasure_core.methods.inputs import TOWERS, GradientCheckpointing
+from ..erasure_core.methods.inputs import TEXT_ENCODERS, GradientCheckpointing
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import training_progress
@@ -52,7 +52,7 @@ class ErasureFewShot(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "towers",
-                    options=list(TOWERS),
+                    options=list(TEXT_ENCODERS),
                     optional=True,
                     tooltip="Which text encoder to train where the model has two (SDXL), by its name in diffusers: "
                     "text_encoder is CLIP-L, text_encoder_2 is the larger one.",
@@ -73,8 +73,8 @@ class ErasureFewShot(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TOWERS[0], vae=None, images=None,
-        **training,
+        cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TEXT_ENCODERS[0], vae=None,
+        images=None, **training,
     ):  # fmt: skip
         settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
 

@@ -6,7 +6,8 @@ reconstruction of it. With the guidance term ``g(x, t, C) = e(x, t, C) - e(x, t,
     |g(x, t, concept) - g0(x, t, alternative)|^2  +  w |e(x, t, "") - e0(x, t, "")|^2
         +  v * sum over preserved prompts |e(x, t, p) - e0(x, t, p)|^2
 
-where ``0`` marks the frozen model; without an alternative ``g0`` is zero.
+where ``0`` marks the frozen model; without an alternative ``g0`` is zero. ``w`` is ``unconditional_weight``,
+and ``v`` is ``preserve_weight``.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ TOY_ABO: Mapping[str, AbOSettings] = {
 
 @dataclass(frozen=True)
 class States:
-    """Noisy latents ``[n, c, h, w]`` of steps in which the frozen model draws pictures, with timesteps ``[n]``."""
+    """Noisy latents ``[n, c, h, w]``, each from a random step of a picture's sampling, with their timesteps ``[n]``."""
 
     latents: Tensor
     timesteps: Tensor
@@ -90,22 +91,33 @@ def abo(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Train the guidance of ``concept`` to be that of ``alternative``, or none, and keep the unconditional score.
+    """Train the guidance of a concept to be that of an alternative, or none, and keep the unconditional score.
 
-    A reconstruction from the paper's abstract. ``settings`` is one of the presets ``ABO``, or an ``AbOSettings``;
-    ``alternative`` may also follow the concept's name and an arrow. ``scope`` is what is trained: cross-attention (keys
-    and values), attention or unet. States come from ``trajectories`` sampled by the frozen model, half for the concept,
-    half for the alternative. With ``rank`` the changes are low-rank; ``gradient_checkpointing`` saves memory and costs
-    time. Raises ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes or
-    ends higher than it began; the model is only read.
+    The method is a reconstruction from the paper's abstract; see the module for its loss. ``model`` is only read.
+
+    - ``concept``: a single concept, as a ``Concept`` or as text, ``pig`` or ``pig -> cow``.
+    - ``settings``: one of the presets ``ABO``, or an ``AbOSettings``; the default is the preset for objects.
+    - ``alternative``: the prompt whose guidance the concept gets. It may also follow the concept's name and an arrow.
+      By default there is none, and the concept guides nowhere.
+    - ``preserve``: prompts whose predictions should stay as they are, by default none.
+    - ``scope``: the weights to train: ``cross-attention`` (keys and values; the default, which harms least),
+      ``attention`` or ``unet``.
+    - ``seconds``: training ends after so many seconds, above 0, though steps are left; by default there is no limit.
+    - ``rank``: train low-rank changes of this rank, at least 1; by default whole weights are trained.
+    - ``gradient_checkpointing``: train in less memory and more time; off by default.
+    - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
+    - ``callback``: gets the progress of sampling and of training.
+
+    Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``OutOfRoomError`` where too
+    little memory is free, and ``TrainingError`` when the loss explodes or ends higher than it began.
     """
     budget, preserve = Budget(settings.steps, seconds), kept_prompts(preserve, "preserve")
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got '{scope}'")
     check_rank(rank)
     check_steps(model, settings.sampling_steps, "sampling_steps")
-    named = single_concept(concept, "AbO")
-    concept = single_concept(Concept(named.name, alternative or named.instead), "AbO")
+    pair = single_concept(concept, "AbO")
+    concept = single_concept(Concept(pair.name, alternative or pair.instead), "AbO")
     check_readable(model, concept)
     check_preserve([concept], preserve, reads=reader(model))
     warn_of_names([concept], preserve)
@@ -133,14 +145,17 @@ def abo(
 
     losses = train(update, budget, what="AbO", callback=callback)
     check_fell(losses)
-    made_on = fingerprint(entry_weights(model))
-    made_with = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
-    return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), made_with, made_on, losses=losses),))
+    model_fingerprint = fingerprint(entry_weights(model))
+    settings_record = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
+    return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), settings_record, model_fingerprint, losses=losses),))
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """Of n prompts each; ``alternative`` and ``preserved`` may be missing."""
+    """What the loss compares for n latents: the conditioning of n prompts of each kind.
+
+    ``alternative`` and ``preserved`` are ``None`` where a user names none; ``empty`` is that of the empty prompt.
+    """
 
     concept: Conditioning
     alternative: Conditioning | None
@@ -158,12 +173,17 @@ def abo_loss(
     preserve_weight: float,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
-    """Return the loss that the module describes, each square as a mean, from one pass of each model."""
-    needed = [contexts.empty, contexts.concept] + ([contexts.preserved] if contexts.preserved is not None else [])
-    empty, concept, *preserved = _predict(edited, latents, timesteps, needed, gradient_checkpointing)
-    wanted = [contexts.empty] + [c for c in (contexts.alternative, contexts.preserved) if c is not None]
+    """Return the loss that the module describes, a scalar; each square in it is a mean over all numbers.
+
+    ``latents`` ``[n, c, h, w]`` are noised to ``timesteps`` ``[n]``, and ``contexts`` are of n prompts each. Each model
+    is passed once; only ``edited`` is differentiated. ``unconditional_weight`` and ``preserve_weight`` are at least 0.
+    ``gradient_checkpointing`` is that of ``predict``, off by default.
+    """
+    edited_contexts = [c for c in (contexts.empty, contexts.concept, contexts.preserved) if c is not None]
+    empty, concept, *preserved = _predict(edited, latents, timesteps, edited_contexts, gradient_checkpointing)
+    frozen_contexts = [c for c in (contexts.empty, contexts.alternative, contexts.preserved) if c is not None]
     with torch.no_grad():
-        empty0, *rest0 = _predict(frozen, latents, timesteps, wanted)
+        empty0, *rest0 = _predict(frozen, latents, timesteps, frozen_contexts)
     guide0 = rest0.pop(0) - empty0 if contexts.alternative is not None else torch.zeros_like(empty0)
     loss = (concept - empty - guide0).square().mean() + unconditional_weight * (empty - empty0).square().mean()
     if preserved:
@@ -185,7 +205,11 @@ def _predict(
 
 @dataclass(frozen=True)
 class Prompts:
-    """What to draw from, of k prompts each; wording i of the concept belongs to i of the alternative."""
+    """The conditioning of all wordings of the concept and the alternative, and of preserved prompts, to draw from.
+
+    Wording i of the concept belongs to wording i of the alternative. ``alternative`` and ``preserved`` are ``None``
+    where a user names none.
+    """
 
     concept: Conditioning
     alternative: Conditioning | None
@@ -194,6 +218,7 @@ class Prompts:
 
     @classmethod
     def of(cls, model: DiffusionModel, kind: str, concept: Concept, preserve: Sequence[str]) -> Prompts:
+        """Encode the wordings of a concept of this ``kind`` (``WORDINGS``) and the prompts to ``preserve``."""
         parts = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [], [""]]
         parts.append(list(preserve))
         conditioning = model.encode_prompts([prompt for part in parts for prompt in part]).detach()
@@ -201,7 +226,7 @@ class Prompts:
         return cls(own, alternative if len(alternative) else None, empty, preserved if len(preserved) else None)
 
     def draw(self, count: int, generator: torch.Generator) -> Contexts:
-        """Return random contexts for a batch of ``count`` latents."""
+        """Return the contexts of ``count`` random prompts of each kind, with the random numbers of ``generator``."""
         which = torch.randint(len(self.concept), (count,), generator=generator)
         preserved = None
         if self.preserved is not None:

@@ -39,7 +39,7 @@ ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
 @dataclass(frozen=True)
 class DoCoSettings(Settings):
-    """Settings of ``doco``; the published ones."""
+    """Settings of ``doco``; the defaults are the published ones for objects."""
 
     kind: str = kind_setting()
     steps: int = steps_setting(2000)
@@ -52,14 +52,14 @@ class DoCoSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.quiet == self.steps:
+        if self.warm_up_steps == self.steps:
             raise ValueError(
                 f"warm_up {self.warm_up:g} leaves none of {self.steps} steps for the model; lower it, or raise steps"
             )
 
     @property
-    def quiet(self) -> int:
-        """The steps in which only the discriminator learns."""
+    def warm_up_steps(self) -> int:
+        """The number of steps, at the beginning, in which only the discriminator learns."""
         return round(self.warm_up * self.steps)
 
 
@@ -88,17 +88,28 @@ def doco(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Turn ``concept`` into ``anchor``, the harmless class (``parachute -> airplane``).
+    """Train cross-attention until prompts of a concept give what those of an anchor do (``parachute -> airplane``).
 
-    ``settings`` is one of the presets ``DOCO``, or a ``DoCoSettings``. ``anchor`` may also follow the concept's name
-    and an arrow.
-    ``anchor_latents`` ``[n, c, h, w]`` are clean latents of the anchor; without them the model makes ``anchors``
-    itself. For the first ``warm_up`` of the steps only the discriminator learns. With ``rank`` the changes are
-    low-rank; ``gradient_checkpointing`` saves memory and costs time. Raises ``ValueError`` for settings that cannot be
-    used and ``TrainingError`` when the loss explodes, or ``seconds`` end before the model began to learn; the model is
-    only read.
+    ``model`` is only read.
+
+    - ``concept``: a single concept, as a ``Concept`` or as text.
+    - ``settings``: one of the presets ``DOCO``, or a ``DoCoSettings``; the default is the preset for objects. For its
+      first ``warm_up`` of the steps only the discriminator learns.
+    - ``anchor``: the harmless class. It may also follow the concept's name and an arrow, and one of both is needed.
+    - ``anchor_latents``: clean latents of the anchor, ``[n, c, h, w]``, scaled for the UNet. By default the model draws
+      them itself.
+    - ``anchors``: how many it draws then, at least 1; the default of 32 is four batches.
+    - ``seconds``: training ends after so many seconds, above 0, though steps are left; by default there is no limit.
+    - ``rank``: train low-rank changes of this rank, at least 1; by default whole weights are trained.
+    - ``gradient_checkpointing``: train in less memory and more time; off by default.
+    - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
+    - ``callback``: gets the progress of sampling and of training.
+
+    Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``OutOfRoomError`` where too
+    little memory is free, and ``TrainingError`` when the loss explodes, or when ``seconds`` end before the model has
+    begun to learn.
     """
-    budget, quiet = Budget(settings.steps, seconds), settings.quiet
+    budget, warm_up_steps = Budget(settings.steps, seconds), settings.warm_up_steps
     if anchors < 1:
         raise ValueError(f"anchors must be at least 1, got {anchors}")
     check_rank(rank)
@@ -110,16 +121,18 @@ def doco(
     encoded = model.encode_prompts([*prompts[0], *prompts[1]]).detach()
     anchor_contexts, target_contexts = encoded.split([len(prompts[0]), len(prompts[1])])
     if anchor_latents is None:
-        drawn = [prompts[0][index % len(prompts[0])] for index in range(anchors)]
-        anchor_latents = sample_latents(model, drawn, range(seed, seed + anchors), callback=callback)
+        anchor_prompts = [prompts[0][index % len(prompts[0])] for index in range(anchors)]
+        anchor_latents = sample_latents(model, anchor_prompts, range(seed, seed + anchors), callback=callback)
         if not torch.isfinite(anchor_latents).all():
             raise TrainingError(f"what the model draws for '{concept.instead}' holds NaN; nothing was changed")
     clean_latents = check_latents(anchor_latents, model.latent_shape()).float().cpu()
 
     stand_ins = StandIns(model.weights_of("cross-attention"), rank, generator)
-    judge = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
+    discriminator = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
     generator_optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate, betas=(0.5, 0.999))
-    judge_optimiser = torch.optim.Adam(judge.parameters(), settings.discriminator_rate, betas=(0.5, 0.999))
+    discriminator_optimiser = torch.optim.Adam(
+        discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.999)
+    )
     edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else settings.batch_size
     check_room("DoCo", edited, stand_ins.parameters, encoded[:1], clean_latents.shape, at_once, callback)
 
@@ -130,36 +143,42 @@ def doco(
         noise = torch.randn(clean.shape, generator=generator).to(clean.device)
         which = torch.randint(len(anchor_contexts), (settings.batch_size,), generator=generator)
         alphas = model.alphas_cumprod[timesteps]
-        moment = Moment(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
+        batch = NoisedBatch(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
         edited = model.with_weights(stand_ins.weights())
         with torch.no_grad():
-            real = moment.predicted(model, anchor_contexts[which])
-        if step < quiet:
+            real = batch.predicted(model, anchor_contexts[which])
+        if step < warm_up_steps:
             with torch.no_grad():
-                fake = moment.predicted(edited, target_contexts[which])
-            return _teach(judge, judge_optimiser, real, fake)
-        fake = moment.predicted(edited, target_contexts[which])
-        told = _teach(judge, judge_optimiser, real, fake.detach())
+                fake = batch.predicted(edited, target_contexts[which])
+            return _teach(discriminator, discriminator_optimiser, real, fake)
+        fake = batch.predicted(edited, target_contexts[which])
+        loss = _teach(discriminator, discriminator_optimiser, real, fake.detach())
         again = model.with_weights(stand_ins.weights())
-        safe = generator_gradients(judge, fake, moment, again, anchor_contexts[which], stand_ins.parameters)
-        take_step(safe, stand_ins.parameters, generator_optimiser)
-        return told
+        preserving_gradients = generator_gradients(
+            discriminator, fake, batch, again, anchor_contexts[which], stand_ins.parameters
+        )
+        take_step(preserving_gradients, stand_ins.parameters, generator_optimiser)
+        return loss
 
     losses = train(update, budget, what="DoCo", callback=callback)
-    if seconds is not None and len(losses) <= quiet:  # all steps are more
-        enough, whole = (math.ceil(seconds * count / len(losses)) for count in (quiet, settings.steps))
+    if seconds is not None and len(losses) <= warm_up_steps:  # all steps are more
+        enough, whole = (math.ceil(seconds * count / len(losses)) for count in (warm_up_steps, settings.steps))
         raise TrainingError(
             f"seconds: after {seconds:g} only the discriminator had learned, and nothing was changed; more than "
             f"{enough} are needed here, {whole} for all {settings.steps} steps"
         )
-    made_on = fingerprint(entry_weights(model))
-    made_with = {**asdict(settings), "rank": rank, "seed": seed}
-    return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), made_with, made_on, losses=losses),))
+    model_fingerprint = fingerprint(entry_weights(model))
+    settings_record = {**asdict(settings), "rank": rank, "seed": seed}
+    return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), settings_record, model_fingerprint, losses=losses),))
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Clean latents ``[n, c, h, w]``, noised to ``timesteps`` ``[n]``, and a model's predictions for them."""
+class NoisedBatch:
+    """Clean latents ``[n, c, h, w]``, noised with ``noise`` to ``timesteps`` ``[n]``, and predictions for them.
+
+    ``kind`` is what models predict, ``epsilon`` or ``v_prediction``. ``alphas`` ``[n]`` are the shares of the signal
+    left at the timesteps (``alphas_cumprod``).
+    """
 
     kind: str
     clean: Tensor
@@ -170,63 +189,69 @@ class Moment:
 
     @cached_property
     def latents(self) -> Tensor:
+        """The noised latents, ``[n, c, h, w]``."""
         return noised(self.clean, self.noise, self.alphas)
 
     def output(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
+        """Return the model's output for the noised latents and the conditioning of n prompts, ``[n, c, h, w]``."""
         timesteps = self.timesteps.to(self.clean.device)
         return predict(model, self.latents, timesteps, conditioning, self.gradient_checkpointing)
 
     def predicted(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
-        """Return the clean latents that the model's output implies."""
+        """Return the clean latents ``[n, c, h, w]`` that the model's output implies."""
         return split_prediction(self.kind, self.output(model, conditioning), self.latents, self.alphas)[0]
 
     def error(self, model: DiffusionModel, conditioning: Conditioning) -> Tensor:
-        """Return the ordinary denoising loss, a mean squared error."""
+        """Return the ordinary denoising loss of the model, a mean squared error."""
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
         return F.mse_loss(self.output(model, conditioning), target)
 
 
 def generator_gradients(
-    judge: torch.nn.Module,
+    discriminator: torch.nn.Module,
     fake: Tensor,
-    moment: Moment,
+    batch: NoisedBatch,
     edited: DiffusionModel,
     anchor: Conditioning,
     parameters: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Return the gradient with which the edited model learns, for each of its ``parameters``.
+    """Return the concept-preserving gradient for each of the ``parameters`` of the edited model (``preserving``).
 
-    That of passing ``fake``, its pictures of the concept, for the anchor, less what works against denoising the latents
-    of the anchor under its own prompts, ``anchor``; each parameter by itself. The graph of ``fake``
-    is let go of before the second one is built.
+    The loss to unlearn is the ``adversarial_loss`` of ``fake``, ``[n, c, h, w]``, the clean latents that the edited
+    model predicts for the concept's prompts. The loss to preserve is the denoising error of ``batch`` under the
+    anchor's own prompts, of which ``anchor`` is the conditioning. The graph of ``fake`` is freed before that of the
+    second loss is built, so that only one is in memory.
     """
-    unlearned = gradients(adversarial_loss(judge, fake), parameters)
-    kept = gradients(moment.error(edited, anchor), parameters)
-    return [preserving(*pair) for pair in zip(unlearned, kept, strict=True)]
+    unlearn = gradients(adversarial_loss(discriminator, fake), parameters)
+    preserve = gradients(batch.error(edited, anchor), parameters)
+    return [preserving(*pair) for pair in zip(unlearn, preserve, strict=True)]
 
 
-def adversarial_loss(judge: torch.nn.Module, fake: Tensor) -> Tensor:
+def adversarial_loss(discriminator: torch.nn.Module, fake: Tensor) -> Tensor:
     """Return the loss of the edited model: cross entropy of the discriminator's verdict on ``fake`` with "anchor"."""
-    logits = judge(fake)
+    logits = discriminator(fake)
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, ANCHOR))
 
 
-def discriminator_loss(judge: torch.nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(discriminator: torch.nn.Module, real: Tensor, fake: Tensor) -> Tensor:
     """Return the loss of the discriminator: binary cross entropy over ``real`` (anchor) and ``fake`` (target)."""
-    logits = judge(torch.cat([real, fake]))
+    logits = discriminator(torch.cat([real, fake]))
     labels = torch.full_like(logits, ANCHOR)
     labels[len(real) :] = TARGET
     return F.binary_cross_entropy_with_logits(logits, labels)
 
 
-def _teach(judge: torch.nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
-    loss = discriminator_loss(judge, real, fake)
-    descend(loss, list(judge.parameters()), optimiser)
+def _teach(discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
+    loss = discriminator_loss(discriminator, real, fake)
+    descend(loss, list(discriminator.parameters()), optimiser)
     return loss
 
 
 def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
-    """Raise ``ValueError`` unless ``latents`` are finite and have the model's channels."""
+    """Return ``latents``; raise ``ValueError`` unless they are ``[n, c, h, w]`` with n at least 1, and finite.
+
+    ``c`` has to be that of ``shape``, the model's ``(c, h, w)``; other heights and widths are allowed.
+    """
     if latents.ndim != 4 or not len(latents) or latents.shape[1] != shape[0]:
         raise ValueError(f"anchor_latents must be [n, {shape[0]}, height, width], got {tuple(latents.shape)}")
     if not torch.isfinite(latents).all():
@@ -235,10 +260,10 @@ def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _pair(concept: Sequence[Concept | str] | Concept | str, anchor: str) -> Concept:
-    found = single_concept(concept, "DoCo")
-    if not (anchor or found.instead):
-        raise ValueError(f"DoCo needs an anchor: write '{found.name} -> ' and the harmless class to turn it into")
-    return Concept(found.name, anchor or found.instead)
+    pair = single_concept(concept, "DoCo")
+    if not (anchor or pair.instead):
+        raise ValueError(f"DoCo needs an anchor: write '{pair.name} -> ' and the harmless class to turn it into")
+    return Concept(pair.name, anchor or pair.instead)
 
 
 METHOD = Method(

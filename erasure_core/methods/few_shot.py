@@ -28,11 +28,12 @@ from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_rank, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns, layers_of
-from .inputs import TOWERS, Images, TextEncoders, Training
+from .inputs import TEXT_ENCODERS, Images, TextEncoders, Training
 from .method import Method
 
-WATCHED = 8
-PROBE = re.compile(r"(.+\.layers\.\d+\.)mlp\.fc1\.bias")
+WATCH_LATENTS = 8  # latents whose error is measured after each update
+LAYER_BIAS = re.compile(r"(.+\.layers\.\d+\.)mlp\.fc1\.bias")
+"""A small weight of each layer of a text encoder, with the layer's name in front of it."""
 TEMPLATES: Mapping[str, tuple[str, ...]] = {
     "object": ("a photo of a {}", "a {}", "a picture of the {}", "a rendering of a {}", "a close-up photo of a {}"),
     "style": ("a painting in the style of {}", "in the style of {}", "a picture by {}", "{} style", "art by {}"),
@@ -41,7 +42,7 @@ TEMPLATES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class FewShotSettings(Settings):
-    """Settings of ``few_shot``; the published ones."""
+    """Settings of ``few_shot``; the defaults are the published ones, and the paper has no limit of growth."""
 
     kind: str = kind_setting()
     steps: int = steps_setting(10)
@@ -73,30 +74,42 @@ def few_shot(
     seed: Seed = 0,
     callback: Callback | None = None,
 ) -> Erasure:
-    """Train the text encoder to erase ``concept``, with about four ``images`` of it, ``[n, 3, h, w]`` from 0 to 1.
+    """Train the text encoder to erase a concept, with a few pictures of it.
 
-    ``None`` for the images is the variant without any: random latents take their place. ``settings`` is one of the
-    presets ``FEW_SHOT``, or a ``FewShotSettings``; its ``kind`` (object or style) chooses the prompts. Training ends
-    early once the denoising error of the pictures, at fixed noise, is ``growth`` times what it was. With ``rank`` the
-    changes are low-rank. ``towers`` chooses the text encoders to train where there are two (SDXL), by their names in
-    diffusers. Layers that the model does not read are left alone, "the last layer" is the last that it reads. Raises
-    ``ValueError`` for settings that cannot be used and ``TrainingError`` when the loss explodes; the model is only
-    read.
+    The loss is ``-|e(x_t, t, C) - target|^2``: the denoising error of the pictures is raised under prompts that name
+    the concept. Layers whose output the model does not read are left alone. ``model`` is only read.
+
+    - ``concept``: a single concept without a target, as a ``Concept`` or as text.
+    - ``settings``: one of the presets ``FEW_SHOT``, or a ``FewShotSettings``; the default is the preset for objects.
+      Its ``kind`` chooses the prompts. Training ends early once the denoising error of the pictures, at fixed noise,
+      has grown to ``growth`` times what it was.
+    - ``images``: about four pictures of the concept, ``[n, 3, h, w]`` with values from 0 to 1, in the size that the
+      model draws. ``None`` is the paper's variant without pictures: random latents take their place.
+    - ``seconds``: training ends after so many seconds, above 0, though steps are left; by default there is no limit.
+    - ``rank``: train low-rank changes of this rank, at least 1; by default whole weights are trained.
+    - ``towers``: the text encoder to train where there are two (SDXL), by its name in diffusers: ``text_encoder`` or
+      ``text_encoder_2``; by default ``both``, since the denoiser reads both.
+    - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
+    - ``callback``: gets the progress of training.
+
+    Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``UnsupportedModelError`` for
+    a text encoder without layers that are known by name, ``OutOfRoomError`` where too little memory is free, and
+    ``TrainingError`` when the loss explodes.
     """
     budget, growth = Budget(settings.steps, seconds), settings.growth
-    if towers not in TOWERS:
-        raise ValueError(f"towers must be one of {', '.join(TOWERS)}, got '{towers}'")
+    if towers not in TEXT_ENCODERS:
+        raise ValueError(f"towers must be one of {', '.join(TEXT_ENCODERS)}, got '{towers}'")
     check_rank(rank)
     concept = single_concept(concept, "few-shot")
     if concept.instead:
         raise ValueError(f"few-shot takes no replacement; write '{concept.name}' without '->'")
     check_readable(model, concept)
     templates = TEMPLATES[settings.kind]
-    chosen = trained_weights(of_towers(read_weights(model, templates[0].format(concept.name)), towers))
-    check_rank(rank, chosen)
+    weights = trained_weights(weights_of_encoders(read_weights(model, templates[0].format(concept.name)), towers))
+    check_rank(rank, weights)
     generator = torch.Generator().manual_seed(seed)
     latents = _latents(model, images, generator)
-    stand_ins = StandIns(chosen, rank, generator)
+    stand_ins = StandIns(weights, rank, generator)
     optimiser = torch.optim.Adam(
         stand_ins.parameters, settings.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=1e-8
     )
@@ -117,25 +130,30 @@ def few_shot(
 
     watch = Watch(model, latents, templates[0].format(concept.name), seed) if math.isfinite(growth) else None
 
-    def grown() -> bool:
+    def has_grown() -> bool:
         return watch is not None and watch.growth(model.with_weights(stand_ins.weights())) >= growth
 
-    losses = train(update, budget, what="few-shot", enough=grown, callback=callback)
-    made_on = fingerprint(entry_weights(model))
+    losses = train(update, budget, what="few-shot", enough=has_grown, callback=callback)
+    model_fingerprint = fingerprint(entry_weights(model))
     limit = growth if math.isfinite(growth) else None  # JSON has no infinity
-    made_with = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
-    made_with["images"] = 0 if images is None else len(images)
-    return Erasure(stand_ins.deltas(), (Origin("few_shot", (concept,), made_with, made_on, losses=losses),))
+    settings_record = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
+    settings_record["images"] = 0 if images is None else len(images)
+    origin = Origin("few_shot", (concept,), settings_record, model_fingerprint, losses=losses)
+    return Erasure(stand_ins.deltas(), (origin,))
 
 
 class Watch:
-    """Measures the denoising error of the pictures, or of noise if there are none, at fixed noise and timesteps."""
+    """Measures how the denoising error of the pictures grows, at fixed noise and timesteps.
+
+    ``latents`` ``[n, c, h, w]`` are those of the pictures; where n is 0, noise takes their place. ``model`` is the
+    original, ``prompt`` a prompt that names the concept, and ``seed`` that of the noise.
+    """
 
     def __init__(self, model: DiffusionModel, latents: Tensor, prompt: str, seed: int):
         generator = torch.Generator().manual_seed(seed)
-        clean = next_batch(latents, WATCHED, 0, generator)
+        clean = next_batch(latents, WATCH_LATENTS, 0, generator)
         self._prompt = prompt
-        self._seen = clean, torch.randn(clean.shape, generator=generator), _quantiles(len(model.alphas_cumprod))
+        self._batch = clean, torch.randn(clean.shape, generator=generator), _quantiles(len(model.alphas_cumprod))
         self._before = self._error(model)
 
     def growth(self, edited: DiffusionModel) -> float:
@@ -144,60 +162,67 @@ class Watch:
 
     @torch.no_grad()
     def _error(self, model: DiffusionModel) -> float:
-        clean, noise, timesteps = self._seen
+        clean, noise, timesteps = self._batch
         conditioning = model.encode_prompts([self._prompt]).expand(len(clean))
         return float(denoising_error(model, clean.to(model.device), noise.to(model.device), timesteps, conditioning))
 
 
-def _quantiles(trained: int) -> Tensor:
-    """Return the timesteps in the middle of ``WATCHED`` equal parts of all."""
-    return ((torch.arange(WATCHED) + 0.5) / WATCHED * trained).long()
+def _quantiles(timesteps: int) -> Tensor:
+    """Return the timesteps in the middle of ``WATCH_LATENTS`` equal parts of all ``timesteps``."""
+    return ((torch.arange(WATCH_LATENTS) + 0.5) / WATCH_LATENTS * timesteps).long()
 
 
 def read_weights(model: DiffusionModel, prompt: str) -> Mapping[str, Tensor]:
-    """Return the weights of the text encoder without the layers on which a prompt's context does not depend.
+    """Return the weights of the text encoders, by name, without layers on which the conditioning does not depend.
 
-    These are told by the gradient of the context. SDXL's first encoder has one, its second none (the last layer gives
-    the pooled vector); others come from skipping layers of CLIP.
+    Such layers are those for which the gradient of the conditioning of ``prompt`` is missing. SDXL's first encoder has
+    one, its second none (the last layer gives the pooled vector); others come from skipping layers of CLIP. Raises
+    ``UnsupportedModelError`` for text encoders without layers that are known by name.
     """
     weights = model.weights_of("text_encoder")
-    probes = {match[1]: weights[name].float().clone() for name in weights if (match := PROBE.fullmatch(name))}
-    if not probes:
+    biases = {match[1]: weights[name].float().clone() for name in weights if (match := LAYER_BIAS.fullmatch(name))}
+    if not biases:
         raise UnsupportedModelError("the text encoder has no layers that can be told by their names")
-    leaves = [probe.requires_grad_() for probe in probes.values()]
+    parameters = [bias.requires_grad_() for bias in biases.values()]
     with torch.enable_grad():
-        edited = model.with_weights({f"{layer}mlp.fc1.bias": probe for layer, probe in probes.items()})
+        edited = model.with_weights({f"{layer}mlp.fc1.bias": bias for layer, bias in biases.items()})
         conditioning = edited.encode_prompts([prompt])
-        found = torch.autograd.grad(conditioning.inner(conditioning), leaves, allow_unused=True)
-    unread = tuple(layer for layer, slope in zip(probes, found, strict=True) if slope is None)
-    read = [name for name in weights if not (unread and name.startswith(unread))]
+        slopes = torch.autograd.grad(conditioning.inner(conditioning), parameters, allow_unused=True)
+    unread_layers = tuple(layer for layer, slope in zip(biases, slopes, strict=True) if slope is None)
+    read = [name for name in weights if not (unread_layers and name.startswith(unread_layers))]
     return LazyWeights({name: partial(weights.__getitem__, name) for name in read})
 
 
-def of_towers(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor]:
-    """Return the weights of one text encoder, or of both. Raises ``ValueError`` for one that is not there."""
+def weights_of_encoders(weights: Mapping[str, Tensor], towers: str) -> Mapping[str, Tensor]:
+    """Return the weights of one text encoder, or of both, by name.
+
+    ``towers`` is one of ``TEXT_ENCODERS``. Raises ``ValueError`` for a text encoder that the model does not have.
+    """
     if towers == "both":
         return weights
-    own = [name for name in weights if name.startswith(f"{towers}.")]
-    found = LazyWeights({name: partial(weights.__getitem__, name) for name in own})
-    if not found:
+    names = [name for name in weights if name.startswith(f"{towers}.")]
+    own_weights = LazyWeights({name: partial(weights.__getitem__, name) for name in names})
+    if not own_weights:
         there = ", ".join(dict.fromkeys(name.partition(".")[0] for name in weights))
         raise ValueError(f"towers is '{towers}' but the model has {there}; 'both' trains what there is")
-    return found
+    return own_weights
 
 
 def trained_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights to train: ``mlp.fc1`` and ``mlp.fc2`` of every layer, and ``self_attn`` of the last layer."""
-    chosen: dict[str, Tensor] = {}
+    selection: dict[str, Tensor] = {}
     for part in dict.fromkeys(name.partition(".")[0] for name in weights):
         names = [name for name in weights if name.startswith(f"{part}.")]
         pattern = re.compile(rf"\.mlp\.fc[12]\.|\.layers\.{layers_of(names) - 1}\.self_attn\.")
-        chosen |= {name: weights[name] for name in names if pattern.search(name)}
-    return chosen
+        selection |= {name: weights[name] for name in names if pattern.search(name)}
+    return selection
 
 
 def next_batch(latents: Tensor, size: int, step: int, generator: torch.Generator) -> Tensor:
-    """Return batch ``step`` of ``size`` latents, again from the first after the last; new noise if there are none."""
+    """Return batch ``step``, from 0, of ``size`` latents ``[size, c, h, w]``; after the last the first comes again.
+
+    If ``latents`` ``[n, c, h, w]`` are none (n is 0), the batch is new noise of ``generator``.
+    """
     if not len(latents):
         return torch.randn(size, *latents.shape[1:], generator=generator)
     return latents[torch.arange(step * size, (step + 1) * size) % len(latents)]

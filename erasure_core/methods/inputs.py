@@ -22,7 +22,7 @@ from ..sampling.size import side
 from ..settings import setting
 from ..training.loop import Budget, check_rank
 
-TOWERS = ("both", "text_encoder", "text_encoder_2")
+TEXT_ENCODERS = ("both", "text_encoder", "text_encoder_2")
 MOST_DRAWN = 1000  # pictures of the concept; about four are needed
 
 
@@ -30,32 +30,34 @@ class Wish(Protocol):
     """The erasure that a user wishes for, as far as inputs depend on it."""
 
     @property
-    def concepts(self) -> Sequence[Concept]: ...
+    def concepts(self) -> Sequence[Concept]:
+        """The concepts to erase, at least one."""
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """The name of the method that erases them."""
 
     @property
     def option(self) -> Callable[[str], str]:
-        """How errors spell the name of an input."""
+        """A function from the name of an input to how errors spell it, for example ``--no-common``."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A kind of input with what a user gave of it."""
+    """A kind of input, with the values that a user gave."""
 
     def keywords(self, wish: Wish) -> dict[str, Any]:
-        """What the method is called with. Raises ``ValueError`` for what cannot be used."""
+        """Return the keyword arguments for the method. Raises ``ValueError`` for values that cannot be used."""
         return dict(vars(self))
 
     def keywords_of_model(self, wish: Wish, model: DiffusionModel, callback: Callback) -> dict[str, Any]:
-        """What the method is called with in place of that, where a model is needed to tell."""
+        """Return the keyword arguments that need a model, in place of those of ``keywords``; by default none."""
         return {}
 
 
 @dataclass(frozen=True)
 class Preserve(Input):
-    """Prompts that should stay as they are, ``preserve``."""
+    """Prompts that should stay as they are, and whether everyday concepts are not preserved as well."""
 
     preserve: Sequence[str] | str = setting((), help="a prompt to leave alone")
     no_common: bool = setting(False, help="do not preserve everyday concepts as well")
@@ -67,7 +69,7 @@ class Preserve(Input):
 
 @dataclass(frozen=True)
 class Exactly(Input):
-    """Prompts that must not change at all, ``exactly``."""
+    """Prompts that must not change at all."""
 
     exactly: Sequence[str] | str = setting((), help="a prompt whose pictures must not change")
 
@@ -77,36 +79,39 @@ class Exactly(Input):
 
 @dataclass(frozen=True)
 class Images(Input):
-    """Pictures of the concept, ``images``: those of a folder, so many that the model draws itself, or ``none``."""
+    """Pictures of the concept: those of a folder, or a number of pictures that the model draws itself, or ``none``.
+
+    The number is from 1 to ``MOST_DRAWN``.
+    """
 
     images: str | int | None = setting(None, help="a folder of the concept, a number for the model to draw, or none")
 
     def keywords(self, wish: Wish) -> dict[str, Any]:
-        given = str(self.images)
+        text = str(self.images)
         if self.images is None:
             raise ValueError(
                 f"{wish.method} needs {wish.option('images')}: a folder of pictures of the concept, a number of "
                 "pictures for the model to draw itself, or 'none'"
             )
-        if given.isdecimal() and not (len(given) < 10 and 1 <= int(given) <= MOST_DRAWN):
+        if text.isdecimal() and not (len(text) < 10 and 1 <= int(text) <= MOST_DRAWN):
             raise ValueError(
-                f"{wish.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {shown(given)}"
+                f"{wish.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {shown(text)}"
             )
         return {"images": None}
 
     def keywords_of_model(self, wish: Wish, model: DiffusionModel, callback: Callback) -> dict[str, Any]:
-        given = str(self.images)
-        if given == "none":
+        text = str(self.images)
+        if text == "none":
             return {}
-        if not given.isdecimal():
-            return {"images": load_pictures(picture_files(Path(given)), side(model))}
-        prompts = [wish.concepts[0].name] * int(given)
+        if not text.isdecimal():
+            return {"images": load_pictures(picture_files(Path(text)), side(model))}
+        prompts = [wish.concepts[0].name] * int(text)
         return {"images": generate(model, prompts, range(len(prompts)), callback=callback)}
 
 
 @dataclass(frozen=True)
 class Training(Input):
-    """How long a method trains, from which seed, and whether it trains low-rank changes."""
+    """How a method trains: from which seed, for how many seconds at most, and low-rank changes of which rank."""
 
     seed: Seed = setting(0, least=0, most=MOST_SEED, help="the same, the same erasure")
     seconds: float | None = setting(None, above=0, help="stop training after so many")
@@ -121,13 +126,13 @@ class Training(Input):
 
 @dataclass(frozen=True)
 class GradientCheckpointing(Input):
-    """Whether to train in less memory."""
+    """Whether to train in less memory and more time."""
 
     gradient_checkpointing: bool = setting(False, help="less memory, more time")
 
 
 @dataclass(frozen=True)
 class TextEncoders(Input):
-    """Which text encoders to train, ``towers``."""
+    """Which text encoders to train; the option is called ``towers`` on the command line, in nodes and in files."""
 
-    towers: str = setting(TOWERS[0], choices=TOWERS, help="which text encoder of two (SDXL)")
+    towers: str = setting(TEXT_ENCODERS[0], choices=TEXT_ENCODERS, help="which text encoder of two (SDXL)")

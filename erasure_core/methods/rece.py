@@ -100,24 +100,29 @@ def rece(
     exactly: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Erasure:
-    """Erase concepts from the layers of ``model`` that read text, mostly cross-attention keys and values.
+    """Erase concepts from the layers of a model that read text, mostly cross-attention keys and values.
 
-    ``settings`` is one of the presets ``RECE``, or a ``ReceSettings``. ``loops`` times, the context that best
-    regenerates each concept through the edited weights is erased too; 0 is plain UCE. ``preserve`` lists prompts whose
-    keys and values should stay, the empty prompt when there are none; a prompt that names nothing but an erased concept
-    is an error. ``regularization`` keeps derived contexts small, ``ridge`` keeps the weights near their originals. The
-    closed form learns from the bare name and reaches only part of what the name does inside longer prompts:
-    ``amplification`` goes on along the same change, 1 is as published. ``name_only`` edits what is read for the name's
-    last token and not what is read behind it, as SPEED (arXiv 2503.07392) does: less of what all prompts share there is
-    lost when many concepts are erased.
-
-    ``exactly`` lists prompts that the edit leaves alone whatever else it has to do, but for a share ``exactness`` of
-    what is read for them; ``exact_error`` among the origin's settings says by how much their keys and values change
-    nevertheless. A few prompts use up all directions; then nothing can be erased, which is an error.
-
-    Raises ``ValueError`` for prompts that cannot be used, and for concepts that an earlier closed form has erased from
-    the model already (``applied_to``, ``over``); ``UnsupportedModelError`` for weights that cannot. The model is only
+    The edit is UCE's (arXiv 2308.14761, eq. 7). After it, ``settings.loops`` times, the context that best regenerates
+    each concept through the edited weights (RECE, arXiv 2407.12383, eq. 6) is erased in the same way. ``model`` is only
     read.
+
+    - ``concepts``: one concept or several, each a ``Concept`` or text, ``van gogh`` or ``van gogh -> art``.
+    - ``settings``: one of the presets ``RECE``, or a ``ReceSettings``; the default is the preset for objects. Its
+      ``regularization`` keeps derived contexts small, and ``ridge`` keeps the weights near their originals. The closed
+      form learns from the bare name and reaches only part of what the name does inside longer prompts:
+      ``amplification`` goes further along the same change, 1 is as published. ``name_only`` edits what is read for the
+      name's last token and not what is read behind it, as SPEED (arXiv 2503.07392) does: less of what all prompts share
+      there is lost when many concepts are erased.
+    - ``preserve``: prompts whose keys and values should stay as they are; by default the empty prompt.
+    - ``exactly``: prompts that the edit leaves alone whatever else it has to do, but for a share ``exactness`` of what
+      is read for them; by default none. ``exact_error`` among the origin's settings says by how much their keys and
+      values change nevertheless. A few prompts use up all directions; then nothing can be erased, which is an error.
+    - ``callback``: gets the progress.
+
+    Raises ``ValueError`` for prompts that cannot be used, such as one to preserve that names nothing but an erased
+    concept, and for concepts that an earlier closed form has erased from the model already (``applied_to``, ``over``);
+    ``SingularSystemError`` where the settings leave the edit undetermined; ``UnsupportedModelError`` for a model in
+    which no linear layer reads text, and for weights that are not finite.
     """
     return rece_with_statistics(
         model, as_concepts(concepts), settings, preserve=preserve, exactly=exactly, callback=callback
@@ -137,38 +142,42 @@ def rece_with_statistics(
     restore: Sequence[str] = (),
     callback: Callback | None = None,
 ) -> tuple[Erasure, Statistics]:
-    """``rece``, and the statistics of all that it knows of, to go on from.
+    """Erase as ``rece`` does, and return the statistics of all concepts and prompts too, to continue with.
 
-    ``common`` preserves the common concepts too. With ``statistics`` their concepts are erased again together with
-    ``concepts``, which may then be none, but for those that ``restore`` names. Raises what ``rece`` and ``updated`` do.
+    With ``common`` the built-in everyday concepts are preserved as well; it is off by default, as in ``rece``. With
+    ``statistics`` of an earlier erasure, their concepts are erased again together with ``concepts``, which may then be
+    none, except for those that ``restore`` names; by default there are no statistics, and nothing is restored. Raises
+    the errors of ``rece`` and ``updated``.
     """
     preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
-    told = TwoStages(callback, 2 + settings.loops)
+    stages = TwoStages(callback, 2 + settings.loops)
     if statistics is None:
         check_preserve(concepts, preserve, exactly)
         prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
-        found = gather_statistics(
-            model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=told.first
+        result = gather_statistics(
+            model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=stages.first
         )
     else:
         check_kind(statistics, settings.name_only)
         check_not_erased(model, statistics.concepts)
-        found = updated(
+        result = updated(
             statistics, model, concepts, preserve,
-            restore=restore, exactly=exactly, common=common, callback=told.first,
+            restore=restore, exactly=exactly, common=common, callback=stages.first,
         )  # fmt: skip
-    return erase_statistics(model, found, settings, callback=told.second), found
+    return erase_statistics(model, result, settings, callback=stages.second), result
 
 
 @checked
 def erase_statistics(
     model: TextReader, statistics: Statistics, settings: ReceSettings, *, callback: Callback | None = None
 ) -> Erasure:
-    """Erase the concepts of ``statistics`` as ``rece`` does; one prompt is encoded, to compare the text encoders.
+    """Erase the concepts of ``statistics`` as ``rece`` does, from a model that has none of them erased.
 
-    Raises ``ValueError`` for statistics that are empty, are of another text encoder, or do not fit the settings.
+    Only one prompt is encoded, to compare the text encoders. ``settings`` is one of the presets ``RECE``, or a
+    ``ReceSettings``; ``callback`` gets the progress. Raises ``ValueError`` for statistics that are empty, are of
+    another text encoder, or do not fit the settings, and the errors of ``rece``.
     """
     if not statistics.concepts:
         raise ValueError("the statistics hold no concept, so there is nothing to erase")
@@ -191,24 +200,24 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
     maps, errors, error = {}, {}, 0.0
     for name, entry in model.text_entries().items():
         gram = gather(entry, digests)
-        known = statistics.entries[name]
-        _check_width(name, gram, known)
+        entry_statistics = statistics.entries[name]
+        _check_width(name, gram, entry_statistics)
         report(1, total, ERASING)
-        change = solve(known, gram.to(known.preserve_gram.device), settings, loop_done)
-        _check_moved(known.edited.summed().concepts, change, settings)
+        change = solve(entry_statistics, gram.to(entry_statistics.preserve_gram.device), settings, loop_done)
+        _check_moved(entry_statistics.edited.summed().concepts, change, settings)
         report(total - 1, total, FORMING)
-        formed, lost = deltas_of(change, entry)
-        deltas.update(formed)
-        error = max(error, lost)
+        entry_deltas, rounding = deltas_of(change, entry)
+        deltas.update(entry_deltas)
+        error = max(error, rounding)
         maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
         if statistics.exactly:
-            errors[name] = relative_change(change, known.exactly_gram, gram)
-    made_on = combined([digests[name] for name in sorted(digests)])
-    told = {**asdict(settings), "preserve": list(statistics.preserve)}
+            errors[name] = relative_change(change, entry_statistics.exactly_gram, gram)
+    model_fingerprint = combined([digests[name] for name in sorted(digests)])
+    settings_record = {**asdict(settings), "preserve": list(statistics.preserve)}
     if statistics.exactly:
-        told |= {"exactly": list(statistics.exactly), "exact_error": errors}
+        settings_record |= {"exactly": list(statistics.exactly), "exact_error": errors}
     report(total, total, "done")
-    origin = Origin("rece" if settings.loops else "uce", statistics.concepts, told, made_on)
+    origin = Origin("rece" if settings.loops else "uce", statistics.concepts, settings_record, model_fingerprint)
     return Erasure(deltas, (origin,), maps, error)
 
 
@@ -220,7 +229,11 @@ def solve(
 ) -> LowRank:
     """Return the ``E`` of ``W' = W (I + E)``, ``[d, d]`` in float32 on the CPU, for the layers of one text entry.
 
-    ``gram`` is their ``sum W^T W``.
+    The first step is UCE's (eq. 7), each loop adds one for the derived contexts (RECE, eq. 6). ``statistics`` are those
+    of the entry, ``gram`` is ``sum W^T W`` over its layers, float64 ``[d, d]``. ``loop_done`` is called with the number
+    of each loop, from 0, when it begins; by default nothing is. Raises ``SingularSystemError`` for an edit that is not
+    determined, ``UnsupportedModelError`` for one that is not finite, and ``ValueError`` for settings or prompts that
+    leave nothing to change.
     """
     scales = {
         "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
@@ -241,33 +254,33 @@ def solve(
             f"the closed-form system is singular, so the edit is not determined; {gentler(settings)}"
         ) from error
     change = change.recompressed(1e-9)
-    found = LowRank((settings.amplification * change.up).float().cpu(), change.down.float().cpu())
-    if not (torch.isfinite(found.up).all() and torch.isfinite(found.down).all()):
+    edit = LowRank((settings.amplification * change.up).float().cpu(), change.down.float().cpu())
+    if not (torch.isfinite(edit.up).all() and torch.isfinite(edit.down).all()):
         raise UnsupportedModelError(f"the edit is not finite; {gentler(settings)}")
-    return found
+    return edit
 
 
-def _free(exempt: Tensor, exactness: float) -> Tensor | None:
+def _free(exactly_gram: Tensor, exactness: float) -> Tensor | None:
     """Return the directions, orthonormal columns ``[d, f]``, that an edit may change; ``None`` for all."""
-    if not exempt.any():
+    if not exactly_gram.any():
         return None
-    free = free_directions(exempt, exactness)
+    free = free_directions(exactly_gram, exactness)
     if not free.shape[1]:
         raise ValueError(
-            f"what is to be left exactly alone takes up all {len(exempt)} directions of the text, so nothing can be "
-            f"erased; list fewer prompts (exactly), or raise exactness above {exactness:g}"
+            f"what is to be left exactly alone takes up all {len(exactly_gram)} directions of the text, so nothing can "
+            f"be erased; list fewer prompts (exactly), or raise exactness above {exactness:g}"
         )
     return free
 
 
 def gentler(settings: ReceSettings) -> str:
-    """Return advice for an edit that goes too far: which settings are beyond those of all presets, else the ridge."""
+    """Return advice for an edit that goes too far: settings that are beyond those of all presets, else the ridge."""
     presets = RECE.values()
     high = [name for name in UPWARD if getattr(settings, name) > max(getattr(one, name) for one in presets)]
     low = [name for name in DOWNWARD if getattr(settings, name) < min(getattr(one, name) for one in presets)]
-    found = [f"lower {name} from {getattr(settings, name):g}" for name in high]
-    found += [f"raise {name} from {getattr(settings, name):g}" for name in low]
-    return ", ".join(found) or f"raise ridge above {settings.ridge:g}, or lower amplification"
+    advice = [f"lower {name} from {getattr(settings, name):g}" for name in high]
+    advice += [f"raise {name} from {getattr(settings, name):g}" for name in low]
+    return ", ".join(advice) or f"raise ridge above {settings.ridge:g}, or lower amplification"
 
 
 def _check_adds(step: LowRank, before: LowRank, regularization: float) -> None:
@@ -287,8 +300,8 @@ def _check_moved(rows: Tensor, change: LowRank, settings: ReceSettings) -> None:
     down, up = change.down.to(rows.device), change.up.to(rows.device)
     largest = float(up.abs().max()) if up.numel() else 0.0
     up = up / (largest or 1.0)  # squares of float32 overflow
-    moved = ((up.T @ up) * (down @ rows.to(down.dtype) @ down.T)).sum().clamp(min=0)
-    share = largest * float(moved.double().sqrt() / rows.trace().sqrt())
+    shift = ((up.T @ up) * (down @ rows.to(down.dtype) @ down.T)).sum().clamp(min=0)
+    share = largest * float(shift.double().sqrt() / rows.trace().sqrt())
     if not share >= LEAST_MOVED:
         raise ValueError(
             f"with these settings what is read for the concepts changes by {share:.1g} of itself, so nothing would be "
@@ -302,15 +315,23 @@ def _check_moved(rows: Tensor, change: LowRank, settings: ReceSettings) -> None:
 
 
 def relative_change(change: LowRank, rows: Tensor, gram: Tensor) -> float:
-    """Return the relative change of keys and values of rows with the ``row_gram`` ``rows``; 0 for none."""
+    """Return how much keys and values of some rows change, relative to them, in the Frobenius norm.
+
+    ``change`` is ``E``, ``rows`` the ``row_gram`` of the rows, and ``gram`` is ``sum W^T W``, all ``[d, d]``. The
+    result is 0 if there are no rows.
+    """
     edit = change.dense().to(rows)
     gram = gram.to(rows)
-    moved, whole = ((gram * (one @ rows @ one.T)).sum() for one in (edit, torch.eye(len(rows)).to(rows)))
-    return float((moved.clamp(min=0) / whole).sqrt()) if float(whole) else 0.0
+    eye = torch.eye(len(rows)).to(rows)
+    change_square, whole_square = ((gram * (one @ rows @ one.T)).sum() for one in (edit, eye))
+    return float((change_square.clamp(min=0) / whole_square).sqrt()) if float(whole_square) else 0.0
 
 
 def check_kind(statistics: Statistics, name_only: bool) -> None:
-    """Raise ``ValueError`` when settings edit other rows than the statistics are of."""
+    """Raise ``ValueError`` when ``name_only`` of the settings is not that of the statistics.
+
+    The statistics then hold other rows than the settings edit.
+    """
     if name_only == statistics.name_only:
         return
     kinds = ("all rows of concepts", "names only (name_only)")
@@ -324,7 +345,8 @@ def check_kind(statistics: Statistics, name_only: bool) -> None:
 def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
     """Return the Gram matrix of the weights of a text entry, float64 ``[d, d]``, in one pass over them.
 
-    Adds their digests by name. Raises ``UnsupportedModelError`` when they cannot be edited.
+    The digest of each weight is added to ``digests``, by its name. Raises ``UnsupportedModelError`` for an entry
+    without weights, and for weights of different widths or with numbers that are not finite.
     """
     gram = None
     for name in sorted(entry.weights):
@@ -343,16 +365,16 @@ def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
     return gram
 
 
-def _check_width(name: str, gram: Tensor, known: EntryStatistics) -> None:
-    if known.width != len(gram):
+def _check_width(name: str, gram: Tensor, statistics: EntryStatistics) -> None:
+    if statistics.width != len(gram):
         raise UnsupportedModelError(
-            f"the model reads a {name} {len(gram)} wide but CLIP gives {known.width}: "
+            f"the model reads a {name} {len(gram)} wide but CLIP gives {statistics.width}: "
             "CLIP and MODEL do not belong together"
         )
 
 
 def check_rows(statistics: Statistics, settings: ReceSettings) -> None:
-    """Raise ``ValueError`` when settings edit other rows than the statistics are of."""
+    """Raise ``ValueError`` when the settings edit other rows than the statistics hold; see ``check_kind``."""
     check_kind(statistics, settings.name_only)
 
 

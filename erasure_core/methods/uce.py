@@ -37,7 +37,11 @@ def uce(
     preserve: Sequence[str] | str = (),
     callback: Callback | None = None,
 ) -> Erasure:
-    """Erase concepts as ``rece`` does, which says more, but without its loops."""
+    """Erase concepts from the layers of a model that read text, in closed form (UCE, arXiv 2308.14761, eq. 7).
+
+    This is ``rece`` without its loops. ``concepts``, ``preserve`` and ``callback`` are those of ``rece``, and so are
+    the errors; ``settings`` is one of the presets ``UCE``, or a ``UceSettings``. ``model`` is only read.
+    """
     return uce_with_statistics(model, as_concepts(concepts), settings, preserve=preserve, callback=callback)[0]
 
 
@@ -53,7 +57,11 @@ def uce_with_statistics(
     restore: Sequence[str] = (),
     callback: Callback | None = None,
 ) -> tuple[Erasure, Statistics]:
-    """Erase as ``uce`` does, and return the statistics too, to continue with; see ``rece_with_statistics``."""
+    """Erase as ``uce`` does, and return the statistics too, to continue with.
+
+    The arguments are those of ``rece_with_statistics``. Raises its errors, and ``ValueError`` for statistics of names
+    only.
+    """
     if statistics is not None:
         check_rows(statistics, settings)
     return rece_with_statistics(
@@ -63,7 +71,7 @@ def uce_with_statistics(
 
 
 def check_rows(statistics: Statistics, settings: UceSettings) -> None:
-    """Raise ``ValueError`` for statistics of names only, which UCE does not edit."""
+    """Raise ``ValueError`` for statistics of names only, which UCE does not edit, whatever its ``settings``."""
     if statistics.name_only:
         raise ValueError(
             "the statistics are of names only (name_only), which uce does not edit; choose the method rece"

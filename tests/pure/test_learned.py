@@ -170,7 +170,7 @@ def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) 
 def test_few_shot_watches_eight_pictures_at_fixed_timesteps() -> None:
     model, latents = FakeModel(), torch.arange(3.0)[:, None, None, None].expand(3, 4, 4, 4)
     watch = Watch(model, latents, "a cat", seed=2)
-    clean, noise, times = watch._seen
+    clean, noise, times = watch._batch
     assert clean[:, 0, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1] and times.tolist() == [6, 18, 31, 43, 56, 68, 81, 93]
     assert watch.growth(model) == 1
     other = FakeModel(seed=1)
