@@ -11,10 +11,12 @@ from .closed_form.statistics_file import StatisticsFileError as StatisticsFileEr
 from .closed_form.statistics_file import load_statistics as load_statistics
 from .closed_form.statistics_file import save_statistics as save_statistics
 from .closed_form.update import updated as updated
+from .concepts.aliases import aliases_of as aliases_of
 from .concepts.common import common_concepts as common_concepts
 from .concepts.parse import Concept as Concept
 from .concepts.parse import ConceptError as ConceptError
 from .concepts.parse import parse_concepts as parse_concepts
+from .concepts.suggest import suggest as suggest
 from .conditioning import Conditioning as Conditioning
 from .diffusers.model import from_diffusers as from_diffusers
 from .erasures.erasure import Erasure as Erasure

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..closed_form.statistics import Statistics
 from ..closed_form.statistics_file import load_statistics, save_statistics
 from ..closed_form.update import held_concepts
+from ..concepts.aliases import with_aliases
 from ..concepts.lists import load_concepts
+from ..concepts.name_lists import listed_beside
+from ..concepts.names import folded
 from ..concepts.parse import Concept, as_concepts, split
+from ..concepts.suggest import suggest
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import check_target
 from ..erasures.lora_programs import readers_of
 from ..methods import METHODS
 from ..methods.inputs import Exactly
 from ..methods.method import ClosedForm
+from ..model import TextReader
 from ..quoting import quoted
 from .method_options import DEFAULT, OPTION, add_method_options, as_name, inputs_of, settings_of
 from .options import as_path, filled, option
@@ -34,6 +40,8 @@ def erase(args: argparse.Namespace) -> None:
     args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
     model = open_model(args.model)
+    if args.aliases:
+        request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
     with Progress(args.method) as bar:
         closed_form = METHODS[args.method].closed_form
         if closed_form and (args.statistics or args.save_statistics):
@@ -52,8 +60,21 @@ def erase(args: argparse.Namespace) -> None:
         print(f"left exactly alone: what the layers make of it ({entry}) changes by {100 * error:.2g} %")
 
 
+def _with_aliases(
+    args: argparse.Namespace, concepts: Sequence[Concept], held: Statistics | None, model: TextReader
+) -> list[Concept]:
+    """Return the concepts and the other names that the model reads alike, less what the statistics hold."""
+    known = held.concepts if held else ()
+    spared = [*args.preserve, *args.exactly, *(concept.instead for concept in known if concept.instead)]
+    found = with_aliases(concepts, lambda name: suggest(model, name), spared)
+    names = {folded(concept.name) for concept in known}
+    return [concept for concept in found if concept in concepts or folded(concept.name) not in names]
+
+
 def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics | None:
     """Those to start from; whatever can be wrong about statistics is told before a model is loaded."""
+    if args.aliases and METHODS[args.method].closed_form is None:
+        raise ValueError(f"--aliases adds concepts, and {args.method} erases one at a time; run it once for each")
     if args.restore and not args.statistics:
         raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
     closed_form = METHODS[args.method].closed_form
@@ -75,9 +96,12 @@ def _of_statistics(
     args: argparse.Namespace, request: Request, closed_form: ClosedForm, held: Statistics | None, model, bar
 ) -> Erasure:
     """Gather or update them, keep them if wanted, and erase."""
+    back = held_concepts(held, args.restore) if held else []
+    erased = [*request.concepts, *(concept for concept in (held.concepts if held else ()) if concept not in back)]
+    preserve = [*args.preserve, *listed_beside(erased, args.preserve_list)]
     exactly = {"exactly": args.exactly} if Exactly in METHODS[args.method].takes else {}
     erasure, statistics = closed_form.run(
-        model, request.concepts, request.chosen_settings(), preserve=args.preserve, common=not args.no_common,
+        model, request.concepts, request.chosen_settings(), preserve=preserve, common=not args.no_common,
         statistics=held, restore=args.restore, callback=bar, **exactly,
     )  # fmt: skip
     if args.save_statistics:
@@ -110,6 +134,10 @@ def add_erase(commands) -> None:
     what.add_argument(
         "--concepts", type=filled, metavar="FILE",
         help="one concept a line, # for comments; of a table a column: list.csv:name",
+    )  # fmt: skip
+    command.add_argument(
+        "--aliases", action="store_true",
+        help="erase other names that the model reads like these too; the command suggest lists them",
     )  # fmt: skip
     command.add_argument("--separator", metavar="SIGN", help="split --concept and lines of --concepts at it, as at ','")
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())

@@ -22,6 +22,7 @@ from .options import Parser, as_typed, option
 from .purify import add_purify
 from .report import add_report
 from .request import TOY
+from .suggest import add_suggest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (add_demo, add_erase, add_purify, add_compare, add_report, add_attack, add_evaluate):
+    for add in (add_demo, add_suggest, add_erase, add_purify, add_compare, add_report, add_attack, add_evaluate):
         add(commands)
     return parser

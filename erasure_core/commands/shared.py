@@ -23,7 +23,7 @@ def open_model(name: str):
         return load_model(name)
 
 
-def add_model(command, more: str = "") -> None:
+def add_model(command, more: str = "", required: bool = True) -> None:
     """Add the option --model to a command; ``more`` is added to its help text."""
     text = "toy, a diffusers folder, or an SD checkpoint .safetensors" + (more and f"; {more}")
-    command.add_argument("--model", type=filled, required=True, help=text)
+    command.add_argument("--model", type=filled, required=required, help=text)

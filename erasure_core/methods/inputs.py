@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ..arguments import MOST_SEED, Seed, check_argument
 from ..concepts.common import common_concepts
+from ..concepts.name_lists import LISTS, listed_beside
 from ..concepts.parse import Concept, kept_prompts
 from ..files.images import load_pictures, picture_files
 from ..model import Callback, DiffusionModel
@@ -57,13 +58,18 @@ class Input:
 
 @dataclass(frozen=True)
 class Preserve(Input):
-    """Prompts that should stay as they are, and whether everyday concepts are not preserved as well."""
+    """Prompts and a list of names that should stay as they are, and whether everyday concepts should not as well.
+
+    Names of the list that share a word with an erased concept are left out.
+    """
 
     preserve: Sequence[str] | str = setting((), help="a prompt to leave alone")
+    preserve_list: str | None = setting(None, choices=LISTS, help="a list of names to leave alone")
     no_common: bool = setting(False, help="do not preserve everyday concepts as well")
 
     def keywords(self, wish: Wish) -> dict[str, Any]:
         preserve = kept_prompts(self.preserve, wish.option("preserve"))
+        preserve += listed_beside(wish.concepts, self.preserve_list)
         return {"preserve": preserve + ([] if self.no_common else common_concepts(wish.concepts))}
 
 
