@@ -9,7 +9,16 @@ from ..erasure_core.closed_form.update import restored
 from ..erasure_core.concepts.lists import list_text
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.files.bounded_text import read_list
-from .comfy_host.files import STATISTICS, digest, list_files, list_path, saved, stamp, statistics_files, statistics_path
+from .comfy_host.files import (
+    STATISTICS,
+    digest,
+    list_files,
+    list_path,
+    save_numbered,
+    stamp,
+    statistics_files,
+    statistics_path,
+)
 from .comfy_host.open_model import reader
 from .comfy_host.progress import progress
 from .input_checks import checked
@@ -104,7 +113,7 @@ class ErasureSaveStatistics(io.ComfyNode):
     @checked
     def execute(cls, statistics, filename_prefix) -> io.NodeOutput:
         folder = STATISTICS
-        path = str(saved(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
+        path = str(save_numbered(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
         return io.NodeOutput(path, ui=ui.PreviewText(path))
 
 

@@ -10,36 +10,41 @@ from ...erasure_core import Erasure, LowRank
 from ...erasure_core.erasures.low_rank import Delta
 
 Shares = dict[int, tuple[Erasure, float]]
-"""By identity, each erasure that a weight has patches of, and how many times."""
+"""Each erasure that a weight has patches of, by its identity, and its total strength there."""
 
 
 class LowRankPatch(comfy.weight_adapter.LoRAAdapter):
-    """A LoRA that says which erasure it is of."""
+    """A LoRA that knows of which erasure it is a part; ``None`` for any other LoRA."""
 
     erasure: Erasure | None = None
 
 
 class DensePatch(tuple):
-    """A patch ``("diff", (change,))`` that knows its erasure."""
+    """A patch ``("diff", (change,))`` that knows of which erasure it is a part."""
 
     erasure: Erasure | None = None
 
 
-def patch(delta: Delta, carried: Erasure) -> LowRankPatch | DensePatch:
-    """A change as ``add_patches`` takes it; what ``carried`` tells is read again by ``erasures_of``."""
-    made: LowRankPatch | DensePatch
+def patch(delta: Delta, record: Erasure) -> LowRankPatch | DensePatch:
+    """Return the change of one weight as a patch for ``ModelPatcher.add_patches``.
+
+    ``record`` is the erasure that the change is a part of, as ``Erasure.carried`` returns it; ``erasures_of`` reads it
+    from the patch again.
+    """
+    adapter: LowRankPatch | DensePatch
     if isinstance(delta, LowRank):
-        made = LowRankPatch(set(), (delta.up, delta.down, None, None, None, None))
+        adapter = LowRankPatch(set(), (delta.up, delta.down, None, None, None, None))
     else:
-        made = DensePatch(("diff", (delta.change,)))
-    made.erasure = carried
-    return made
+        adapter = DensePatch(("diff", (delta.change,)))
+    adapter.erasure = record
+    return adapter
 
 
 def erasures_of(model) -> tuple[Erasure, ...]:
-    """Those that this pack's nodes put into a MODEL, as strong as they are there still, without the changes.
+    """Return the erasures that this pack's nodes put into a MODEL, or into the patcher of a CLIP.
 
-    A merge takes each layer's share of the MODELs that it merges; where layers differ the strongest counts.
+    Each is a record without changes, as strong as it still is there. A node that merges MODELs takes a share of each of
+    them for every layer; where the shares of layers differ, the largest counts.
     """
     strongest: Shares = {}
     for patches in model.patches.values():
@@ -52,9 +57,10 @@ def erasures_of(model) -> tuple[Erasure, ...]:
 
 
 def _shares(patches: Sequence[tuple]) -> tuple[float, Shares]:
-    """How many times a weight has the weights of checkpoints, and each erasure, after its patches.
+    """Return the sum of the shares of checkpoints in a weight with these ``patches``, and the strength of each erasure.
 
-    As ``comfy.lora.calculate_weight`` adds them up: a merge patches a weight with another and its patches, as a list.
+    They are added up as by ``comfy.lora.calculate_weight``: a merge patches a weight with that of another MODEL and its
+    patches, as a list.
     """
     whole = 1.0
     shares: Shares = {}

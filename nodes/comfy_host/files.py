@@ -19,27 +19,34 @@ MOST_FOLDERS, MOST_BYTES = 20, 200  # of a prefix, in one another, and of one na
 
 
 def save_as_lora(erasure: Erasure, prefix: str) -> Path:
-    """Write an erasure to a new file below ``output/loras``."""
-    return saved(LORAS, prefix, erasure.save)
+    """Write an erasure to a new file below ``output/loras``, and return its path.
+
+    ``prefix`` and the errors are those of ``save_numbered``.
+    """
+    return save_numbered(LORAS, prefix, erasure.save)
 
 
-def saved(folder: str, prefix: str, save: Callable[[Path], Path]) -> Path:
-    """What ``save`` gives for a new file below a folder of the output folder, numbered as "Save Image" numbers.
+def save_numbered(folder: str, prefix: str, save: Callable[[Path], Path]) -> Path:
+    """Call ``save`` with the path of a new file, and return what it returns.
 
-    Raises ``ValueError`` for a prefix that names no file or leads elsewhere, and where nothing can be written.
+    The file is in ``folder``, a folder of ComfyUI's output folder. ``prefix`` is the start of its name, with folders in
+    front of it and ComfyUI's placeholders for the date; a number follows, as with "Save Image". Raises ``ValueError``
+    for a prefix that names no file or leads out of the folder, and where nothing can be written.
     """
     _check_names(prefix)
     root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), folder)
-    wanted = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
+    target_folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
     if not os.path.basename(prefix).strip(". "):
         raise ValueError(f"filename_prefix '{shown(prefix)}' names no file; write for example 'erasure/no-van-gogh'")
-    if os.path.commonpath((root, wanted)) != root:
+    if os.path.commonpath((root, target_folder)) != root:
         raise ValueError(f"filename_prefix '{shown(prefix)}' leads out of {root}; saving elsewhere is not allowed")
     try:
         place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
         return save(Path(place) / f"{name}_{counter:05}_{SUFFIX}")
     except OSError as error:
-        raise ValueError(f"filename_prefix '{shown(prefix)}': nothing could be written to {wanted}: {error}") from error
+        raise ValueError(
+            f"filename_prefix '{shown(prefix)}': nothing could be written to {target_folder}: {error}"
+        ) from error
 
 
 def _check_names(prefix: str) -> None:
@@ -52,12 +59,15 @@ def _check_names(prefix: str) -> None:
 
 
 def lora_files() -> list[str]:
-    """The safetensors files of ComfyUI's loras folders."""
+    """Return the names of the safetensors files in ComfyUI's loras folders."""
     return [name for name in folder_paths.get_filename_list("loras") if name.endswith(SUFFIX)]
 
 
 def lora_path(name: str) -> str:
-    """Raises ``ValueError`` for a file that is not there, in a sentence that the host can print."""
+    """Return the path of a file in ComfyUI's loras folders.
+
+    Raises ``ValueError`` for a file that is in none of them, in a sentence that ComfyUI can print.
+    """
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
         raise ValueError(f"file '{shown(name)}' is in none of the loras folders; choose one that the list shows")
@@ -65,37 +75,42 @@ def lora_path(name: str) -> str:
 
 
 def statistics_files() -> list[str]:
-    """The files that "Save Statistics" wrote."""
+    """Return the names of the files that "Save Statistics" wrote."""
     return _below(_statistics_folder(), SUFFIX)
 
 
 def statistics_path(name: str) -> Path:
-    return _named(_statistics_folder(), name, statistics_files())
+    """Return the path of one of ``statistics_files``; raise ``ValueError`` for any other."""
+    return _listed_file(_statistics_folder(), name, statistics_files())
 
 
 def list_files() -> list[str]:
-    """The text files and tables of ComfyUI's input folder."""
+    """Return the names of the text files and tables in ComfyUI's input folder."""
     folder = Path(folder_paths.get_input_directory())
     return sorted(name for suffix in (".txt", *TABLES) for name in _below(folder, suffix))
 
 
 def list_path(name: str) -> Path:
-    return _named(Path(folder_paths.get_input_directory()), name, list_files())
+    """Return the path of one of ``list_files``; raise ``ValueError`` for any other."""
+    return _listed_file(Path(folder_paths.get_input_directory()), name, list_files())
 
 
 def digest(path: Path) -> str:
-    """Return a digest of a file's content, which may change while its name stays."""
-    found = hashlib.sha256()
+    """Return the SHA-256 of a file's content, hexadecimal: it tells ComfyUI whether a file of the same name changed."""
+    sha = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(2**20):
-            found.update(part)
-    return found.hexdigest()
+            sha.update(part)
+    return sha.hexdigest()
 
 
 def stamp(path: str | Path) -> tuple[int, int]:
-    """Return what changes when a file is replaced, for files that are too large to be read for a comparison."""
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size
+    """Return the time of a file's last change, in nanoseconds, and its size in bytes.
+
+    They tell ComfyUI whether a file was replaced, where reading it for a ``digest`` would take too long.
+    """
+    status = os.stat(path)
+    return status.st_mtime_ns, status.st_size
 
 
 def _statistics_folder() -> Path:
@@ -106,9 +121,12 @@ def _below(folder: Path, suffix: str) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}") if path.is_file())
 
 
-def _named(folder: Path, name: str, known: list[str]) -> Path:
-    """The host does not check what comes through its API: only files that are listed can be named."""
-    if name not in known:
-        there = shortened([shown(one) for one in known]) or "none"
-        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {there}")
+def _listed_file(folder: Path, name: str, names: list[str]) -> Path:
+    """Return the path of the file ``name`` in ``folder``; raise ``ValueError`` unless it is one of ``names``.
+
+    ComfyUI does not check what comes through its API, so a name may be any path.
+    """
+    if name not in names:
+        listing = shortened([shown(one) for one in names]) or "none"
+        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {listing}")
     return folder / name

@@ -23,8 +23,8 @@ CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
 class ComfyModel:
     """A MODEL of Stable Diffusion and its CLIP as the ``TextReader`` that closed forms need; both are only read.
 
-    What upstream LoRAs and erasures did to them is seen. Raises ``UnsupportedModelError`` for families that do
-    not work.
+    The patches of LoRAs and erasures upstream are part of their weights. Raises ``UnsupportedModelError`` for other
+    families.
     """
 
     def __init__(self, model, clip):
@@ -59,18 +59,21 @@ def has_unet(model) -> bool:
 
 
 def weight_keys(model) -> dict[str, str]:
-    """The weights of a MODEL of any family: the names that erasures give them, to ComfyUI's."""
+    """Return ComfyUI's key for each weight of the denoiser of a MODEL of any family, by its name in erasures."""
     if has_unet(model):
         return unet_keys(model)
     return {f"unet.{key.removeprefix(UNET)}": key for key in model.model_state_dict(UNET)}
 
 
 def unet_keys(model) -> dict[str, str]:
-    """The UNet's weights: diffusers' names to ComfyUI's. Raises ``UnsupportedModelError`` for other families."""
+    """Return ComfyUI's key for each weight of a UNet of Stable Diffusion, by its name in diffusers after ``unet.``.
+
+    Raises ``UnsupportedModelError`` for other families.
+    """
     config = _config(model)
-    named = comfy.utils.unet_to_diffusers(config)
-    present = set(model.model_state_dict(UNET)) if named else set()
-    keys = {f"unet.{name}": UNET + key for name, key in named.items() if UNET + key in present}
+    diffusers_keys = comfy.utils.unet_to_diffusers(config)
+    present = set(model.model_state_dict(UNET)) if diffusers_keys else set()
+    keys = {f"unet.{name}": UNET + key for name, key in diffusers_keys.items() if UNET + key in present}
     if config.get("use_temporal_attention") or not any(name.endswith(CROSS) for name in keys):
         kind = type(getattr(model, "model", None)).__name__
         raise UnsupportedModelError(f"MODEL is of the kind {kind}, which has no UNet of Stable Diffusion")
@@ -87,7 +90,7 @@ def reads_pooled(model) -> bool:
 
 
 def text_names(model) -> list[str]:
-    """The weights of a UNet that read text, by diffusers' names; none of another family."""
+    """Return the names in diffusers of the weights that read text in a UNet; none for a MODEL of another family."""
     if not has_unet(model):
         return []
     pooled = reads_pooled(model)
@@ -101,12 +104,16 @@ def text_weights(model) -> Mapping[str, Tensor]:
 
 
 def merged_weights(patcher, keys: Mapping[str, str], *, patched: bool = True) -> Mapping[str, Tensor]:
-    """Return weights in float32, with or without their patches; ``keys`` maps their names to ComfyUI's."""
+    """Return weights in float32 on the ``working_device``, each merged when it is read.
+
+    ``patcher`` is a MODEL, or the patcher of a CLIP. ``keys`` are ComfyUI's keys by the names that the result has.
+    ``patched`` says whether the weights have their patches; by default they have them, as sampling uses them.
+    """
     device = working_device(patcher)
-    kept = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
-    return LazyWeights({name: partial(weight.merged, device) for name, weight in kept.items()})
+    stored_weights = {name: stored(patcher, key, patched=patched) for name, key in keys.items()}
+    return LazyWeights({name: partial(weight.merged, device) for name, weight in stored_weights.items()})
 
 
 def working_device(model) -> torch.device:
-    """The model's device, unless it may lack float64."""
+    """Return the device of a MODEL, or the CPU where that device may lack float64 (any but CUDA)."""
     return model.load_device if model.load_device.type == "cuda" else torch.device("cpu")

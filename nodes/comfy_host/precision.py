@@ -19,7 +19,11 @@ SAMPLED = 8  # weights that are measured, of hundreds
 
 
 def report_rounding(patcher, deltas: Mapping[str, Delta], strength: float, what: str) -> float:
-    """Log the ``rounding_error`` and return it; log a warning if rounding loses much of the edit."""
+    """Log the ``rounding_error`` of a sample of weights and return it; above ``MOST`` the log is a warning.
+
+    ``patcher`` has the changes ``deltas``, by ComfyUI's keys, as patches of this ``strength``. ``what``, MODEL or CLIP,
+    names it in the log.
+    """
     keys = spread(sorted(deltas), SAMPLED)
     precision = " and ".join(sorted({stored(patcher, key).precision for key in keys}))
     error = rounding_error(patcher, {key: deltas[key] for key in keys}, strength)
@@ -36,12 +40,13 @@ def report_rounding(patcher, deltas: Mapping[str, Delta], strength: float, what:
 
 @torch.no_grad()
 def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> float:
-    """What is lost where the changes act, relative to them, in the Frobenius norm over all of ``deltas``.
+    """Return the error of rounding where the changes act, relative to them, in the Frobenius norm over all ``deltas``.
 
-    With a weight ``W`` that has its change ``dW = U D`` already, and the orthonormal rows ``V`` that span those of
-    ``D``: ``|(q(W) - W) V^T| / |dW V^T|``, where ``q`` rounds as the model does. A dense change acts everywhere.
+    ``patcher`` has the changes, by ComfyUI's keys, as patches of this ``strength``. For a weight ``W`` that has its
+    change ``dW = U D`` already, and orthonormal rows ``V`` that span those of ``D``, it is
+    ``|(q(W) - W) V^T| / |dW V^T|``, where ``q`` rounds as the model does. A dense change acts everywhere.
     """
-    lost = whole = 0.0
+    error_square = change_square = 0.0
     basis = lru_cache(_basis)  # one for all layers that share a factor
     for key, delta in deltas.items():
         weight = stored(patcher, key)
@@ -52,13 +57,13 @@ def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> flo
             change, error = delta.up.float() @ (delta.down @ directions), error @ directions
         else:
             change = delta.change
-        lost += float(error.double().square().sum())
-        whole += float((strength * change).double().square().sum())
-    return (lost / whole) ** 0.5 if whole else 0.0
+        error_square += float(error.double().square().sum())
+        change_square += float((strength * change).double().square().sum())
+    return (error_square / change_square) ** 0.5 if change_square else 0.0
 
 
 def spread(names: list[str], count: int) -> list[str]:
-    """Return at most ``count`` of ``names``, at even distances."""
+    """Return at most ``count`` of ``names``, at even distances, the first and the last among them."""
     if len(names) <= count:
         return names
     return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def progress() -> Callback:
-    """A callback that shows a node's progress and raises when the user cancels."""
+    """Return a callback that shows a node's progress, and raises ComfyUI's exception when the user cancels."""
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int, what: str) -> None:
@@ -25,16 +25,16 @@ def progress() -> Callback:
 
 def training_progress() -> Callback:
     """Return a callback like that of ``progress`` which also logs the loss after every tenth of the steps."""
-    report, told = progress(), -1
+    report, last_tenth = progress(), -1
 
     def callback(done: int, total: int, what: str) -> None:
-        nonlocal told
+        nonlocal last_tenth
         report(done, total, what)
         tenth = 10 * done // total if done else -1
         if not done:
             log.info(what)
-        elif tenth != told:
+        elif tenth != last_tenth:
             log.info("%s, step %d of %d", what, done, total)
-        told = tenth
+        last_tenth = tenth
 
     return callback

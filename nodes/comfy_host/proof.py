@@ -14,21 +14,24 @@ OFF, ROUNDED = 0.01, 1e-6  # of the change, and of the weight, that float32 may 
 
 @torch.no_grad()
 def check_acts(before, after, key: str, delta: Delta, strength: float, what: str) -> None:
-    """Raise ``UnsupportedModelError`` unless one weight of the patcher ``after`` differs from ``before`` by its change.
+    """Raise ``UnsupportedModelError`` unless ComfyUI computes with one changed weight as it should.
 
-    One row is put through it as ComfyUI sums its patches, and the layer that has it must be the one that computes.
+    ``before`` and ``after`` are the patchers of a MODEL or CLIP (``what``) without and with the change ``delta`` of the
+    weight ``key``, as a patch of this ``strength``. One row is multiplied by the weight of each, with its patches as
+    ComfyUI adds them up, and the layer that holds the weight must be the one that computes. Raises ``ValueError`` for a
+    change that is not finite.
     """
     _check_in_place(after, key, what)
-    row = _probe(delta)
+    row = _test_row(delta)
     weight, changed = (stored(patcher, key).merged(torch.device("cpu")) for patcher in (before, after))
-    moved, wanted = _through(changed - weight, row), strength * _moved(delta, row)
-    if not wanted.isfinite().all():
+    actual, expected = _through(changed - weight, row), strength * _response(delta, row)
+    if not expected.isfinite().all():
         raise ValueError(f"the erasure changes {key} of {what} by what is not a finite number; make it anew")
-    off = float((moved - wanted).norm())
-    if not off <= OFF * float(wanted.norm()) + ROUNDED * float(weight.norm() * row.norm()):
+    off = float((actual - expected).norm())
+    if not off <= OFF * float(expected.norm()) + ROUNDED * float(weight.norm() * row.norm()):
         raise UnsupportedModelError(
             f"the erasure would not act as it should on {key} of {what}: ComfyUI's patches change what it gives by "
-            f"{float(moved.norm()):.3g}, not by {float(wanted.norm()):.3g}; its log, or another pack, may tell why"
+            f"{float(actual.norm()):.3g}, not by {float(expected.norm()):.3g}; its log, or another pack, may tell why"
         )
 
 
@@ -43,15 +46,15 @@ def _check_in_place(patcher, key: str, what: str) -> None:
             )
 
 
-def _probe(delta: Delta) -> Tensor:
-    """A row that the change acts on."""
+def _test_row(delta: Delta) -> Tensor:
+    """Return a row, ``[in]``, that the change acts on."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(delta, LowRank):
         return delta.down.float().T @ torch.randn(delta.rank, generator=generator)
     return torch.randn(delta.change[0].numel(), generator=generator)
 
 
-def _moved(delta: Delta, row: Tensor) -> Tensor:
+def _response(delta: Delta, row: Tensor) -> Tensor:
     if isinstance(delta, LowRank):
         return delta.up.float() @ (delta.down.float() @ row)
     return _through(delta.change.float(), row)

@@ -12,16 +12,18 @@ from ...erasure_core.audit.recognisers.recogniser import Recogniser
 from ...erasure_core.audit.recognisers.toy import ToyRecogniser
 from .text_encoders import tokenized
 
-NOT_A_TOWER = (
+NO_PROJECTION = (
     "clip_judge has no text projection, so its texts cannot be compared with pictures; load a CLIP text encoder "
     "that has one with 'Load CLIP'"
 )
 
 
 def recogniser(toy: bool, clip_vision=None, clip_judge=None) -> Recogniser | None:
-    """Who judges pictures: the CLIP that is connected, or the toy's judge for a ``toy``, or nobody.
+    """Return what recognises concepts in pictures: the CLIP that is connected, or else the judge of the embedded model.
 
-    Raises ``ValueError`` where only half of a CLIP is connected, or a text encoder that has no projection.
+    ``toy`` says that the pictures are of the embedded model, whose judge knows no others; without a CLIP the result
+    for them is ``None``. ``clip_vision`` and ``clip_judge`` are a CLIP_VISION and the CLIP that belongs to it. Raises
+    ``ValueError`` where only one of them is connected, and for a text encoder that has no projection.
     """
     if bool(clip_vision) != bool(clip_judge):
         missing = "clip_judge" if clip_vision else "clip_vision"
@@ -47,14 +49,17 @@ class _Clip(ClipRecogniser):
 
 
 def _projection(clip) -> Tensor:
-    """Return the matrix that maps CLIP's pooled text to the space that it shares with pictures."""
+    """Return the matrix that maps CLIP's pooled text to the space that it shares with pictures.
+
+    Raises ``ValueError`` for a text encoder without such a matrix, or with the unit matrix in its place.
+    """
     stage = clip.cond_stage_model
     encoder = getattr(stage, getattr(stage, "clip", ""), None)
     weight = getattr(getattr(encoder, "transformer", None), "text_projection", None)
     if encoder is None or weight is None:
-        raise ValueError(NOT_A_TOWER)
+        raise ValueError(NO_PROJECTION)
     weight = weight.weight.detach().float().cpu().clone()
     same = torch.eye(*weight.shape)
     if torch.equal(weight, same):
-        raise ValueError(NOT_A_TOWER)
+        raise ValueError(NO_PROJECTION)
     return same if encoder.return_projected_pooled else weight

@@ -18,7 +18,7 @@ FULL_DENOISE = 1.0
 
 @dataclass(frozen=True)
 class Sampling:
-    """The settings of KSampler."""
+    """The settings of KSampler, with its names and ranges."""
 
     seed: int
     steps: int
@@ -28,12 +28,16 @@ class Sampling:
 
 
 def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> Tensor:
-    """Draw images ``[n, 3, h, w]`` with values from 0 to 1, one for each latent of the batch, as KSampler does."""
+    """Draw images ``[n, 3, h, w]`` with values from 0 to 1, one for each latent of the batch, as KSampler does.
+
+    ``latent`` is a LATENT, whose batch and size the images have; ``negative`` is the negative prompt. In both prompts
+    brackets are text and set no weights.
+    """
     return draw_both(model, clip, vae, prompt, negative, latent, sampling)[0]
 
 
 def draw_both(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Draw as ``draw`` does, and return the images and their latents ``[n, c, h, w]``."""
+    """Draw as ``draw`` does, and return the images and their latents ``[n, c, h, w]``, both float32 on the CPU."""
     start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     samples = comfy.sample.sample(
         model,

@@ -25,25 +25,29 @@ def identity(token) -> Hashable:
 
 
 def host_conditioning(conditioning: Conditioning) -> list:
-    """A CONDITIONING, as ComfyUI's nodes give each other what the denoiser reads of prompts."""
+    """Return what a denoiser reads of prompts as a CONDITIONING, the form in which ComfyUI's nodes pass it on."""
     pooled = {} if conditioning.pooled is None else {"pooled_output": conditioning.pooled}
     return [[conditioning.context, pooled]]
 
 
 class TextEncoders:
-    """The text encoders of a CLIP.
+    """The text encoders of a CLIP of Stable Diffusion.
 
-    Raises ``UnsupportedModelError`` for encoders of other families.
+    ``pooled`` says whether the model reads the pooled vector too. Raises ``UnsupportedModelError`` for text encoders of
+    other families.
     """
 
     def __init__(self, clip, pooled: bool):
-        """``pooled`` says whether the model reads the pooled vector too."""
         self.clip = clip
         self.pooled = pooled
         self.names = names_of(clip)
 
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Encode prompts as "CLIP Text Encode" does."""
+        """Encode prompts as "CLIP Text Encode" does, in float32 on the CPU.
+
+        Raises ``ValueError`` for a prompt longer than the window, and ``UnsupportedModelError`` for a CLIP without the
+        pooled vector that the model reads.
+        """
         windows = [self.windows_of(prompt) for prompt in prompts]
         last = tuple(last_content(window[self.names[0]]) for window in windows)
         if self.pooled:
@@ -95,7 +99,10 @@ def check_fits(prompt: str, windows: Sequence[Window]) -> None:
 
 
 def names_of(clip) -> tuple[str, ...]:
-    """The names by which a CLIP of Stable Diffusion takes its tokens."""
+    """Return the names of a CLIP's text encoders, as its tokens have them, in the order of their contexts.
+
+    Raises ``UnsupportedModelError`` where there is no CLIP, or one of another family than Stable Diffusion.
+    """
     if clip is None:
         raise UnsupportedModelError(
             "CLIP is missing: the checkpoint has no text encoder; load one with 'Load CLIP' and connect it"
@@ -110,7 +117,7 @@ def names_of(clip) -> tuple[str, ...]:
 
 
 def last_content(row: Iterable[tuple]) -> int:
-    """The index of the last token of a word; 0, the start token, when there is none."""
+    """Return the index of the last token that is part of a word; 0, the start token, when there is none."""
     return max((index for index, token in enumerate(row) if token[2]), default=0)
 
 

@@ -22,7 +22,7 @@ from .model import UNET, merged_weights
 from .text_encoders import ENCODERS, check_fits, identity, tokenized
 
 log = logging.getLogger(__name__)
-PROBE = "a"  # a prompt of one token, to see how prompts become rows
+ONE_TOKEN_PROMPT = "a"  # to see how prompts become rows
 ROWS = 8  # of text, enough to see what a layer does with them
 SIDES = (8, 48)  # latents' height and width
 OTHER_TEXTS = "conditioning_"  # how ComfyUI names what a conditioning holds of further text encoders
@@ -37,23 +37,25 @@ class TracedText:
 
     def __init__(self, model, clip):
         self.model, self.clip, self.erasures = model, clip, erasures_of(model)
-        tokens, probe = self._encode(PROBE)
-        self.found = found = trace(model, probe)
-        if not found.entries:
-            seen = "; ".join(f"{leak.name} of '{leak.text}': {leak.reason}" for leak in found.leaks)
+        tokens, conditioning = self._encode(ONE_TOKEN_PROMPT)
+        self.trace = trace(model, conditioning)
+        if not self.trace.entries:
+            reasons = "; ".join(f"{leak.name} of '{leak.text}': {leak.reason}" for leak in self.trace.leaks)
             raise UnsupportedModelError(
                 f"MODEL is of the kind {type(model.model).__name__}, where no linear layer reads the text"
-                + (f" ({seen})" if seen else "")
+                + (f" ({reasons})" if reasons else "")
             )
-        self._groups = _grouped(found.entries)
+        self._groups = _grouped(self.trace.entries)
         empty, _ = self._encode("")
         self._suffixes = {name: suffix_length(empty[name], row) for name, row in tokens.items()}
         self._encoders = {}
-        for name, text in texts_of(probe).items():
-            if text.ndim > 2 and name in {entry.text for entry in found.entries}:
-                lengths = {one: len(row) for one, row in tokens.items() if one in _givers(name, tokens, probe)}
-                self._encoders[name] = _told(encoders_of, text.shape[-2], lengths, {"clip"})
-        for leak in found.leaks:
+        for name, text in texts_of(conditioning).items():
+            if text.ndim > 2 and name in {entry.text for entry in self.trace.entries}:
+                lengths = {
+                    one: len(row) for one, row in tokens.items() if one in _encoders_of_text(name, tokens, conditioning)
+                }
+                self._encoders[name] = _matched(encoders_of, text.shape[-2], lengths, {"clip"})
+        for leak in self.trace.leaks:
             log.warning("%s also reaches %s, which is not edited: %s.", leak.text, leak.name, leak.reason)
 
     def reads(self, prompt: str) -> Hashable:
@@ -62,7 +64,10 @@ class TracedText:
         return tuple((name, tuple(identity(token[0]) for row in rows for token in row)) for name, rows in windows)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
-        """By the text's name, and that of the first layer where several maps edit what reads one text."""
+        """Return where text enters, by the text's name.
+
+        Where one map cannot edit all layers that read a text, the name of the first layer of each map follows.
+        """
         entries = {}
         for name, group in self._groups.items():
             keys = {f"unet.{one.name}.weight": f"{UNET}{one.name}.weight" for one in group}
@@ -73,12 +78,12 @@ class TracedText:
 
     def text_rows(self, prompts: Sequence[str]) -> list[Mapping[str, tuple[TextRows, ...]]]:
         """Return for each prompt the rows that the layers of each text entry read, by the entry's name."""
-        found: list[Mapping[str, tuple[TextRows, ...]]] = []
+        rows: list[Mapping[str, tuple[TextRows, ...]]] = []
         for prompt in prompts:
             comfy.model_management.throw_exception_if_processing_interrupted()
             tokens, conditioning = self._encode(prompt)
-            found.append({name: self._rows(group, tokens, conditioning) for name, group in self._groups.items()})
-        return found
+            rows.append({name: self._rows(group, tokens, conditioning) for name, group in self._groups.items()})
+        return rows
 
     def _rows(self, group: Sequence[EntryLayer], tokens: Mapping[str, list[Token]], conditioning: list):
         texts = texts_of(conditioning)
@@ -97,50 +102,50 @@ class TracedText:
             return [TextRows(rows, len(rows) - 1)]
         lengths = {name: len(tokens[name]) for name in self._encoders[entry.text]}
         parts = []
-        for name, where, cut in _told(split_rows, len(rows), lengths):
+        for name, where, cut in _matched(split_rows, len(rows), lengths):
             parts.append(TextRows(rows[where], last_content(tokens[name], self._suffixes[name], cut)))
         return parts
 
     def _encode(self, prompt: str) -> tuple[dict[str, list[Token]], list]:
-        """A prompt's tokens by encoder, and its CONDITIONING as "CLIP Text Encode" makes it."""
+        """Return a prompt's tokens by encoder, and its CONDITIONING as "CLIP Text Encode" makes it."""
         windows = self._tokens(prompt)
-        bare = {name: [[token[:2] for token in row] for row in rows] for name, rows in windows.items()}
-        return self._by_encoder(prompt, windows), self.clip.encode_from_tokens_scheduled(bare)
+        weighted = {name: [[token[:2] for token in row] for row in rows] for name, rows in windows.items()}
+        return self._by_encoder(prompt, windows), self.clip.encode_from_tokens_scheduled(weighted)
 
     def _tokens(self, prompt: str) -> Mapping[str, list[list[tuple]]]:
         return tokenized(self.clip, prompt, return_word_ids=True)
 
     def _by_encoder(self, prompt: str, windows: Mapping[str, list[list[tuple]]]) -> dict[str, list[Token]]:
-        """The tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
-        found: dict[str, list[Token]] = {}
+        """Return the tokens of those encoders that are there; CLIP L and G, whose rows lie side by side, are one."""
+        by_encoder: dict[str, list[Token]] = {}
         for name, rows in self._present(windows):
             if name in ENCODERS:
                 check_fits(prompt, rows)
-            whats = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
-            found.setdefault("clip" if name in ENCODERS else name, whats)
-        return found
+            row_tokens = [(_hashable(token[0]), bool(token[2])) for row in rows for token in row]
+            by_encoder.setdefault("clip" if name in ENCODERS else name, row_tokens)
+        return by_encoder
 
     def _present(self, windows: Mapping[str, list[list[tuple]]]) -> list[tuple[str, list[list[tuple]]]]:
-        """What is given to the encoders that are there."""
+        """Return the windows of those encoders that are there, by their names."""
         stage = self.clip.cond_stage_model
         missing = {name for name in windows for place in (name, f"clip_{name}") if getattr(stage, place, stage) is None}
         return [(name, rows) for name, rows in windows.items() if name not in missing]
 
 
 def _hashable(token) -> object:
-    """A token's number; embeddings of textual inversion are all alike."""
+    """Return a token's number; embeddings of textual inversion are all alike."""
     return token if isinstance(token, int) else "embedding"
 
 
-def _givers(text: str, encoders: Iterable[str], conditioning: list) -> set[str]:
-    """The encoders that may have given a text: those that its name says, as ``conditioning_llama3`` does."""
-    named = {
+def _encoders_of_text(text: str, encoders: Iterable[str], conditioning: list) -> set[str]:
+    """Return the encoders that a text may be of: those that its name says, as ``conditioning_llama3`` does."""
+    by_text = {
         one: {name for name in encoders if name in one} for one in conditioning[0][1] if one.startswith(OTHER_TEXTS)
     }
-    return named[text] if text in named else set(encoders).difference(*named.values())
+    return by_text[text] if text in by_text else set(encoders).difference(*by_text.values())
 
 
-def _told(function, *arguments):
+def _matched(function, *arguments):
     try:
         return function(*arguments)
     except ValueError as error:
@@ -148,7 +153,10 @@ def _told(function, *arguments):
 
 
 def _grouped(entries: Sequence[EntryLayer]) -> dict[str, list[EntryLayer]]:
-    """Entries that one map edits: those that read a text itself, and those that read the same function of it."""
+    """Return the layers in groups that one map edits, by name: they read a text itself, or one function of it.
+
+    Raises ``UnsupportedModelError`` for a layer that reads rows which are not those of tokens.
+    """
     groups: dict[tuple, list[EntryLayer]] = {}
     for entry in entries:
         if entry.kind != LINEAR and not entry.aligned:
@@ -163,17 +171,19 @@ def _grouped(entries: Sequence[EntryLayer]) -> dict[str, list[EntryLayer]]:
 
 
 def texts_of(conditioning: list) -> dict[str, Tensor]:
-    """The text in a CONDITIONING: ``context``, ``pooled``, and what further encoders give by their ComfyUI names."""
+    """Return the texts in a CONDITIONING: ``context``, ``pooled``, and those of further encoders by ComfyUI's names."""
     context, options = conditioning[0]
-    found = {"context": context, "pooled": options.get("pooled_output")}
-    found |= {name: value for name, value in options.items() if name.startswith(OTHER_TEXTS)}
-    return {name: value for name, value in found.items() if torch.is_tensor(value) and value.is_floating_point()}
+    texts = {"context": context, "pooled": options.get("pooled_output")}
+    texts |= {name: value for name, value in options.items() if name.startswith(OTHER_TEXTS)}
+    return {name: value for name, value in texts.items() if torch.is_tensor(value) and value.is_floating_point()}
 
 
 def runner(model, conditioning: list, *, seed: int = 0, side: int = SIDES[0]) -> Run:
-    """Calls the denoiser of a MODEL with other texts in place of those of a CONDITIONING, all else as it is there.
+    """Return a function that calls the denoiser of a MODEL with other texts in place of those of a CONDITIONING.
 
-    Latents are noise of ``seed``, which also decides the timestep.
+    Everything else is as in the CONDITIONING. Latents are noise of ``seed``, which also decides the timestep: 0, the
+    default, one early in sampling, and 1 a later one. ``side`` is the height and width of the latents; a small one, the
+    default, is enough to see where text enters, and quick.
     """
     inner, device = model.model, model.current_loaded_device()
     noise = torch.randn(_latent_shape(inner, side), generator=torch.Generator().manual_seed(seed)).to(device)
@@ -189,37 +199,37 @@ def runner(model, conditioning: list, *, seed: int = 0, side: int = SIDES[0]) ->
         conds = comfy.samplers.encode_model_conds(
             inner.extra_conds, conds, noise, device, "positive", latent_image=torch.zeros_like(noise), seed=0
         )
-        given = conds[0]["model_conds"].items()
-        given = {name: value.process_cond(batch_size=1, area=None).cond for name, value in given}
+        inputs = conds[0]["model_conds"].items()
+        inputs = {name: value.process_cond(batch_size=1, area=None).cond for name, value in inputs}
         steps = torch.cat([sigma, torch.zeros_like(sigma)])
         options = {"sigmas": sigma, "sample_sigmas": steps, "cond_or_uncond": [0]}
-        return inner.apply_model(noise, sigma, transformer_options=options, **given)
+        return inner.apply_model(noise, sigma, transformer_options=options, **inputs)
 
     return run
 
 
 def trace(model, conditioning: list) -> Trace:
-    """The entries of a MODEL for the texts of a CONDITIONING, named as in its denoiser.
+    """Return the layers of a MODEL where the texts of a CONDITIONING enter, named as in its denoiser.
 
-    First with a few rows of text and a tiny picture, which is quick. Families that refuse these are given all rows
-    (HunyuanDiT counts them), then a larger picture (PixArt rounds a small one's size to zero).
+    The denoiser is called first with a few rows of text and a tiny picture, which is quick. Families that refuse these
+    get all rows (HunyuanDiT counts them), then a larger picture (PixArt rounds a small one's size to zero).
     """
-    for given, side in ((shortened(conditioning), SIDES[0]), (conditioning, SIDES[0])):
+    for text, side in ((shortened(conditioning), SIDES[0]), (conditioning, SIDES[0])):
         with suppress(RuntimeError, ZeroDivisionError):
-            return _trace(model, given, side)
+            return _trace(model, text, side)
     return _trace(model, conditioning, SIDES[1])
 
 
 def shortened(conditioning: list) -> list:
-    """A CONDITIONING with the first rows only of its texts and of their masks."""
+    """Return a CONDITIONING with the first ``ROWS`` rows only of its texts and of their masks."""
     context, options = conditioning[0]
-    cut = {}
+    short_options = {}
     for name, value in options.items():
         if torch.is_tensor(value) and name.startswith(OTHER_TEXTS) and value.is_floating_point():
-            cut[name] = value[..., :ROWS, :]
+            short_options[name] = value[..., :ROWS, :]
         elif torch.is_tensor(value) and name.startswith("attention_mask"):
-            cut[name] = value[..., :ROWS]
-    return [[context[..., :ROWS, :], options | cut]]
+            short_options[name] = value[..., :ROWS]
+    return [[context[..., :ROWS, :], options | short_options]]
 
 
 def _trace(model, conditioning: list, side: int) -> Trace:

@@ -39,23 +39,29 @@ ROOM = 4  # times the UNet's copy: itself, activations, gradients
 
 @contextmanager
 def trainable(model, clip, vae=None) -> Iterator[TrainableComfyModel]:
-    """MODEL, CLIP and VAE as a model to train through, inside a ``with`` block; its memory is freed at the end."""
+    """Open MODEL, CLIP and VAE as a model to sample, train and attack, inside a ``with`` block.
+
+    ``vae`` may be ``None``, the default, where no image is encoded or decoded. Other models are unloaded if their
+    memory is needed, and the memory of this one is freed at the end of the block. Raises ``UnsupportedModelError`` as
+    ``TrainableComfyModel`` does.
+    """
     with torch.inference_mode(False):
-        seen = TrainableComfyModel(model, clip, vae)
-        _make_room(seen)
+        trainable_model = TrainableComfyModel(model, clip, vae)
+        _make_room(trainable_model)
         try:
-            yield seen
+            yield trainable_model
         finally:
-            seen.forget()
+            trainable_model.forget()
             comfy.model_management.soft_empty_cache()
 
 
 class TrainableComfyModel(ComfyModel):
-    """A ``ComfyModel`` whose passes are differentiable in stand-ins for its weights; nothing of it is written.
+    """A ``ComfyModel`` that is a ``DiffusionModel``: differentiable in stand-ins for its weights, and only read.
 
-    The UNet and the text encoder run with normal tensors in the places of all their weights: the host's, merged with
-    what upstream patches did, or the stand-ins. Hooks and patches of the attention (IPAdapter and the like) are not
-    seen. Use it outside of inference mode, see ``trainable``.
+    The UNet and the text encoder run with normal tensors in the places of all their weights: ComfyUI's, merged with
+    the patches of nodes upstream, or the stand-ins. Hooks and patches of the attention (IPAdapter and the like) do not
+    take part. Use it outside of inference mode; see ``trainable``. Raises ``UnsupportedModelError`` for families other
+    than Stable Diffusion, and for a MODEL that predicts neither noise nor velocity.
     """
 
     def __init__(self, model, clip, vae=None):
@@ -64,8 +70,8 @@ class TrainableComfyModel(ComfyModel):
         self.vae = vae
         self.device = working_device(model)
         self.dtype = _compute_dtype(model, self.device)
-        self._towers = {
-            name: Tower.of(clip, name, part) for name, part in zip(self.text.names, TEXT_PARTS, strict=False)
+        self._encoders = {
+            name: TextEncoder.of(clip, name, part) for name, part in zip(self.text.names, TEXT_PARTS, strict=False)
         }
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
@@ -95,21 +101,21 @@ class TrainableComfyModel(ComfyModel):
         if scope == "cross-attention":
             return entry_weights(self)
         if scope == "text_encoder":
-            towers = [merged_weights(self.clip.patcher, t.keys) for t in self._towers.values()]
-            return LazyWeights({name: partial(one.__getitem__, name) for one in towers for name in one})
+            encoder_weights = [merged_weights(self.clip.patcher, t.keys) for t in self._encoders.values()]
+            return LazyWeights({name: partial(one.__getitem__, name) for one in encoder_weights for name in one})
         keys = {name: key for name, key in self._keys.items() if scope == "unet" or in_attention(name)}
         return merged_weights(self.model, keys)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> TrainableComfyModel:
         for name in weights:
-            if name not in self._keys and not any(name in tower.keys for tower in self._towers.values()):
+            if name not in self._keys and not any(name in encoder.keys for encoder in self._encoders.values()):
                 raise ValueError(f"the model has no weight {name}")
         view = copy.copy(self)
         view._stand_ins = {**self._stand_ins, **weights}
         return view
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        if not any(name in tower.keys for tower in self._towers.values() for name in self._stand_ins):
+        if not any(name in encoder.keys for encoder in self._encoders.values() for name in self._stand_ins):
             with torch.inference_mode():
                 encoded = self.text.encode(prompts)
             return encoded.conditioning.clone()
@@ -118,20 +124,20 @@ class TrainableComfyModel(ComfyModel):
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
         rows = ids.tolist()
-        return self._encoded({name: [tower.padded(row) for row in rows] for name, tower in self._towers.items()})
+        return self._encoded({name: [encoder.padded(row) for row in rows] for name, encoder in self._encoders.items()})
 
     def _encoded(self, tokens: Mapping[str, list[list]]) -> Conditioning:
-        """All encoders' contexts side by side, and the last one's pooled vector where the model reads it."""
+        """Return the contexts of all encoders side by side, and the last one's pooled vector if the model reads it."""
         stage = self.clip.cond_stage_model
         stage.reset_clip_options()
         if self.clip.layer_idx is not None:
             stage.set_clip_options({"layer": self.clip.layer_idx})
         contexts = []
-        for name, tower in self._towers.items():
-            ours = self._in_place(tower.keys, tower.prefix, torch.float32)
-            weights = self._all_weights(self.clip.patcher, tower.module, tower.prefix, torch.float32)
+        for name, encoder in self._encoders.items():
+            ours = self._in_place(encoder.keys, encoder.prefix, torch.float32)
+            weights = self._all_weights(self.clip.patcher, encoder.module, encoder.prefix, torch.float32)
             with CopiedNorms(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(ours)):
-                context, pooled = functional_call(tower.module, {**weights, **ours}, (tokens[name],))[:2]
+                context, pooled = functional_call(encoder.module, {**weights, **ours}, (tokens[name],))[:2]
             contexts.append(context)
         return Conditioning(torch.cat(contexts, -1), pooled if self.text.pooled else None)
 
@@ -142,18 +148,18 @@ class TrainableComfyModel(ComfyModel):
         return ids
 
     def text_of(self, ids: Sequence[int]) -> str:
-        return self._towers[self.text.names[0]].tokenizer.tokenizer.decode(list(ids)).strip()
+        return self._encoders[self.text.names[0]].tokenizer.tokenizer.decode(list(ids)).strip()
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         unet = self.model.model.diffusion_model
         weights = self._all_weights(self.model, unet, UNET, self.dtype)
         ours = self._in_place(self._keys, UNET, self.dtype)
         latents, text = latents.to(self.device, self.dtype), conditioning.to(self.device, self.dtype)
-        named: dict[str, Any] = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
+        options: dict[str, Any] = {"transformer_options": {"optimized_attention_override": _differentiable_attention}}
         if text.pooled is not None:
-            named["y"] = self._label(text.pooled, latents)
-        given = self._with_extra_channels(latents), timesteps.to(self.device)
-        return functional_call(unet, {**weights, **ours}, given, {"context": text.context, **named})
+            options["y"] = self._label(text.pooled, latents)
+        inputs = self._with_extra_channels(latents), timesteps.to(self.device)
+        return functional_call(unet, {**weights, **ours}, inputs, {"context": text.context, **options})
 
     def _label(self, pooled: Tensor, latents: Tensor) -> Tensor:
         """Return what SDXL reads besides the context: the pooled vector and the size of the picture, uncropped."""
@@ -162,7 +168,10 @@ class TrainableComfyModel(ComfyModel):
         return adm.to(self.device, self.dtype)
 
     def _with_extra_channels(self, latents: Tensor) -> Tensor:
-        """As the host fills them in for a picture that is all to be painted (inpainting) or has no model (edits)."""
+        """Return latents with the channels that inpainting and edit models read besides, for a picture yet to be drawn.
+
+        ComfyUI fills them in. Raises ``UnsupportedModelError`` for channels that it does not know.
+        """
         inner = self.model.model
         missing = inner.model_config.unet_config["in_channels"] - latents.shape[1]
         if not missing:
@@ -187,7 +196,10 @@ class TrainableComfyModel(ComfyModel):
 
     @contextmanager
     def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
-        """Use stand-ins for weights that hold the changes inside a ``with`` block."""
+        """Add the changes of ``deltas`` to the named weights inside a ``with`` block, by stand-ins for these weights.
+
+        Raises ``ValueError`` for a name or a shape that no weight has.
+        """
         before, unet, text = self._stand_ins, self.weights_of("unet"), self.weights_of("text_encoder")
         changed = {}
         for name, delta in deltas.items():
@@ -202,7 +214,7 @@ class TrainableComfyModel(ComfyModel):
             self._stand_ins = before
 
     def scaled_latents(self, samples: Tensor) -> Tensor:
-        """Return latents of a LATENT or a VAE, scaled as the UNet expects them."""
+        """Return ``samples`` of a LATENT or of a VAE, ``[n, c, h, w]``, scaled as the UNet reads them."""
         return self.model.model.process_latent_in(samples.clone())
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -215,11 +227,11 @@ class TrainableComfyModel(ComfyModel):
         return comfy.model_management.get_free_memory(self.device)
 
     def forget(self) -> None:
-        """Free the copies of weights; they are made again when they are needed."""
+        """Free the copies of weights; they are made again when a pass needs them."""
         self._own.clear()
 
     def _in_place(self, keys: Mapping[str, str], prefix: str, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The stand-ins among ``keys``, by their names within the module that ``prefix`` leads to."""
+        """Return the stand-ins among ``keys``, by their names within the module that ``prefix`` leads to."""
         return {
             keys[name].removeprefix(prefix): tensor.to(self.device, dtype)
             for name, tensor in self._stand_ins.items()
@@ -236,8 +248,11 @@ class TrainableComfyModel(ComfyModel):
 
 
 @dataclass(frozen=True)
-class Tower:
-    """One text encoder: its module, weights by our names and the host's, and tokenizer."""
+class TextEncoder:
+    """One text encoder of a CLIP: its module, ComfyUI's keys of its weights by diffusers' names, and its tokenizer.
+
+    ``prefix`` is what keys of the module's weights begin with.
+    """
 
     module: torch.nn.Module
     prefix: str
@@ -245,8 +260,8 @@ class Tower:
     tokenizer: Any
 
     @classmethod
-    def of(cls, clip, name: str, part: str) -> Tower:
-        """``name`` as the host's tokens are called, ``part`` as diffusers calls the encoder."""
+    def of(cls, clip, name: str, part: str) -> TextEncoder:
+        """Return the text encoder that ComfyUI's tokens call ``name`` (l, g or h) and diffusers calls ``part``."""
         stage, words = clip.cond_stage_model, clip.tokenizer
         place = f"clip_{name}"
         module, prefix = getattr(stage, place), f"{place}."
@@ -255,7 +270,7 @@ class Tower:
         return cls(module, prefix, keys, getattr(words, place))
 
     def padded(self, row: Sequence[int]) -> list[int]:
-        """Return tokens with this encoder's padding after the first end-of-text."""
+        """Return the token ids of one window with this encoder's padding after the first end-of-text."""
         return padded(torch.tensor([row]), self.tokenizer.end_token, self.tokenizer.pad_token)[0].tolist()
 
 
@@ -283,10 +298,10 @@ def _compute_dtype(model, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if small and fits else torch.float32
 
 
-def _make_room(seen: TrainableComfyModel) -> None:
+def _make_room(trainable_model: TrainableComfyModel) -> None:
     """Unload MODEL and CLIP, of which copies are used, and other models if their memory is needed."""
     management = comfy.model_management
-    mine = (seen.model, seen.clip.patcher)
+    mine = (trainable_model.model, trainable_model.clip.patcher)
     others = [
         loaded
         for loaded in management.current_loaded_models
@@ -295,11 +310,11 @@ def _make_room(seen: TrainableComfyModel) -> None:
     with torch.inference_mode():
         for device in {patcher.load_device for patcher in mine}:
             management.free_memory(1e30, device, keep_loaded=others)
-        if seen.device.type == "cuda":
-            numbers = sum(weight.numel() for weight in seen.model.model.diffusion_model.parameters())
-            management.free_memory(ROOM * numbers * seen.dtype.itemsize, seen.device)
+        if trainable_model.device.type == "cuda":
+            numbers = sum(weight.numel() for weight in trainable_model.model.model.diffusion_model.parameters())
+            management.free_memory(ROOM * numbers * trainable_model.dtype.itemsize, trainable_model.device)
 
 
-def _differentiable_attention(function, *arguments, **named) -> Tensor:
+def _differentiable_attention(function, *arguments, **options) -> Tensor:
     """Compute PyTorch's own attention in place of a kernel without a backward pass or one that splits its input."""
-    return attention_pytorch(*arguments, **named)
+    return attention_pytorch(*arguments, **options)

@@ -38,17 +38,17 @@ class StoredWeight:
     def precision(self) -> str:
         """The format in which the weight is kept, in words for users."""
         if isinstance(self.weight, QuantizedTensor):
-            return f"{_said(self.weight._qdata.dtype)}, scaled"
+            return f"{_dtype_name(self.weight._qdata.dtype)}, scaled"
         if self._is_ggml:
             return f"GGUF {getattr(self.weight.tensor_type, 'name', self.weight.tensor_type)}"
         scaled = getattr(self.layer, "scale_weight", None) is not None
-        return _said(self.weight.dtype) + ", scaled" * scaled
+        return _dtype_name(self.weight.dtype) + ", scaled" * scaled
 
     def check_readable(self) -> None:
         """Raise ``UnsupportedModelError`` for a quantised weight that cannot be read."""
         if not (self.weight.is_floating_point() or self._is_ggml or isinstance(self.weight, QuantizedTensor)):
             raise UnsupportedModelError(
-                f"MODEL is quantised ({self.key} is stored as {_said(self.weight.dtype)}, as in NF4) "
+                f"MODEL is quantised ({self.key} is stored as {_dtype_name(self.weight.dtype)}, as in NF4) "
                 "and its weights cannot be read; load it in fp32, fp16, bf16, fp8 or GGUF"
             )
 
@@ -82,8 +82,8 @@ class StoredWeight:
             return weight.dequantize().to(device, torch.float32, copy=True)
         if self._is_ggml:
             kind, shape = weight.tensor_type, weight.tensor_shape
-            bare = type(weight)(weight.data, tensor_type=kind, tensor_shape=shape, patches=[])
-            return self.layer.get_weight(bare, torch.float32).to(device, torch.float32, copy=True)
+            unpatched = type(weight)(weight.data, tensor_type=kind, tensor_shape=shape, patches=[])
+            return self.layer.get_weight(unpatched, torch.float32).to(device, torch.float32, copy=True)
         copy = comfy.model_management.cast_to_device(weight, device, torch.float32, copy=True)
         convert = getattr(self.layer, f"convert_{self._name}", None)
         return convert(copy, inplace=True) if convert else copy
@@ -99,10 +99,11 @@ class StoredWeight:
 
 
 def stored(patcher, key: str, *, patched: bool = True) -> StoredWeight:
-    """A weight of a MODEL's or CLIP's patcher. While a patched clone is in memory, the original is in a backup.
+    """Return the weight ``key`` of a patcher, that of a MODEL or CLIP, with its patches or without.
 
-    Without its patches unless ``patched``. ``ModelPatcher.get_key_patches`` would tell the same, but fails on newer
-    hosts for models with quantised layers, whose state has keys that are no weights.
+    ``patched`` says which; by default it has them. While a patched clone is in memory, the original is in a backup.
+    ``ModelPatcher.get_key_patches`` would return the same, but fails on newer versions of ComfyUI for models with
+    quantised layers, whose state has keys that are no weights.
     """
     module, _, name = key.rpartition(".")
     layer = comfy.utils.get_attr(patcher.model, module)
@@ -114,5 +115,5 @@ def stored(patcher, key: str, *, patched: bool = True) -> StoredWeight:
     return StoredWeight(key, weight, layer, tuple(patcher.patches.get(key, ())) if patched else ())
 
 
-def _said(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
