@@ -19,10 +19,12 @@ def predict(
     conditioning: Conditioning,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
-    """Return the output of ``model.predict_noise`` in float32.
+    """Return the output of ``model.predict_noise`` in float32, ``[n, c, h, w]``.
 
-    With ``gradient_checkpointing`` (arXiv 1604.06174) each latent goes through the model on its own, and once more
-    during the backward pass: then the activations of a single latent are in memory at a time, and it takes longer.
+    ``latents`` are noised, ``[n, c, h, w]``, to ``timesteps`` ``[n]``, and ``conditioning`` is that of n prompts. With
+    ``gradient_checkpointing`` (arXiv 1604.06174) each latent goes through the model on its own, and once more during
+    the backward pass: then the activations of a single latent are in memory at a time, and it takes longer. It is off
+    by default.
     """
     if not (gradient_checkpointing and torch.is_grad_enabled()):
         return model.predict_noise(latents, timesteps, conditioning).float()
@@ -31,18 +33,20 @@ def predict(
 
 
 def noised(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """Return the noised latents ``x_t`` of clean ones, ``[n, c, h, w]``.
+    """Return the noised latents ``x_t`` of clean ones, ``[n, c, h, w]`` (DDPM, arXiv 2006.11239, eq. 4).
 
-    ``alphas``, ``[n]``, are the shares of the signal left at their timesteps (``alphas_cumprod``).
+    ``noise`` is standard normal, ``[n, c, h, w]``. ``alphas``, ``[n]``, are the shares of the signal left at their
+    timesteps (``alphas_cumprod``), from 0 to 1.
     """
     signal, spread = roots(alphas, clean)
     return signal * clean + spread * noise
 
 
 def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """Return the output of a perfect model: the noise for ``epsilon``, the velocity for ``v_prediction``.
+    """Return the output of a perfect model, ``[n, c, h, w]``: the noise for ``epsilon``, else the velocity.
 
-    The velocity is that of arXiv 2202.00512, appendix D. Raises ``ValueError`` for another ``kind``.
+    ``kind`` is ``epsilon`` or ``v_prediction``; ``clean``, ``noise`` and ``alphas`` are those of ``noised``. The
+    velocity is that of arXiv 2202.00512, appendix D. Raises ``ValueError`` for another ``kind``.
     """
     if kind == "epsilon":
         return noise
@@ -55,10 +59,11 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
 def denoising_error(
     model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
 ) -> Tensor:
-    """Return the mean squared error of the model's output for ``clean`` latents ``[n, c, h, w]``, noised.
+    """Return the mean squared error of the model's output for noised latents, the loss of diffusion models.
 
-    They are noised with ``noise`` to ``timesteps`` ``[n]``; the output is compared with the noise, or with the velocity
-    for models that predict it (``denoising_target``).
+    The latents are ``clean``, ``[n, c, h, w]``, noised with ``noise`` to ``timesteps`` ``[n]``; ``conditioning`` is
+    that of n prompts. The output is compared with the noise, or with the velocity for models that predict it
+    (``denoising_target``).
     """
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
@@ -72,8 +77,8 @@ def conditioning_gradient(
 ) -> tuple[Tensor, Conditioning]:
     """Return ``denoising_error`` and its gradient with respect to ``conditioning``, both without a graph.
 
-    The latents go through the model and back one after the other, so that the activations of a single one are in
-    memory at a time.
+    The arguments are those of ``denoising_error``. The latents go through the model and back one after the other, so
+    that the activations of a single one are in memory at a time.
     """
     count = len(clean)
     error, parts = torch.zeros((), device=clean.device), []

@@ -14,7 +14,8 @@ def patch_discriminator(latent_shape: Sequence[int], seed: int) -> nn.Sequential
     """Return a discriminator that maps latents ``[n, c, h, w]`` to logits of patches ``[n, 1, h', w']``.
 
     ``latent_shape`` is ``(c, h, w)``. The discriminator has up to four stages of 4x4 convolutions with stride two and
-    64 to 512 channels, as many as leave at least two positions on each side. The same ``seed`` gives the same weights.
+    64 to 512 channels, as many as leave at least two positions on each side; large latents get all four, as published.
+    The same ``seed`` gives the same weights.
     """
     before, *sides = latent_shape
     layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Settings that every method has which trains."""
+"""Settings that all methods have which train."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ RATE = "How far each update goes. Lower it when the loss explodes."
 
 
 def kind_setting() -> Any:
-    """The kind of concept, by which its prompts are worded."""
+    """Return the field for the kind of concept, one of ``WORDINGS``, by which its prompts are worded.
+
+    The default is ``object``, since most concepts are objects.
+    """
     return setting("object", choices=tuple(WORDINGS), help="The kind of concept, by which its prompts are worded.")
 
 
 def steps_setting(default: int) -> Any:
-    """How many updates training makes."""
+    """Return the field for the number of updates, at least 1; ``default`` is the method's own."""
     return setting(default, least=1, says="a whole number of at least 1", help="How many updates.")

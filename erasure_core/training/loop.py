@@ -24,7 +24,11 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits of a training: ``steps`` updates, and ``seconds`` (None, the default, for no limit of time)."""
+    """The limits of a training: ``steps`` updates, at least 1, and ``seconds``, above 0.
+
+    By default there is no limit of time, so that the result does not depend on the machine's speed. Raises
+    ``ValueError`` for other numbers.
+    """
 
     steps: int
     seconds: float | None = None
@@ -46,9 +50,11 @@ def train(
 ) -> tuple[float, ...]:
     """Call ``update(step)`` until the budget is used up or ``enough()`` returns true, and return the losses.
 
-    ``update`` makes one update and returns its loss; ``what`` names the training in messages. ``callback`` gets the
-    progress; an exception that it raises ends the training and reaches the caller. Raises ``TrainingError`` for a loss
-    that is not finite or a thousand times the first.
+    ``update`` makes update ``step``, from 0, and returns its loss, a scalar. ``what`` names the training in messages.
+    ``enough`` is asked after each update; by default all steps are made. ``callback`` gets the progress; an exception
+    that it raises ends the training and reaches the caller. Logs a warning when time ends the training. Raises
+    ``TrainingError`` for a loss that is not finite, or that is beyond a thousand times the first, or a thousand where
+    the first is below 1.
     """
     losses: list[float] = []
     began = time.monotonic()
@@ -70,7 +76,10 @@ def train(
 
 
 def check_rank(rank: int | None, weights: Mapping[str, Tensor] = MappingProxyType({})) -> None:
-    """Raise ``ValueError`` for a rank below 1, or above the rank that a change of any of ``weights`` can have."""
+    """Raise ``ValueError`` for a rank below 1, or above the rank that a change of any of ``weights`` can have.
+
+    ``None`` stands for changes of full rank, and passes. By default there are no weights, and no rank is too high.
+    """
     if rank is None:
         return
     if rank < 1:
@@ -97,18 +106,18 @@ def check_fell(losses: Sequence[float]) -> None:
 
 
 def gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients of ``loss`` for each parameter; zero for one that it does not depend on."""
+    """Return the gradient of the scalar ``loss`` for each parameter; zeros for one on which it does not depend."""
     slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, slopes, strict=True)]
 
 
 def descend(loss: Tensor, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """Make one update of ``parameters`` with the gradient of ``loss``; nothing else is changed."""
+    """Make one update of ``parameters`` with the gradient of ``loss``; no other gradients are computed."""
     take_step(gradients(loss, parameters), parameters, optimiser)
 
 
 def take_step(slopes: Sequence[Tensor], parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer) -> None:
-    """Make one update of ``parameters`` with the gradients ``slopes``, and free these."""
+    """Make one update of ``parameters`` with their gradients ``slopes``, and free these."""
     for parameter, gradient in zip(parameters, slopes, strict=True):
         parameter.grad = gradient
     optimiser.step()

@@ -17,11 +17,12 @@ LEAST_CHANGED = 1e-7  # relative to the weight: about the precision of float32
 
 
 class StandIns:
-    """Trainable copies of named weights in float32, which a model uses in place of its own.
+    """Trainable copies of named weights in float32, which a model uses in place of its own (``with_weights``).
 
-    With a ``rank`` every matrix is frozen and gets a trainable change ``up @ down`` that starts at zero (LoRA, arXiv
-    2106.09685); other weights are trained whole, as all are with ``None``. ``generator`` draws the start of ``down``.
-    Raises ``UnsupportedModelError`` for weights that are not finite.
+    With a ``rank``, at least 1, every matrix is frozen and gets a trainable change ``up @ down`` that starts at zero
+    (LoRA, arXiv 2106.09685, eq. 3); other weights are trained whole, as all are with ``None``. ``generator`` draws the
+    start of ``down``. Raises ``UnsupportedModelError`` for weights that are not finite, and ``ValueError`` for a rank
+    below 1.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], rank: int | None, generator: torch.Generator):
@@ -45,12 +46,15 @@ class StandIns:
         return [*self._whole.values(), *(factor for pair in self._factors.values() for factor in pair)]
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights for the model to use, differentiable in ``parameters``."""
+        """Return the weights for the model to use, by name, differentiable in ``parameters``."""
         changed = {name: self._frozen[name] + up @ down for name, (up, down) in self._factors.items()}
         return {**self._whole, **changed}
 
     def deltas(self) -> dict[str, Delta]:
-        """Return the changes so far, on the CPU. Raises ``TrainingError`` if no weight has changed noticeably."""
+        """Return the changes so far, by the weight's name, in float32 on the CPU.
+
+        Raises ``TrainingError`` if no weight has changed by more than ``LEAST_CHANGED`` of its norm.
+        """
         whole = {name: Dense((new.detach() - self._frozen[name]).cpu()) for name, new in self._whole.items()}
         low = {name: LowRank(up.detach().cpu(), down.detach().cpu()) for name, (up, down) in self._factors.items()}
         deltas: dict[str, Delta] = {**whole, **low}
@@ -63,9 +67,9 @@ class StandIns:
 
 
 def layers_of(names: Iterable[str]) -> int:
-    """Return the number of a text encoder's layers, from its weights' names.
+    """Return the number of a text encoder's layers, one more than the highest number in its weights' names.
 
-    Raises ``UnsupportedModelError`` for names without layers.
+    Raises ``UnsupportedModelError`` for names without ``.layers.`` and a number.
     """
     numbers = [int(match[1]) for name in names if (match := re.search(r"\.layers\.(\d+)\.", name))]
     if not numbers:

@@ -19,7 +19,7 @@ from erasure_core.closed_form.update import updated
 from erasure_core.methods import METHODS
 from erasure_core.methods.rece import ReceSettings, erase_statistics
 from erasure_core.sampling.purify import purify
-from erasure_core.training.memory import kept_bytes
+from erasure_core.training.memory import activation_bytes
 
 IMAGES = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(9))
 SEARCHES = ("inversion", "discrete")  # need a table of words, which this model has not: see the toy tier
@@ -45,7 +45,7 @@ def test_a_leak_is_seen() -> None:
 
 def test_a_graph_that_was_counted_is_let_go() -> None:
     x = torch.randn(10, 8, requires_grad=True)
-    leaves_nothing(lambda: kept_bytes(lambda: (x.relu() @ x.T).sigmoid().exp()))
+    leaves_nothing(lambda: activation_bytes(lambda: (x.relu() @ x.T).sigmoid().exp()))
 
 
 @pytest.mark.parametrize("method", METHODS)

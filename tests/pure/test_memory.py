@@ -12,7 +12,7 @@ from torch import nn
 
 from erasure_core.devices import free_memory
 from erasure_core.training import memory
-from erasure_core.training.memory import OutOfRoomError, kept_at, kept_bytes
+from erasure_core.training.memory import OutOfRoomError, activation_bytes, activation_bytes_at
 
 METHODS = pytest.mark.parametrize("run", [run_few_shot, run_doco, run_abo])
 
@@ -26,7 +26,7 @@ def test_what_a_pass_keeps_is_counted_once_and_without_weights() -> None:
         shown = one(x).relu()
         return two(shown) + two(shown)
 
-    assert kept_bytes(forward) == 10 * 8 * 4
+    assert activation_bytes(forward) == 10 * 8 * 4
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 12), (64, 64), (96, 64)])
@@ -37,7 +37,7 @@ def test_what_a_large_pass_keeps_is_told_from_small_ones(size: tuple[int, int]) 
     def forward(height: int, width: int) -> torch.Tensor:
         return net(torch.zeros(1, 4, height, width))
 
-    assert kept_at(forward, *size) == pytest.approx(kept_bytes(lambda: forward(*size)), rel=1e-3)
+    assert activation_bytes_at(forward, *size) == pytest.approx(activation_bytes(lambda: forward(*size)), rel=1e-3)
 
 
 @METHODS
@@ -72,7 +72,7 @@ def test_few_shot_needs_room_for_one_latent_whatever_the_batch(monkeypatch, batc
     monkeypatch.setattr(memory, "GB", 1.0)
     needed = []
     for kept in (0.0, 1000.0):
-        monkeypatch.setattr(memory, "kept_at", lambda forward, height, width, kept=kept: kept)
+        monkeypatch.setattr(memory, "activation_bytes_at", lambda forward, height, width, kept=kept: kept)
         (told,) = [what for what in told_by(run_few_shot, FakeModel(), batch_size=batch_size) if "needs about" in what]
         needed.append(float(told.split()[3]))
     assert needed[1] - needed[0] == 1000
@@ -81,7 +81,7 @@ def test_few_shot_needs_room_for_one_latent_whatever_the_batch(monkeypatch, batc
 def test_rank_and_gradient_checkpointing_need_less(monkeypatch) -> None:
     needed: list[float] = []
     monkeypatch.setattr(memory, "GB", 1.0)
-    monkeypatch.setattr(memory, "kept_at", lambda forward, height, width: 1000.0)
+    monkeypatch.setattr(memory, "activation_bytes_at", lambda forward, height, width: 1000.0)
 
     def note(done: int, total: int, what: str) -> None:
         if "needs about" in what:
