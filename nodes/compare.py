@@ -80,7 +80,7 @@ class ErasureCompare(io.ComfyNode):
 
 
 def _column(number: int) -> list:
-    """The inputs of a column after the first."""
+    """Return the inputs of column ``number + 1``."""
     own = f"Column {number + 1}'s text encoder, if it has its own."
     return [
         io.Model.Input(f"model_{number}", optional=True, tooltip=f"Column {number + 1}."),
@@ -90,13 +90,15 @@ def _column(number: int) -> list:
 
 def _columns(model, clip, labels: str, others: dict) -> list[tuple]:
     """Return label, MODEL and CLIP of every column; a column with a CLIP alone has the MODEL of the first."""
-    found = [(BEFORE, model, clip)]
-    given = [n for n in range(1, MOST + 1) if others.get(f"model_{n}") or others.get(f"clip_{n}")]
-    names = parse_prompts(labels, "labels") or [f"model_{n}" for n in given]
-    if len(names) != len(given):
-        raise ValueError(f"labels has {len(names)} lines for {len(given)} models beside the first; write one for each")
+    columns = [(BEFORE, model, clip)]
+    numbers = [n for n in range(1, MOST + 1) if others.get(f"model_{n}") or others.get(f"clip_{n}")]
+    names = parse_prompts(labels, "labels") or [f"model_{n}" for n in numbers]
+    if len(names) != len(numbers):
+        raise ValueError(
+            f"labels has {len(names)} lines for {len(numbers)} models beside the first; write one for each"
+        )
     if BEFORE in names:
         raise ValueError(f"labels: '{BEFORE}' is what the first column is called")
-    for name, number in zip(names, given, strict=True):
-        found.append((name, others.get(f"model_{number}") or model, others.get(f"clip_{number}") or clip))
-    return found
+    for name, number in zip(names, numbers, strict=True):
+        columns.append((name, others.get(f"model_{number}") or model, others.get(f"clip_{number}") or clip))
+    return columns

@@ -29,32 +29,33 @@ SOCKETS: Mapping[str, Callable[[Any], bool]] = {
     "ERASURE": lambda value: isinstance(value, Erasure),
     "ERASURE_STATISTICS": lambda value: isinstance(value, Statistics),
 }
-"""How each type is told; a stock type by what this pack uses of it."""
+"""The test for values of each type; for a type of ComfyUI itself, whether they have what this pack uses of it."""
 HINTS = {"CLIP": "; where a checkpoint has no text encoder, load one with 'Load CLIP'"}
 
 
 def checked(execute: Callable | None = None, *, without: Sequence[str] = ()) -> Callable:
-    """A node's ``execute`` that first holds every input to the node's schema; ``without`` may be nothing.
+    """Return a node's ``execute`` that first checks every input against the node's schema.
 
+    Inputs in ``without`` may be ``None``, as they are where a node upstream has nothing to give; by default none may.
     Raises ``ValueError`` in one sentence that names the input.
     """
     if execute is None:
         return lambda one: checked(one, without=without)
 
     @wraps(execute)
-    def run(cls, *values, **named):
-        bound = signature(execute).bind(cls, *values, **named)
-        given = bound.arguments | bound.kwargs
+    def run(cls, *values, **keywords):
+        bound = signature(execute).bind(cls, *values, **keywords)
+        values_by_name = bound.arguments | bound.kwargs
         for one in cls.define_schema().inputs:
-            if one.id in given and not (given[one.id] is None and one.id in without):
-                check(one, given[one.id])
-        return execute(cls, *values, **named)
+            if one.id in values_by_name and not (values_by_name[one.id] is None and one.id in without):
+                check(one, values_by_name[one.id])
+        return execute(cls, *values, **keywords)
 
     return run
 
 
 def check(one, value: Any) -> None:
-    """Raise ``ValueError`` for a value that the input ``one`` of a schema cannot have."""
+    """Raise ``ValueError`` for a value that the input ``one`` of a schema cannot have, by its type and its range."""
     name, kind = one.id, one.io_type
     if kind == "STRING":
         check_text(name, value)
@@ -75,13 +76,16 @@ def check(one, value: Any) -> None:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Raise ``ValueError`` for what is no text: halves of characters, NUL and control characters are none."""
+    """Raise ``ValueError`` for a value of the input ``name`` that is no text.
+
+    Halves of characters, NUL and other control characters are no text either.
+    """
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {shown(value)}")
     joined = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     lines = joined.split("\n")
     for number, line in enumerate(lines, start=1):
-        found = unreadable(line)
-        if found:
+        character = unreadable(line)
+        if character:
             where = f"line {number} of {name}, '{shown(line)}'," if len(lines) > 1 else f"{name} '{shown(line)}'"
-            raise ValueError(f"{where} has '{shown(found)}', which is not text; take it out")
+            raise ValueError(f"{where} has '{shown(character)}', which is not text; take it out")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from comfy_api.latest import io
 
 from ..erasure_core.concepts.parse import name_of
+from ..erasure_core.concepts.templates import WORDINGS
+from ..erasure_core.settings import Limits, Settings, limits_of
 
 CATEGORY = "Erasure"
 MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that can be trained, attacked and inverted
@@ -12,17 +16,22 @@ Erasure = io.Custom("ERASURE")
 """Carries an ``erasure_core.Erasure``."""
 Statistics = io.Custom("ERASURE_STATISTICS")
 """Carries ``erasure_core.Statistics``."""
+MOST = 1e4  # of an input for a setting that has no upper limit, since inputs need one
+INSIDE_LEAST, INSIDE_MOST = 1e-6, 1e-3  # how far within a limit that a setting must not reach its input ends
 
 
-def named(concept: str) -> str:
-    """The name of what was erased, without what came instead. Raises ``ValueError`` if there is none."""
+def name_of_erased(concept: str) -> str:
+    """Return the name of an erased concept, from text like ``name`` or ``name -> target``.
+
+    Raises ``ValueError`` if there is no name.
+    """
     if not concept.strip():
         raise ValueError("concept is empty: name what was erased, for example 'van gogh'")
     return name_of(concept)
 
 
 def audited_inputs() -> list:
-    """The model as it was before the erasure that a node audits."""
+    """Return the inputs for the model as it was before the erasure that a node audits."""
     return [
         io.Model.Input("model", tooltip="The model WITHOUT the erasure."),
         io.Clip.Input("clip", tooltip="The text encoder WITHOUT the erasure."),
@@ -31,19 +40,49 @@ def audited_inputs() -> list:
 
 
 def concept_inputs() -> list:
-    """Return the inputs for the erased concept and its kind."""
+    """Return the inputs for the erased concept and its kind, one of ``WORDINGS``."""
     return [
         io.String.Input("concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."),
-        io.Combo.Input("kind", options=["object", "style"], tooltip="How prompts name the concept."),
+        io.Combo.Input("kind", options=list(WORDINGS), tooltip="How prompts name the concept."),
     ]
 
 
+def limits_by_name(kind: type[Settings]) -> dict[str, Limits]:
+    """Return the limits of all settings of a method, by their names."""
+    return {one.name: limits_of(one) for one in fields(kind)}
+
+
+def setting_input(preset: Settings, name: str, *, most: float = MOST, tooltip: str = "", **more):
+    """Return the number input for the setting ``name`` of a method, with the setting's range and ``preset``'s value.
+
+    ``most`` is the largest number where the setting has no limit. The tooltip is by default what the setting says
+    of itself. ``more`` is what else the input takes, for example its ``step``.
+    """
+    limits, default = limits_by_name(type(preset))[name], getattr(preset, name)
+    number, kind = (int, io.Int) if isinstance(default, int) else (float, io.Float)
+    least, largest = number(_least(limits, most)), number(_largest(limits, most))
+    return kind.Input(name, default=default, min=least, max=largest, tooltip=tooltip or limits.help, **more)
+
+
+def _least(limits: Limits, most: float) -> float:
+    if limits.above is not None:
+        return limits.above + INSIDE_LEAST
+    return -most if limits.least is None else limits.least
+
+
+def _largest(limits: Limits, most: float) -> float:
+    if limits.below is not None:
+        return limits.below - INSIDE_MOST
+    return most if limits.most is None else limits.most
+
+
 def seed_input(most: int, tooltip: str):
+    """Return the input for a seed from 0 to ``most``."""
     return io.Int.Input("seed", default=0, min=0, max=most, control_after_generate=True, tooltip=tooltip)
 
 
 def judge_inputs() -> list:
-    """Halves of a CLIP that says what pictures show."""
+    """Return the inputs for the two halves of a CLIP that says what pictures show."""
     return [
         io.ClipVision.Input(
             "clip_vision",
@@ -59,6 +98,7 @@ def judge_inputs() -> list:
 
 
 def preserve_input():
+    """Return the input for prompts to preserve."""
     return io.String.Input(
         "preserve",
         multiline=True,
@@ -69,6 +109,7 @@ def preserve_input():
 
 
 def preserve_common_input():
+    """Return the switch that preserves the built-in everyday concepts too."""
     return io.Boolean.Input(
         "preserve_common",
         default=True,
@@ -78,6 +119,7 @@ def preserve_common_input():
 
 
 def strength_input():
+    """Return the input for the share of an erasure that a method's node applies."""
     return io.Float.Input(
         "strength",
         default=1.0,

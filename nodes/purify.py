@@ -60,6 +60,6 @@ class ErasurePurify(io.ComfyNode):
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
         erasure = rebase_if_needed(model, clip, erasure)
         pictures, settings = to_pictures(images), {"steps": steps, "guidance": guidance}
-        with trainable(model, clip, vae) as seen:
-            pure = purify(seen, erasure, pictures, prompt=prompt, callback=progress(), **settings)
+        with trainable(model, clip, vae) as trainable_model:
+            pure = purify(trainable_model, erasure, pictures, prompt=prompt, callback=progress(), **settings)
         return io.NodeOutput(pure.movedim(1, -1).clamp(0, 1))

@@ -14,10 +14,20 @@ from .comfy_host.open_model import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress
 from .input_checks import checked
-from .inputs import CATEGORY, Erasure, Statistics, preserve_common_input, preserve_input, strength_input
+from .inputs import (
+    CATEGORY,
+    Erasure,
+    Statistics,
+    limits_by_name,
+    preserve_common_input,
+    preserve_input,
+    setting_input,
+    strength_input,
+)
 
 CUSTOM = "custom"
 DEFAULT = RECE["object"]
+MOST_LOOPS = 20  # of the input; published settings have 3 at most
 LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
 
@@ -68,16 +78,7 @@ class ErasureRECE(io.ComfyNode):
                     optional=True,
                     tooltip=_tooltip("name_only"),
                 ),
-                io.Float.Input(
-                    "exactness",
-                    default=DEFAULT.exactness,
-                    min=0.0,
-                    max=0.999,
-                    step=0.0001,
-                    round=False,
-                    optional=True,
-                    tooltip=_tooltip("exactness"),
-                ),
+                _setting("exactness", step=0.0001, round=False, optional=True),
                 Statistics.Input(
                     "statistics",
                     optional=True,
@@ -102,7 +103,7 @@ class ErasureRECE(io.ComfyNode):
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
         settings = {**RECE, CUSTOM: ReceSettings(**custom)}[preset]
-        erasure, known = rece_with_statistics(
+        erasure, all_statistics = rece_with_statistics(
             reader(model, clip),
             parsed,
             settings,
@@ -113,21 +114,20 @@ class ErasureRECE(io.ComfyNode):
             callback=progress(),
         )
         erasure = erasure.scaled(strength)
-        return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, known)
+        return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, all_statistics)
 
 
 def _custom_inputs() -> list:
-    """The numbers of ``ReceSettings`` that presets differ in, by their names."""
-    loops = io.Int.Input("loops", default=DEFAULT.loops, min=0, max=20, tooltip=_tooltip("loops"))
+    """Return the inputs for the settings that presets differ in."""
     names = ("regularization", "erase_scale", "preserve_scale", "ridge", "amplification")
-    return [loops] + [
-        io.Float.Input(
-            name, default=getattr(DEFAULT, name), min=1e-6, max=1e4, step=0.001, round=False, tooltip=_tooltip(name)
-        )
-        for name in names
-    ]
+    return [_setting("loops", most=MOST_LOOPS), *(_setting(name, step=0.001, round=False) for name in names)]
+
+
+def _setting(name: str, **more):
+    """Return the number input for a setting of RECE; see ``setting_input``."""
+    return setting_input(DEFAULT, name, tooltip=_tooltip(name), **more)
 
 
 def _tooltip(name: str) -> str:
-    """What the settings say of the one of this name."""
-    return f"Used with preset '{CUSTOM}'. {LIMITS[name].help}"
+    """Return what the settings say of the one of this name."""
+    return f"Used with preset '{CUSTOM}'. {limits_by_name(ReceSettings)[name].help}"

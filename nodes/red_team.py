@@ -16,9 +16,9 @@ from .comfy_host.text_encoders import host_conditioning
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, named, seed_input
+from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased, seed_input
 
-SEARCHED = ("derived", "inversion", "discrete", "noised")
+SWITCHES = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
 
 
@@ -43,7 +43,7 @@ class ErasureRedTeam(io.ComfyNode):
                     tooltip="Prompts to try, one a line: paraphrases, misspellings, other languages, descriptions that "
                     "do not name it.",
                 ),
-                *(io.Boolean.Input(name, default=True, tooltip=_about(ATTACKS[name])) for name in SEARCHED),
+                *(io.Boolean.Input(name, default=True, tooltip=_about(ATTACKS[name])) for name in SWITCHES),
                 io.Int.Input("pictures", default=8, min=1, max=64, tooltip="How many each attack draws in the end."),
                 io.Int.Input(
                     "steps",
@@ -94,41 +94,42 @@ class ErasureRedTeam(io.ComfyNode):
     @checked
     def execute(
         cls, model, clip, vae, erased_model, concept, kind, prompts, pictures, steps, seconds, sampling_steps, guidance,
-        seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, **wanted,
+        seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, **switches,
     ):  # fmt: skip
-        concept = named(concept)
-        listed = parse_prompts(prompts, "prompts")
-        chosen = [*(name for name in SEARCHED if wanted[name]), *(["list"] if listed else [])]
-        given = None if images is None else to_pictures(images)
-        chosen_attacks(chosen, listed, given, pictures, kind)
+        concept = name_of_erased(concept)
+        prompt_list = parse_prompts(prompts, "prompts")
+        attacks = [*(name for name in SWITCHES if switches[name]), *(["list"] if prompt_list else [])]
+        examples = None if images is None else to_pictures(images)
+        chosen_attacks(attacks, prompt_list, examples, pictures, kind)
         settings = {"seed": seed, "sampling_steps": sampling_steps, "guidance": guidance}
         with (
             trainable(model, clip, vae) as before,
             trainable(erased_model, erased_clip or clip, vae) as after,
         ):
             recogniser = recognisers.recogniser(is_toy(model), clip_vision, clip_judge)
-            if given is None:
-                given = draw_concept(
+            if examples is None:
+                examples = draw_concept(
                     before, concept, kind, recogniser, seed, sampling_steps, guidance, callback=progress()
                 )
                 before.forget()
-            found = attack(
-                before, after, concept, kind=kind, attacks=chosen, prompts=listed, images=given, recogniser=recogniser,
-                pictures=pictures, steps=steps, seconds=seconds or None, callback=progress(), **settings,
+            result = attack(
+                before, after, concept, kind=kind, attacks=attacks, prompts=prompt_list, images=examples,
+                recogniser=recogniser, pictures=pictures, steps=steps, seconds=seconds or None, callback=progress(),
+                **settings,
             )  # fmt: skip
-        best = found.strongest()
-        shown = best.images.movedim(1, -1).clamp(0, 1)
-        conditioning = host_conditioning(_most_adversarial(found, best))
-        sheet = to_image(found.picture())
-        return io.NodeOutput(sheet, shown, conditioning, found.as_json(), found.verdict())
+        best = result.strongest()
+        best_images = best.images.movedim(1, -1).clamp(0, 1)
+        conditioning = host_conditioning(_most_adversarial(result, best))
+        sheet = to_image(result.picture())
+        return io.NodeOutput(sheet, best_images, conditioning, result.as_json(), result.verdict())
 
 
 def _about(attack) -> str:
     return f"{attack.summary}. Needs {attack.knows}."
 
 
-def _most_adversarial(found, best) -> Conditioning:
+def _most_adversarial(result, best) -> Conditioning:
     """Return the conditioning of the attack's first picture that shows the concept, or else of its first."""
-    shown = found.shown[found.attempts.index(best)] if found.shown else ()
-    place = shown.index(True) if True in shown else 0
+    recognised = result.shown[result.attempts.index(best)] if result.shown else ()
+    place = recognised.index(True) if True in recognised else 0
     return best.conditioning[place : place + 1].to(torch.float32)

@@ -21,7 +21,7 @@ from .comfy_host.recognisers import recogniser
 from .comfy_host.sampling import Sampling, draw_both
 from .comfy_host.toy import is_toy
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, named
+from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased
 from .sampler_inputs import sampler_inputs
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class ErasureReport(io.ComfyNode):
         cls, model, clip, vae, erased_model, latent, concept, kind, prompts, neighbours, seed, steps, cfg, sampler_name,
         scheduler, erased_clip=None, clip_vision=None, clip_judge=None,
     ):  # fmt: skip
-        name, seen = named(concept), ComfyModel(model, clip)
+        name, reader = name_of_erased(concept), ComfyModel(model, clip)
         toy = is_toy(model)
         judge = recogniser(toy, clip_vision, clip_judge)
         carriers = [erased_model, *([erased_clip.patcher] if erased_clip else [])]
@@ -82,22 +82,24 @@ class ErasureReport(io.ComfyNode):
         if problem:
             log.warning("%s, unless it was erased elsewhere.", problem)
         among = sharing_no_word(erased, known_concepts(toy))
-        asked = report_prompts(seen, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts"))
+        all_prompts = report_prompts(
+            reader, name, kind, among=among, count=neighbours, more=parse_prompts(prompts, "prompts")
+        )
         sampling = Sampling(seed, steps, cfg, sampler_name, scheduler)
-        advance = _counter(2 * len(asked))
+        advance = _counter(2 * len(all_prompts))
 
-        def drawn(one, encoder) -> Pictures:
-            found = []
-            for probe in asked:
+        def draw_all(one, encoder) -> Pictures:
+            pairs = []
+            for one_prompt in all_prompts:
                 advance()
-                found.append(draw_both(one, encoder, vae, probe.prompt, "", latent, sampling))
-            images, latents = zip(*found, strict=True)
+                pairs.append(draw_both(one, encoder, vae, one_prompt.prompt, "", latent, sampling))
+            images, latents = zip(*pairs, strict=True)
             return Pictures(torch.cat(images), torch.cat(latents))
 
-        before, after = drawn(model, clip), drawn(erased_model, erased_clip or clip)
+        before, after = draw_all(model, clip), draw_all(erased_model, erased_clip or clip)
         settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
-        found = summarise(name, asked, before, after, judge, {**settings, "kind": kind})
-        return io.NodeOutput(to_image(report_sheet(found)), found.as_json(), found.verdict())
+        result = summarise(name, all_prompts, before, after, judge, {**settings, "kind": kind})
+        return io.NodeOutput(to_image(report_sheet(result)), result.as_json(), result.verdict())
 
 
 def _counter(total: int):

@@ -11,7 +11,7 @@ MOST_SEED = 2**64 - 1
 
 
 def sampler_inputs(seed_tooltip: str) -> list:
-    """Return the seed, and the inputs of KSampler that say how pictures are drawn."""
+    """Return the inputs of KSampler that say how pictures are drawn, with its ranges; the first is the seed."""
     return [
         seed_input(MOST_SEED, seed_tooltip),
         io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="As in KSampler."),

@@ -84,10 +84,10 @@ class ErasureRestore(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model, clip, statistics, names) -> io.NodeOutput:
-        taken = parse_prompts(names, "names")
-        if not taken:
+        names_to_restore = parse_prompts(names, "names")
+        if not names_to_restore:
             raise ValueError("names is empty: write the concepts to take back, one a line")
-        return io.NodeOutput(restored(statistics, reader(model, clip), taken, callback=progress()))
+        return io.NodeOutput(restored(statistics, reader(model, clip), names_to_restore, callback=progress()))
 
 
 class ErasureSaveStatistics(io.ComfyNode):

@@ -21,7 +21,16 @@ from .comfy_host.progress import training_progress
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, Erasure, preserve_common_input, preserve_input, seed_input, strength_input
+from .inputs import (
+    CATEGORY,
+    MODELS,
+    Erasure,
+    preserve_common_input,
+    preserve_input,
+    seed_input,
+    setting_input,
+    strength_input,
+)
 
 log = logging.getLogger(__name__)
 TOY = " (toy)"
@@ -78,11 +87,11 @@ class ErasureFewShot(io.ComfyNode):
     ):  # fmt: skip
         settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
 
-        def learn(seen, **more):
+        def learn(training_model, **more):
             pictures = None if images is None else to_pictures(images)
-            return few_shot(seen, concept, settings, images=pictures, towers=towers, **more)
+            return few_shot(training_model, concept, settings, images=pictures, towers=towers, **more)
 
-        return _trained(learn, preset, model, clip, vae, **training)
+        return _train_and_apply(learn, preset, model, clip, vae, **training)
 
 
 class ErasureDoCo(io.ComfyNode):
@@ -113,11 +122,11 @@ class ErasureDoCo(io.ComfyNode):
     def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
         settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
 
-        def learn(seen, **more):
-            latents = None if anchors is None else _anchors(seen, anchors["samples"])
-            return doco(seen, concept, settings, anchor_latents=latents, **more)
+        def learn(training_model, **more):
+            latents = None if anchors is None else _anchor_latents(training_model, anchors["samples"])
+            return doco(training_model, concept, settings, anchor_latents=latents, **more)
 
-        return _trained(learn, preset, model, clip, **training)
+        return _train_and_apply(learn, preset, model, clip, **training)
 
 
 class ErasureAbO(io.ComfyNode):
@@ -136,8 +145,8 @@ class ErasureAbO(io.ComfyNode):
                 _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
                 preserve_input(),
                 preserve_common_input(),
-                _weight("unconditional_weight", default, "How firmly pictures without a prompt are held as they are."),
-                _weight("preserve_weight", default, "How firmly the preserved prompts are held as they are."),
+                setting_input(default, "unconditional_weight", step=0.1, round=False),
+                setting_input(default, "preserve_weight", step=0.1, round=False),
                 io.Combo.Input(
                     "scope",
                     options=list(SCOPES),
@@ -160,16 +169,16 @@ class ErasureAbO(io.ComfyNode):
         common = common_concepts(parsed) if preserve_common else []
         prompts = [*common, *parse_prompts(preserve, "preserve")]
 
-        def learn(seen, **more):
-            return abo(seen, parsed, settings, preserve=prompts, scope=scope, **more)
+        def learn(training_model, **more):
+            return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)
 
-        return _trained(learn, preset, model, clip, **training)
+        return _train_and_apply(learn, preset, model, clip, **training)
 
 
-def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
-    """Train with ``learn(seen, ...)``, which returns the erasure, and give what the nodes give."""
+def _train_and_apply(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
+    """Train with ``learn(training_model, ...)``, which returns an erasure, apply it, and return the node's output."""
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
-    with trainable(model, clip, vae) as seen:
+    with trainable(model, clip, vae) as training_model:
         if preset.endswith(TOY) and not is_toy(model):
             raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
         if is_toy(model) and not preset.endswith(TOY):
@@ -179,27 +188,27 @@ def _trained(learn, preset, model, clip, vae=None, *, seconds, rank, seed, stren
                 preset,
                 TOY,
             )
-        erasure = learn(seen, **budget, **memory, callback=training_progress()).scaled(strength)
+        erasure = learn(training_model, **budget, **memory, callback=training_progress()).scaled(strength)
     (origin,) = erasure.origins
     curve = to_image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, curve)
 
 
-def _anchors(seen, samples):
-    channels, shape = seen.latent_shape()[0], tuple(samples.shape)
+def _anchor_latents(training_model, samples):
+    channels, shape = training_model.latent_shape()[0], tuple(samples.shape)
     if len(shape) != 4 or shape[1] != channels:
         raise ValueError(f"anchors must be latents [n, {channels}, height, width], got {shape}; encode with this VAE")
-    return seen.scaled_latents(samples)
+    return training_model.scaled_latents(samples)
 
 
 def _presets(method: str) -> dict:
-    """The presets as the nodes name them."""
-    known = METHODS[method]
-    return {**known.presets, **{name + TOY: preset for name, preset in known.toy_presets.items()}}
+    """Return the presets of a method by their names in nodes, where those of the toy model end in ``TOY``."""
+    entry = METHODS[method]
+    return {**entry.presets, **{name + TOY: preset for name, preset in entry.toy_presets.items()}}
 
 
 def _settings(method: str, preset: str, **own):
-    """The preset, with what the user set in place of its own numbers."""
+    """Return a preset with the numbers that a user set in place of its own; 0 stands for the preset's."""
     return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
 
 
@@ -221,7 +230,7 @@ def _weight(name: str, default, tooltip: str):
 
 
 def _training(method: str) -> list:
-    """What every learned method takes; ``steps`` and ``learning_rate`` are the preset's unless they are set."""
+    """Return the inputs of every method that trains; 0 for ``steps`` or ``learning_rate`` stands for the preset's."""
     return [
         io.Combo.Input(
             "preset",

@@ -453,10 +453,10 @@ def test_another_file_of_the_same_name_is_read_anew(pack: Pack, tmp_path: Path) 
 
 def test_sockets(pack: Pack) -> None:
     sockets = pack.nodes("inputs")
-    assert sockets.named(" van gogh -> art ") == "van gogh" and sockets.named("cat") == "cat"
+    assert sockets.name_of_erased(" van gogh -> art ") == "van gogh" and sockets.name_of_erased("cat") == "cat"
     for empty in ("", "  ", "-> dog"):
         with pytest.raises(ValueError, match="concept"):
-            sockets.named(empty)
+            sockets.name_of_erased(empty)
     kinds = {part.id: part.kind for part in [sockets.strength_input(), sockets.preserve_input()]}
     assert kinds == {"strength": "FLOAT", "preserve": "STRING"}
     assert (sockets.Erasure.name, sockets.Statistics.name) == ("ERASURE", "ERASURE_STATISTICS")
