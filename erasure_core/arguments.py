@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .model import check_model, check_reader
-from .quoting import shown
+from .quoting import excerpt
 
 F = TypeVar("F", bound=Callable[..., Any])
 Seed = int
@@ -83,7 +83,7 @@ def check_argument(name: str, annotation: Any, value: Any) -> None:
     else:
         return
     if not fits(value):
-        raise ValueError(f"{name} must be {what}{' or None' if optional else ''}, got {shown(repr(value))}")
+        raise ValueError(f"{name} must be {what}{' or None' if optional else ''}, got {excerpt(repr(value))}")
 
 
 def check_images(images: Tensor) -> None:

@@ -12,8 +12,8 @@ UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\uff
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Return names in quotes, separated by commas; see ``shortened`` and ``shown``."""
-    return shortened([f"'{shown(name)}'" for name in names])
+    """Return names in quotes, separated by commas; see ``shortened`` and ``excerpt``."""
+    return shortened([f"'{excerpt(name)}'" for name in names])
 
 
 def shortened(names: Sequence[str]) -> str:
@@ -21,8 +21,8 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], f"{len(names) - MOST_NAMES} more"])
 
 
-def shown(text: object, most: int = MOST_CHARACTERS) -> str:
-    """Return what a user typed so that a message can quote it.
+def excerpt(text: object, most: int = MOST_CHARACTERS) -> str:
+    """Return an excerpt of what a user typed, so that a message can quote it.
 
     Text and paths are quoted as they are, any other object by its ``repr``. The result is one line of about ``most``
     characters at most (by default 80, about half a line of a terminal); whatever cannot be printed is an escape.

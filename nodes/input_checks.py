@@ -12,7 +12,7 @@ import torch
 
 from ..erasure_core import Erasure
 from ..erasure_core.closed_form.statistics import Statistics
-from ..erasure_core.quoting import shortened, shown, unreadable
+from ..erasure_core.quoting import excerpt, shortened, unreadable
 
 
 def _has(*names: str) -> Callable[[Any], bool]:
@@ -61,18 +61,18 @@ def check(one, value: Any) -> None:
         check_text(name, value)
     elif kind == "COMBO":
         if not isinstance(value, str) or value not in one.options:
-            raise ValueError(f"{name} '{shown(value)}' is unknown; known: {shortened(one.options) or 'none'}")
+            raise ValueError(f"{name} '{excerpt(value)}' is unknown; known: {shortened(one.options) or 'none'}")
     elif kind in ("INT", "FLOAT"):
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not number or not one.min <= value <= one.max:
-            raise ValueError(f"{name} must be a finite number from {one.min:g} to {one.max:g}, got {shown(value)}")
+            raise ValueError(f"{name} must be a finite number from {one.min:g} to {one.max:g}, got {excerpt(value)}")
     elif kind == "BOOLEAN":
         if not isinstance(value, bool):
-            raise ValueError(f"{name} must be true or false, got {shown(value)}")
+            raise ValueError(f"{name} must be true or false, got {excerpt(value)}")
     elif value is None and not one.optional:
         raise ValueError(f"{name} is missing: connect a {kind}{HINTS.get(kind, '')}")
     elif value is not None and not SOCKETS[kind](value):
-        raise ValueError(f"{name} is no {kind} but {shown(value)}; connect one")
+        raise ValueError(f"{name} is no {kind} but {excerpt(value)}; connect one")
 
 
 def check_text(name: str, value: Any) -> None:
@@ -81,11 +81,11 @@ def check_text(name: str, value: Any) -> None:
     Halves of characters, NUL and other control characters are no text either.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be text, got {shown(value)}")
+        raise ValueError(f"{name} must be text, got {excerpt(value)}")
     joined = value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     lines = joined.split("\n")
     for number, line in enumerate(lines, start=1):
         character = unreadable(line)
         if character:
-            where = f"line {number} of {name}, '{shown(line)}'," if len(lines) > 1 else f"{name} '{shown(line)}'"
-            raise ValueError(f"{where} has '{shown(character)}', which is not text; take it out")
+            where = f"line {number} of {name}, '{excerpt(line)}'," if len(lines) > 1 else f"{name} '{excerpt(line)}'"
+            raise ValueError(f"{where} has '{excerpt(character)}', which is not text; take it out")

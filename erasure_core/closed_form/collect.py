@@ -15,7 +15,7 @@ from ..concepts.names import Named, Reads, distinct, folded, reader, spelled
 from ..concepts.parse import EMPTY_TARGET, Concept, as_concepts, as_prompts, kept_prompts
 from ..concepts.readable import Read, check_read
 from ..model import Callback, TextReader, TextRows
-from ..quoting import shown
+from ..quoting import excerpt
 from .align import aligned_rows, facing_rows
 from .already_erased import check_pair
 from .linalg import row_gram
@@ -78,7 +78,7 @@ def check_preserve(
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         for prompt in as_prompts(prompts, what):
             if erased.alone_in(prompt):
-                text = shown(spelled(prompt))
+                text = excerpt(spelled(prompt))
                 raise ValueError(f"{what} lists '{text}', which is to be erased; take it out of one of the two lists")
 
 

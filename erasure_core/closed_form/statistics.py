@@ -16,7 +16,7 @@ from torch import Tensor
 from ..concepts.names import Reads, folded, spelled
 from ..concepts.parse import Concept
 from ..concepts.readable import SAME_ROWS
-from ..quoting import shown
+from ..quoting import excerpt
 from .uce import PairSums, RowPairs
 
 
@@ -85,7 +85,7 @@ class Statistics:
             own = set(map(reads, self._texts(kind)))
             twice = [text for text in other._texts(kind) if reads(text) in own]
             if twice:
-                raise ValueError(f"both statistics hold '{shown(twice[0])}', which would count twice")
+                raise ValueError(f"both statistics hold '{excerpt(twice[0])}', which would count twice")
         return replace(
             self,
             entries=self._entries(other, 1),
@@ -128,7 +128,7 @@ class Statistics:
         own, theirs = ({spelled(str(one)): one for one in getattr(each, kind)} for each in (self, other))
         missing = [text for text in theirs if text not in own]
         if missing:
-            raise ValueError(f"the statistics do not hold '{shown(missing[0])}' ({kind})")
+            raise ValueError(f"the statistics do not hold '{excerpt(missing[0])}' ({kind})")
         return tuple(one for text, one in own.items() if text not in theirs)
 
     def _texts(self, kind: str) -> list[str]:

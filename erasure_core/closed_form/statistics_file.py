@@ -14,7 +14,7 @@ from ..erasures.erasure_file import check_format, check_target, stored_concepts
 from ..files.atomic import write_whole
 from ..files.json_fields import Fields, parsed, twice, written
 from ..files.safetensors_files import read, write
-from ..quoting import shown
+from ..quoting import excerpt
 from .statistics import EntryStatistics, Statistics
 from .uce import PairSums
 
@@ -62,7 +62,7 @@ def load_statistics(path: str | Path) -> Statistics:
     Raises ``FileNotFoundError``, or ``StatisticsFileError`` for a file that is damaged or holds no statistics.
     """
     path = Path(path)
-    name = shown(path.name)
+    name = excerpt(path.name)
     try:
         metadata, tensors = read(path)
     except ValueError as error:
@@ -87,10 +87,10 @@ def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
     if not entries:
         raise ValueError("it lists no entries")
     if remaining:
-        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(remaining))}")
+        raise ValueError(f"it holds tensors that its header does not list, for example {excerpt(min(remaining))}")
     concepts = stored_concepts(header)
     if twice([str(concept) for concept in concepts]) is not None:
-        raise ValueError(f"it lists '{shown(twice([str(concept) for concept in concepts]))}' twice")
+        raise ValueError(f"it lists '{excerpt(twice([str(concept) for concept in concepts]))}' twice")
     preserve, exactly = (tuple(header.all(kind, str)) for kind in ("preserve", "exactly"))
     return Statistics(entries, concepts, preserve, exactly, header.get("name_only", bool))
 
@@ -100,18 +100,18 @@ def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
     keys = [f"{name}/{key}" for key in (*SUMS, "probe")]
     missing = [key for key in keys if key not in remaining]
     if missing:
-        raise ValueError(f"{shown(missing[0])} is missing")
+        raise ValueError(f"{excerpt(missing[0])} is missing")
     *sums, reference_row = map(remaining.pop, keys)
     width = sums[0].shape[-1] if sums[0].ndim else 0
     for key, value in zip(keys, sums, strict=False):
         if not width or value.shape != (width, width) or not _is_finite(value, torch.float64):
             raise ValueError(
-                f"{shown(key)} is {tuple(value.shape)} in {value.dtype}, or not finite; "
+                f"{excerpt(key)} is {tuple(value.shape)} in {value.dtype}, or not finite; "
                 f"expected {width or 'the width'} times {width or 'the width'} finite numbers in float64"
             )
     if reference_row.ndim != 1 or not len(reference_row) or not _is_finite(reference_row, torch.float32):
         raise ValueError(
-            f"{shown(keys[-1])} is {tuple(reference_row.shape)} in {reference_row.dtype}, or not finite; "
+            f"{excerpt(keys[-1])} is {tuple(reference_row.shape)} in {reference_row.dtype}, or not finite; "
             "expected a row of finite numbers in float32"
         )
     preserve_gram, exactly_gram = sums[4:]

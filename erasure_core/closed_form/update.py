@@ -9,7 +9,7 @@ from ..concepts.common import COMMON, common_concepts
 from ..concepts.names import Named, distinct, finder, reader
 from ..concepts.parse import Concept, as_concepts, as_prompts, check_targets
 from ..model import Callback, TextReader
-from ..quoting import quoted, shown
+from ..quoting import excerpt, quoted
 from .collect import check_lists, checked_prompts, collect
 from .statistics import Statistics
 
@@ -95,7 +95,7 @@ def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Co
     for name, concepts in matches.items():
         if len(concepts) > 1:
             several = quoted([str(concept) for concept in concepts])
-            raise ValueError(f"'{shown(name)}' may be each of {several} in the statistics; write it as they do")
+            raise ValueError(f"'{excerpt(name)}' may be each of {several} in the statistics; write it as they do")
     return list(dict.fromkeys(concept for concepts in matches.values() for concept in concepts))
 
 

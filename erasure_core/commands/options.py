@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..quoting import shown
+from ..quoting import excerpt
 from .exit_codes import FAILED
 
 TOLD = {"least": "of at least", "most": "of at most", "above": "above"}
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(word, self._option_string_actions, 1, 0.7)
         begun = [name for name in self._option_string_actions if name.startswith(word)]
         meant = " or ".join(begun if 0 < len(begun) < 4 else near)
-        self.error(f"there is no option {shown(word)}" + (f"; did you mean {meant}?" if meant else ""))
+        self.error(f"there is no option {excerpt(word)}" + (f"; did you mean {meant}?" if meant else ""))
 
 
 def whole(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
@@ -100,7 +100,7 @@ def _read(text: str, kind: type, what: str, **ends: float | None):
         told = f"from {ends['least']} to {ends['most']}"
     else:
         told = " ".join(f"{TOLD[end]} {value}" for end, value in given.items())
-    wrong = argparse.ArgumentTypeError(f"must be {what} {told}".rstrip() + f", got '{shown(text)}'")
+    wrong = argparse.ArgumentTypeError(f"must be {what} {told}".rstrip() + f", got '{excerpt(text)}'")
     try:
         found = kind(text)
     except ValueError:

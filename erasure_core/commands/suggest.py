@@ -9,7 +9,7 @@ from ..concepts.aliases import LIMIT, MINIMUM, Alias, aliases_of, spellings_of
 from ..concepts.parse import name_of
 from ..concepts.suggest import suggest as ranked
 from ..drawing.table import table
-from ..quoting import quoted, shown
+from ..quoting import excerpt, quoted
 from .options import filled, number, whole
 from .progress import Progress
 from .shared import add_model, open_model
@@ -37,10 +37,10 @@ def suggest(args: argparse.Namespace) -> None:
 def _told(name: str, near: Sequence[Alias], encoder: str, minimum: float) -> str:
     """Return what to print: a table of the names, and how to erase them."""
     if not near:
-        return f"by {shown(encoder)}, no other name known here is as near to '{shown(name)}' as {minimum:g}"
+        return f"by {excerpt(encoder)}, no other name known here is as near to '{excerpt(name)}' as {minimum:g}"
     rows = [[alias, f"{similarity:.2f}"] for alias, similarity in near]
     also = f"erase these too: erase --concept {_argument(name)} --aliases"
-    return f"{table((f'{shown(name)}, by {shown(encoder)}', 'similarity'), rows)}\n{also}"
+    return f"{table((f'{excerpt(name)}, by {excerpt(encoder)}', 'similarity'), rows)}\n{also}"
 
 
 def _argument(name: str) -> str:

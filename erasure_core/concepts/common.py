@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..quoting import shortened, shown
+from ..quoting import excerpt, shortened
 from .names import content, singular, spelled, words
 from .parse import Concept, as_concepts
 
@@ -64,5 +64,5 @@ def not_among(concept: str, concepts: Sequence[Concept]) -> str | None:
     """
     if not concepts or any(content(concept) == content(erased.name) for erased in concepts):
         return None
-    names = shortened([shown(erased.name) for erased in concepts])
-    return f"'{shown(concept)}' is not what was erased, that is {names}; name one of these"
+    names = shortened([excerpt(erased.name) for erased in concepts])
+    return f"'{excerpt(concept)}' is not what was erased, that is {names}; name one of these"

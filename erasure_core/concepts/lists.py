@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from ..files.bounded_text import read_list
-from ..quoting import quoted, shown
+from ..quoting import excerpt, quoted
 from .names import singular, words
 from .parse import Concept, ConceptError, decode, parse_concepts
 
@@ -51,7 +51,7 @@ def list_text(data: bytes, what: str, column: str = "") -> str:
     text = decode(data, what)
     if not what.lower().endswith(TABLES):
         if column:
-            raise ConceptError(f"{what} is no table (.csv or .tsv), so it has no column '{shown(column)}'")
+            raise ConceptError(f"{what} is no table (.csv or .tsv), so it has no column '{excerpt(column)}'")
         _warn_of_a_heading(text.splitlines(), what)
         return text
     return "\n".join(" ".join(cell.split()) for cell in _cells(text, what, column.strip()))
@@ -73,12 +73,12 @@ def _cells(text: str, what: str, column: str) -> list[str]:
         return cells
     if not column:
         raise ConceptError(
-            f"{what} has the columns {quoted(names)}; say which one holds the concepts ({what}:{shown(names[0])}, or "
+            f"{what} has the columns {quoted(names)}; say which one holds the concepts ({what}:{excerpt(names[0])}, or "
             "'column' in the node)"
         )
     if names.count(column) != 1:
         how = "no" if column not in names else "more than one"
-        raise ConceptError(f"{what} has {how} column '{shown(column)}'; it has {quoted(names) or 'none'}")
+        raise ConceptError(f"{what} has {how} column '{excerpt(column)}'; it has {quoted(names) or 'none'}")
     place = names.index(column)
     return ["", *(row[place] if len(row) > place else "" for row in rows[1:])]
 
@@ -91,7 +91,7 @@ def _warn_of_a_heading(cells: list[str], what: str) -> None:
     if others and (last in HEADINGS or singular(last) in HEADINGS or first.endswith(":") or only_capital):
         log.warning(
             "%s begins with '%s', which may be the name of its column and is read as a concept; take it out if it is.",
-            what, shown(first),
+            what, excerpt(first),
         )  # fmt: skip
 
 

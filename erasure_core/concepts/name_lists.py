@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..quoting import shown
+from ..quoting import excerpt
 from .common import sharing_no_word
 from .parse import Concept
 
@@ -19,7 +19,7 @@ LISTS = ("artists", "movements", "mediums")
 def name_list(which: str) -> tuple[str, ...]:
     """Return one of ``LISTS``, sorted. Raises ``ValueError`` for any other name."""
     if which not in LISTS:
-        raise ValueError(f"there is no list of '{shown(which)}'; there are {', '.join(LISTS)}")
+        raise ValueError(f"there is no list of '{excerpt(which)}'; there are {', '.join(LISTS)}")
     return tuple((DATA / f"{which}.txt").read_text(encoding="utf-8").splitlines())
 
 

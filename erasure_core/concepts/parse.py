@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..quoting import shown, unreadable
+from ..quoting import excerpt, unreadable
 from .names import Named, Reads, folded, key, spelled, visible
 from .prompt_syntax import arrow_in, beside, doubts, points_back, wrong
 
@@ -40,15 +40,15 @@ class Concept:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.instead, str):
-            raise ConceptError(f"a concept is text, not {shown(repr(self.name))} -> {shown(repr(self.instead))}")
+            raise ConceptError(f"a concept is text, not {excerpt(repr(self.name))} -> {excerpt(repr(self.instead))}")
         for text in (self.name, self.instead):
-            check_text(text, f"the concept '{shown(text)}'")
+            check_text(text, f"the concept '{excerpt(text)}'")
         object.__setattr__(self, "name", spelled(self.name))
         object.__setattr__(self, "instead", spelled(self.instead))
         if not self.name:
             raise ConceptError("a concept needs a name, for example 'van gogh -> art' or just 'van gogh'")
         if folded(self.name) == folded(self.instead):
-            raise ConceptError(f"'{shown(str(self))}' maps a concept to itself; name something else after '{ARROW}'")
+            raise ConceptError(f"'{excerpt(str(self))}' maps a concept to itself; name something else after '{ARROW}'")
 
     def __str__(self) -> str:
         return f"{self.name} {ARROW} {self.instead}" if self.instead else self.name
@@ -67,11 +67,11 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
     lines, warnings = list(_lines(text, what)), _Doubts()
     for number, line in lines:
         for part in split(line, separator):
-            where = f"line {number} of {what}, '{shown(part)}'," if len(lines) + number > 2 else None
+            where = f"line {number} of {what}, '{excerpt(part)}'," if len(lines) + number > 2 else None
             concept = _parse_line(part, where, warnings)
             earlier = concepts.setdefault(concept.name, concept)
             if earlier is not concept:
-                raise ConceptError(f"{where or what} lists '{shown(concept.name)}' a second time")
+                raise ConceptError(f"{where or what} lists '{excerpt(concept.name)}' a second time")
     if not concepts:
         raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
     check_targets(concepts.values(), concepts)
@@ -99,12 +99,12 @@ def as_prompts(prompts: Iterable[str] | str, what: str = "prompts") -> list[str]
             raise ConceptError(f"{what} is one text of several lines; pass a list, as parse_prompts makes of lines")
         prompts = [prompts]
     if isinstance(prompts, bytes) or not isinstance(prompts, Iterable):
-        raise ConceptError(f"{what} is text or a list of texts, not {shown(prompts)}")
+        raise ConceptError(f"{what} is text or a list of texts, not {excerpt(prompts)}")
     texts = list(prompts)
     for text in texts:
         if not isinstance(text, str):
-            raise ConceptError(f"{what} lists {shown(text)}, which is not text")
-        check_text(text, f"{what} lists '{shown(text)}', which")
+            raise ConceptError(f"{what} lists {excerpt(text)}, which is not text")
+        check_text(text, f"{what} lists '{excerpt(text)}', which")
     return texts
 
 
@@ -119,7 +119,7 @@ def kept_prompts(prompts: Iterable[str] | str, what: str) -> list[str]:
         if PARTED.search(prompt.strip()) or _has_an_arrow(prompt):
             problem = "says what to draw instead; write only what to leave alone"
         if problem:
-            raise ConceptError(f"{what} lists '{shown(prompt)}', which {problem}")
+            raise ConceptError(f"{what} lists '{excerpt(prompt)}', which {problem}")
     return texts
 
 
@@ -133,11 +133,11 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     if isinstance(concepts, Concept):
         concepts = [concepts]
     if isinstance(concepts, Mapping) or not isinstance(concepts, Iterable):
-        raise ConceptError(f"concepts is text or a list of concepts, not {shown(repr(concepts))}")
+        raise ConceptError(f"concepts is text or a list of concepts, not {excerpt(repr(concepts))}")
     concepts = list(concepts)
     for item in concepts:
         if isinstance(item, str) and len(item.splitlines()) > 1:
-            raise ConceptError(f"the concept '{shown(item)}' has several lines; list each concept by itself")
+            raise ConceptError(f"the concept '{excerpt(item)}' has several lines; list each concept by itself")
     warnings = _Doubts()
     parsed = [
         _parse_line(_without_comment(item), None, warnings) if isinstance(item, str) else item for item in concepts
@@ -147,10 +147,10 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     names: set[str] = set()
     for concept in parsed:
         if not isinstance(concept, Concept):
-            raise ConceptError(f"a concept is text, not {shown(repr(concept))}")
+            raise ConceptError(f"a concept is text, not {excerpt(repr(concept))}")
         if concept.name in names:
-            raise ConceptError(f"'{shown(concept.name)}' is listed twice")
-        _check_target(concept, f"the concept '{shown(str(concept))}'")
+            raise ConceptError(f"'{excerpt(concept.name)}' is listed twice")
+        _check_target(concept, f"the concept '{excerpt(str(concept))}'")
         names.add(concept.name)
     check_targets(parsed, names)
     if any(isinstance(item, str) for item in concepts):
@@ -168,8 +168,8 @@ def check_targets(concepts: Iterable[Concept], erased: Iterable[str], reads: Rea
     for concept in concepts:
         if concept.instead and names.alone_in(concept.instead):
             raise ConceptError(
-                f"'{shown(str(concept))}' draws '{shown(concept.instead)}', which is to be erased too; name something "
-                f"else after '{ARROW}', or leave '{shown(concept.instead)}' out of what is erased"
+                f"'{excerpt(str(concept))}' draws '{excerpt(concept.instead)}', which is to be erased too; name "
+                f"something else after '{ARROW}', or leave '{excerpt(concept.instead)}' out of what is erased"
             )
 
 
@@ -201,7 +201,7 @@ def check_text(text: str, where: str) -> None:
     """Raise ``ConceptError`` for a character that no prompt can have; the message begins with ``where``."""
     char = unreadable(text)
     if char:
-        raise ConceptError(f"{where} has '{shown(char)}', which is not text; take it out, and save files as UTF-8")
+        raise ConceptError(f"{where} has '{excerpt(char)}', which is not text; take it out, and save files as UTF-8")
 
 
 def decode(text: str | bytes, what: str) -> str:
@@ -210,7 +210,7 @@ def decode(text: str | bytes, what: str) -> str:
     Raises ``ConceptError`` for the bytes of a spreadsheet, a PDF or the like, and for other encodings.
     """
     if not isinstance(text, str | bytes):
-        raise ConceptError(f"{what} is text, not {shown(repr(text))}")
+        raise ConceptError(f"{what} is text, not {excerpt(repr(text))}")
     if isinstance(text, bytes):
         kind = next((kind for start, kind in OTHER_FORMATS.items() if text.startswith(start)), None)
         if kind:
@@ -227,7 +227,7 @@ def _lines(text: str | bytes, what: str) -> Iterable[tuple[int, str]]:
     """Iterate over the numbers, from 1, and the texts of lines that are neither blank nor a comment."""
     for number, line in enumerate(visible(decode(text, what)).splitlines(), start=1):
         line = _without_comment(line) if not line.strip().startswith("#") else ""
-        check_text(line, f"line {number} of {what}, '{shown(line)}',")
+        check_text(line, f"line {number} of {what}, '{excerpt(line)}',")
         if line:
             yield number, line
 
@@ -237,7 +237,7 @@ def _without_comment(line: str) -> str:
 
 
 def _parse_line(line: str, where: str | None, warnings: _Doubts) -> Concept:
-    where = where or f"the concept '{shown(line)}'"
+    where = where or f"the concept '{excerpt(line)}'"
     check_text(line, where)
     name, *rest = PARTED.split(line)
     if len(rest) > 1:
@@ -270,7 +270,7 @@ def _check_target(concept: Concept, where: str) -> None:
 def _check_arrows(text: str, where: str) -> None:
     parts = arrow_in(text)
     if parts:
-        before, sign, after = (shown(" ".join(part.split())) for part in parts)
+        before, sign, after = (excerpt(" ".join(part.split())) for part in parts)
         right = f"'{before} {ARROW} {after}'" if before and after else f"'{ARROW}' with a space on both sides"
         if sign == ARROW:
             raise ConceptError(f"{where} needs a space on both sides of '{ARROW}'; write {right}")
@@ -307,7 +307,7 @@ class _Doubts:
         for concept in concepts:
             name = erased.within(concept.instead) if concept.instead else None
             if name and name != concept.name:
-                doubt = f"'{shown(str(concept))}' draws what names '{shown(name)}', which is to be erased too"
+                doubt = f"'{excerpt(str(concept))}' draws what names '{excerpt(name)}', which is to be erased too"
                 self.by_kind.setdefault("target", []).append(doubt)
 
     def log(self) -> None:

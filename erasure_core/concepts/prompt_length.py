@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..quoting import shown
+from ..quoting import excerpt
 
 MOST_CHARACTERS = 60  # characters of the prompt that the message quotes
 
@@ -13,5 +13,5 @@ def too_long(prompt: str, tokens: int, most: int) -> ValueError:
     ``tokens`` is the number of tokens in ``prompt`` and ``most`` the number that the encoder takes (75 for CLIP), both
     without start and end.
     """
-    quote = shown(prompt, MOST_CHARACTERS)
+    quote = excerpt(prompt, MOST_CHARACTERS)
     return ValueError(f"'{quote}' is {tokens} tokens long, the text encoder takes {most}; shorten it")

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import groupby
 
-from ..quoting import shown
+from ..quoting import excerpt
 from .names import spelled
 
 DASHES, SIGNS, POINTS = set("-~‐‑‒–—―−"), set("=<|＝＜｜"), set(">＞")
@@ -143,7 +143,7 @@ def _marked(text: str) -> str | None:
 
 
 def _quoted(text: str) -> str:
-    return f"'{shown(spelled(text))}'"
+    return f"'{excerpt(spelled(text))}'"
 
 
 def _unquoted(text: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..model import UnsupportedModelError
-from ..quoting import shown
+from ..quoting import excerpt
 from .families import Config, Family, configs, index
 from .folder import read_folder
 from .model import DiffusersModel, from_diffusers
@@ -96,7 +96,7 @@ def _check_numbers(file: Path, config: Any) -> None:
     for name, usual in type(config)().to_dict().items():
         value = getattr(config, name, usual)
         if type(usual) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{file} has {name} {shown(value)}, expected a number such as {usual}")
+            raise ValueError(f"{file} has {name} {excerpt(value)}, expected a number such as {usual}")
 
 
 def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:

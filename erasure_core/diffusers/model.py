@@ -25,7 +25,7 @@ from ..model import (
     in_attention,
     overlaid,
 )
-from ..quoting import shown
+from ..quoting import excerpt
 from .folder import NEEDED
 from .text_encoders import TOKENIZERS, TextEncoders
 from .unsupported import check_unet
@@ -148,7 +148,7 @@ class DiffusersModel:
         sides = [size, size] if isinstance(size, int) else size
         if not (isinstance(sides, list | tuple) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
             raise UnsupportedModelError(
-                f"the UNet's sample_size is {shown(size)}; it is the side of latents, or height and width, such as 64"
+                f"the UNet's sample_size is {excerpt(size)}; it is the side of latents, or height and width, such as 64"
             )
         return self._images.channels, *sides
 

@@ -13,7 +13,7 @@ from ..concepts.parse import as_prompts
 from ..concepts.prompt_length import too_long
 from ..conditioning import Conditioning
 from ..model import EncodedPrompts, UnsupportedModelError, padded
-from ..quoting import shown
+from ..quoting import excerpt
 from .weight_slots import device_of
 from .weights import Parts
 
@@ -104,7 +104,7 @@ class TextEncoders:
     def _checked(self, prompt: str, tokenizer) -> list[int]:
         if EMBEDDING.search(prompt):
             raise ValueError(
-                f"'{shown(prompt)}' names an embedding as ComfyUI does; load it into the pipeline "
+                f"'{excerpt(prompt)}' names an embedding as ComfyUI does; load it into the pipeline "
                 "(load_textual_inversion) and write its token"
             )
         ids = self._ids(prompt, tokenizer)

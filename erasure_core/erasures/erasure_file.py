@@ -25,7 +25,7 @@ from ..files.atomic import write_whole
 from ..files.json_fields import Fields, parsed, twice, written
 from ..files.safetensors_files import SUFFIX, read, write
 from ..model import CONTEXT
-from ..quoting import shown
+from ..quoting import excerpt
 from .erasure_record import ContextMap, ErasureRecord, Origin
 from .lora_keys import factors, stems, stored_stems
 from .low_rank import Delta, Dense, LowRank
@@ -69,7 +69,7 @@ def check_target(path: Path, overwrite: bool, what: str = "an erasure is") -> No
     ``atomic.check_target``.
     """
     if path.suffix != SUFFIX:
-        raise ValueError(f"{what} saved as {SUFFIX}, got '{shown(path.name)}'")
+        raise ValueError(f"{what} saved as {SUFFIX}, got '{excerpt(path.name)}'")
     check_writable(path, overwrite)
 
 
@@ -80,7 +80,7 @@ def load(path: str | Path) -> ErasureRecord:
     tensors are not those that its header lists.
     """
     path = Path(path)
-    name = shown(path.name)
+    name = excerpt(path.name)
     try:
         metadata, tensors = read(path)
     except ValueError as error:
@@ -163,12 +163,12 @@ def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> ErasureRecord:
         _check_numbers(key, tensor)
     names, left = header.all("weights", str), dict(tensors)
     if twice(names) is not None:
-        raise ValueError(f"it lists {shown(twice(names), LONGEST)} twice")
+        raise ValueError(f"it lists {excerpt(twice(names), LONGEST)} twice")
     deltas = {name: _delta(name, key, left) for name, key in stored_stems(names, tensors).items()}
     origins = tuple(_origin(one) for one in header.objects("origins"))
     maps = _context_maps(_of_format_1(header) if first else header.object("maps"), deltas, left)
     if left:
-        raise ValueError(f"it holds tensors that its header does not list, for example {shown(min(left), LONGEST)}")
+        raise ValueError(f"it holds tensors that its header does not list, for example {excerpt(min(left), LONGEST)}")
     error = header.get("error", float)
     if error < 0:
         raise ValueError(f"its error is {error}, expected 0 or more")
@@ -195,10 +195,10 @@ def _origin(stored: Fields) -> Origin:
 
 def _check_numbers(key: str, tensor: Tensor) -> None:
     if tensor.dtype not in FLOATS:
-        key = shown(key, LONGEST)
+        key = excerpt(key, LONGEST)
         raise ValueError(f"{key} holds numbers of type {tensor.dtype}, expected floats of 16, 32 or 64 bits")
     if not torch.isfinite(tensor).all():
-        raise ValueError(f"{shown(key, LONGEST)} holds NaN or infinite values")
+        raise ValueError(f"{excerpt(key, LONGEST)} holds NaN or infinite values")
 
 
 def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
@@ -208,23 +208,23 @@ def _delta(name: str, key: str, left: dict[str, Tensor]) -> Delta:
         return _low_rank(name, left.pop(up), left.pop(down), left.pop(alpha, None) if alpha else None)
     change = left.pop(_whole(name, key), None)
     if change is None:
-        raise ValueError(f"the change of {shown(name, LONGEST)} is missing")
+        raise ValueError(f"the change of {excerpt(name, LONGEST)} is missing")
     if not change.numel() or not change.ndim or name.endswith(".bias") and change.ndim > 1:
-        raise ValueError(f"{shown(name, LONGEST)} changes as {tuple(change.shape)}, which is the shape of no weight")
+        raise ValueError(f"{excerpt(name, LONGEST)} changes as {tuple(change.shape)}, which is the shape of no weight")
     return Dense(_in_range(name, change.float()))
 
 
 def _low_rank(name: str, up: Tensor, down: Tensor, alpha: Tensor | None) -> LowRank:
     if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or not len(up) or not down.shape[1]:
         shapes = f"{tuple(up.shape)} and {tuple(down.shape)}"
-        raise ValueError(f"{shown(name, LONGEST)} has factors {shapes}, expected [out, rank] and [rank, in]")
+        raise ValueError(f"{excerpt(name, LONGEST)} has factors {shapes}, expected [out, rank] and [rank, in]")
     if alpha is not None and len(down) and (alpha.ndim or not alpha > 0):
-        raise ValueError(f"{shown(name, LONGEST)} has alpha {shown(alpha.tolist())}, expected one number above 0")
+        raise ValueError(f"{excerpt(name, LONGEST)} has alpha {excerpt(alpha.tolist())}, expected one number above 0")
     scale = 1.0 if alpha is None or not len(down) else float(alpha) / len(down)
     up = up if up.dtype == torch.float16 else up.float()
     change = LowRank(_in_range(name, up if scale == 1 else up * scale), _in_range(name, down.float()))
     if _overflows(change):
-        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {torch.float32}")
+        raise ValueError(f"the change of {excerpt(name, LONGEST)} is out of the range of {torch.float32}")
     return change
 
 
@@ -238,7 +238,7 @@ def _overflows(change: LowRank) -> bool:
 
 def _in_range(name: str, tensor: Tensor) -> Tensor:
     if not torch.isfinite(tensor).all():
-        raise ValueError(f"the change of {shown(name, LONGEST)} is out of the range of {tensor.dtype}")
+        raise ValueError(f"the change of {excerpt(name, LONGEST)} is out of the range of {tensor.dtype}")
     return tensor
 
 
@@ -286,7 +286,7 @@ def _shared(stored: Fields, deltas: Mapping[str, Delta]) -> tuple[Tensor, tuple[
         return downs[0], tuple(names), None
     columns, width = stored.all("columns", int), downs[0].shape[1]
     if len(columns) != 2 or not 0 <= columns[0] < columns[1] <= width:
-        raise ValueError(f"its context map is for the columns {shown(columns)} of {width}")
+        raise ValueError(f"its context map is for the columns {excerpt(columns)} of {width}")
     return downs[0][:, slice(*columns)].contiguous(), tuple(names), tuple(columns)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable
 
-from ..quoting import shown
+from ..quoting import excerpt
 
 PREFIXES = {"unet.": "lora_unet_", "text_encoder.": "lora_te_", "text_encoder_2.": "lora_te2_"}
 FIRST_OF_TWO = "lora_te1_"
@@ -122,7 +122,7 @@ def _split(name: str) -> tuple[str, str]:
             module, _, kind = name[len(part) :].rpartition(".")
             if module and kind in ("weight", "bias"):
                 return part, module
-    raise ValueError(f"LoRA files have no name for the weight '{shown(name)}'")
+    raise ValueError(f"LoRA files have no name for the weight '{excerpt(name)}'")
 
 
 def _numberless(layers: Iterable[str]) -> set[str]:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ..quoting import shown
+from ..quoting import excerpt
 
 if sys.platform == "win32":  # where a file that is open cannot be deleted or moved
     fcntl = None
@@ -144,4 +144,4 @@ def _move(partial: str, path: Path, overwrite: bool) -> None:
 
 def quoted_path(path: Path) -> str:
     """Return a path for a message."""
-    return shown(str(path), MOST_OF_A_PATH)
+    return excerpt(str(path), MOST_OF_A_PATH)

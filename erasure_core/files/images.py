@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ..quoting import shown
+from ..quoting import excerpt
 from .atomic import write_whole
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -26,12 +26,12 @@ def picture_files(folder: Path) -> list[Path]:
     Raises ``ValueError`` when there is no such folder or it holds no picture.
     """
     if folder.is_file():
-        raise ValueError(f"images: {shown(str(folder))} is a file; name the folder that it is in")
+        raise ValueError(f"images: {excerpt(str(folder))} is a file; name the folder that it is in")
     if not folder.is_dir():
-        raise ValueError(f"images: there is no folder {shown(str(folder))}")
+        raise ValueError(f"images: there is no folder {excerpt(str(folder))}")
     paths = pictures_in(folder)
     if not paths:
-        raise ValueError(f"images: {shown(str(folder))} holds no picture ({', '.join(ENDINGS)})")
+        raise ValueError(f"images: {excerpt(str(folder))} holds no picture ({', '.join(ENDINGS)})")
     return paths
 
 
@@ -54,7 +54,7 @@ def load_pictures(paths: Sequence[Path], size: int) -> Tensor:
 
 
 def _load(path: Path, size: int) -> Tensor:
-    name = shown(path.name)
+    name = excerpt(path.name)
     if not path.is_file():
         raise ValueError(f"images: {name} is not a file")
     try:
@@ -64,7 +64,7 @@ def _load(path: Path, size: int) -> Tensor:
                 problem = _problem(picture)
                 square = None if problem else _square(picture, size)
     except Exception as error:  # Pillow's readers raise whatever the bytes lead them to
-        raise ValueError(f"images: {name} is not a readable picture: {shown(str(error), 300)}") from error
+        raise ValueError(f"images: {name} is not a readable picture: {excerpt(str(error), 300)}") from error
     if square is None:
         raise ValueError(f"images: {name} {problem}")
     return as_tensor(square)

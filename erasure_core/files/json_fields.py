@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..quoting import shown, unreadable
+from ..quoting import excerpt, unreadable
 
 DEEPEST = 32  # levels of lists and objects inside one another
 KINDS = {
@@ -46,7 +46,7 @@ class Fields:
 
     def object(self, name: str) -> Fields:
         """Return the field ``name``, which must be an object."""
-        return Fields(self.get(name, dict), f"'{shown(name)}'")
+        return Fields(self.get(name, dict), f"'{excerpt(name)}'")
 
     def objects(self, name: str) -> list[Fields]:
         """Return the field ``name``, which must be a list of objects."""
@@ -97,7 +97,7 @@ def twice(texts: Sequence[str]) -> str | None:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError(f"it has '{shown(twice([name for name, _ in pairs]))}' twice")
+        raise ValueError(f"it has '{excerpt(twice([name for name, _ in pairs]))}' twice")
     return fields
 
 
@@ -107,14 +107,14 @@ def _check(value: Any, levels: int) -> None:
     if isinstance(value, float) and not _of_type(value, float):
         raise ValueError(f"it has {value}, which is not finite")
     if isinstance(value, str) and unreadable(value):
-        raise ValueError(f"it has '{shown(unreadable(value))}', which is not text")
+        raise ValueError(f"it has '{excerpt(unreadable(value))}', which is not text")
     for part in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
         _check(part, levels - 1)
 
 
 def _of(value: Any, kind: type, what: str) -> Any:
     if not _of_type(value, kind):
-        raise ValueError(f"{what} is {shown(value)}, expected {KINDS[kind]}")
+        raise ValueError(f"{what} is {excerpt(value)}, expected {KINDS[kind]}")
     return value
 
 

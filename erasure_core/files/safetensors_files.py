@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..quoting import shown
+from ..quoting import excerpt
 
 SUFFIX = ".safetensors"
 MOST_HEADER = 100_000_000  # bytes: the limit of the safetensors format
@@ -25,9 +25,9 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     Raises ``OSError`` when there is no file, and ``ValueError`` when it is damaged or not a safetensors file.
     """
     if path.is_dir():
-        raise IsADirectoryError(f"{shown(path, 300)} is a folder; name a {SUFFIX} file")
+        raise IsADirectoryError(f"{excerpt(path, 300)} is a folder; name a {SUFFIX} file")
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {shown(path, 300)}")
+        raise FileNotFoundError(f"there is no file {excerpt(path, 300)}")
     try:
         with safe_open(str(path), "pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

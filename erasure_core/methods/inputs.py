@@ -17,7 +17,7 @@ from ..concepts.name_lists import LISTS, listed_beside
 from ..concepts.parse import Concept, kept_prompts
 from ..files.images import load_pictures, picture_files
 from ..model import Callback, DiffusionModel
-from ..quoting import shown
+from ..quoting import excerpt
 from ..sampling.ddim import generate
 from ..sampling.size import side
 from ..settings import setting
@@ -101,7 +101,7 @@ class Images(Input):
             )
         if text.isdecimal() and not (len(text) < 10 and 1 <= int(text) <= MOST_DRAWN):
             raise ValueError(
-                f"{wish.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {shown(text)}"
+                f"{wish.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {excerpt(text)}"
             )
         return {"images": None}
 

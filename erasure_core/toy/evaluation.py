@@ -22,7 +22,7 @@ from ..concepts.names import key
 from ..concepts.parse import Concept
 from ..erasures.erasure import Erasure
 from ..model import Callback, DiffusionModel
-from ..quoting import shown
+from ..quoting import excerpt
 from ..sampling.ddim import generate
 from .captions import COLOURS, OBJECTS, STYLES, SYNONYMS, Caption
 from .judge import Judge, Verdict
@@ -84,7 +84,7 @@ def subject_of(concept: Concept | str) -> Subject:
     subject = _known(concept)
     if subject:
         return subject
-    name = shown(_name(concept))
+    name = excerpt(_name(concept))
     known = "; ".join(f"{kind}s: {', '.join(names)}" for kind, names in NAMES.items())
     raise ValueError(f"the embedded model does not draw '{name}', so its erasure cannot be judged. It draws {known}")
 
@@ -263,7 +263,7 @@ def evaluate_renders(model: DiffusionModel, judge: Judge) -> RenderAccuracy:
     """Return how accurate judge and autoencoder are on real renders, at a position that training never used."""
     captions, images = load_renders()
     decoded = model.decode_latents(model.encode_images(images.to(model.device))).cpu()
-    raw, passed = (_overall(Gallery(tuple(captions), shown, judge.judge(shown))) for shown in (images, decoded))
+    raw, passed = (_overall(Gallery(tuple(captions), batch, judge.judge(batch))) for batch in (images, decoded))
     return RenderAccuracy(raw, passed, psnr(images, decoded))
 
 

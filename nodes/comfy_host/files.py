@@ -11,7 +11,7 @@ import folder_paths
 
 from ...erasure_core import Erasure
 from ...erasure_core.concepts.lists import TABLES
-from ...erasure_core.quoting import shortened, shown
+from ...erasure_core.quoting import excerpt, shortened
 
 LORAS, STATISTICS = "loras", "erasure-statistics"  # folders of the output folder
 SUFFIX = ".safetensors"
@@ -37,15 +37,15 @@ def save_numbered(folder: str, prefix: str, save: Callable[[Path], Path]) -> Pat
     root = os.path.join(os.path.abspath(folder_paths.get_output_directory()), folder)
     target_folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
     if not os.path.basename(prefix).strip(". "):
-        raise ValueError(f"filename_prefix '{shown(prefix)}' names no file; write for example 'erasure/no-van-gogh'")
+        raise ValueError(f"filename_prefix '{excerpt(prefix)}' names no file; write for example 'erasure/no-van-gogh'")
     if os.path.commonpath((root, target_folder)) != root:
-        raise ValueError(f"filename_prefix '{shown(prefix)}' leads out of {root}; saving elsewhere is not allowed")
+        raise ValueError(f"filename_prefix '{excerpt(prefix)}' leads out of {root}; saving elsewhere is not allowed")
     try:
         place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)
         return save(Path(place) / f"{name}_{counter:05}_{SUFFIX}")
     except OSError as error:
         raise ValueError(
-            f"filename_prefix '{shown(prefix)}': nothing could be written to {target_folder}: {error}"
+            f"filename_prefix '{excerpt(prefix)}': nothing could be written to {target_folder}: {error}"
         ) from error
 
 
@@ -53,7 +53,7 @@ def _check_names(prefix: str) -> None:
     parts = prefix.replace("\\", "/").split("/")
     if not prefix.isprintable() or len(parts) > MOST_FOLDERS or any(len(p.encode()) > MOST_BYTES for p in parts):
         raise ValueError(
-            f"filename_prefix '{shown(prefix)}' must be on one line, with at most {MOST_FOLDERS} folders and "
+            f"filename_prefix '{excerpt(prefix)}' must be on one line, with at most {MOST_FOLDERS} folders and "
             f"{MOST_BYTES} bytes for the name of each"
         )
 
@@ -70,7 +70,7 @@ def lora_path(name: str) -> str:
     """
     path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
     if path is None:
-        raise ValueError(f"file '{shown(name)}' is in none of the loras folders; choose one that the list shows")
+        raise ValueError(f"file '{excerpt(name)}' is in none of the loras folders; choose one that the list shows")
     return path
 
 
@@ -127,6 +127,6 @@ def _listed_file(folder: Path, name: str, names: list[str]) -> Path:
     ComfyUI does not check what comes through its API, so a name may be any path.
     """
     if name not in names:
-        listing = shortened([shown(one) for one in names]) or "none"
-        raise ValueError(f"file '{shown(name)}' is not in {folder}; there are: {listing}")
+        listing = shortened([excerpt(one) for one in names]) or "none"
+        raise ValueError(f"file '{excerpt(name)}' is not in {folder}; there are: {listing}")
     return folder / name

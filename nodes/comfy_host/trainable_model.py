@@ -28,7 +28,7 @@ from ...erasure_core.model import (
     overlaid,
     padded,
 )
-from ...erasure_core.quoting import shown
+from ...erasure_core.quoting import excerpt
 from .model import UNET, ComfyModel, merged_weights, working_device
 from .weights import stored
 
@@ -144,7 +144,7 @@ class TrainableComfyModel(ComfyModel):
     def tokenize(self, prompt: str) -> list[int]:
         ids = [token[0] for token in self.text.windows_of(prompt)[self.text.names[0]]]
         if not all(isinstance(one, int) for one in ids):
-            raise ValueError(f"'{shown(prompt)}' names an embedding, which no attack can change; leave it out")
+            raise ValueError(f"'{excerpt(prompt)}' names an embedding, which no attack can change; leave it out")
         return ids
 
     def text_of(self, ids: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from comfy_server import PACK, ComfyServer, PromptError
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from erasure_core.quoting import shown
+from erasure_core.quoting import excerpt
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
@@ -245,7 +245,7 @@ def test_bad_folders(server: ComfyServer, prompt: dict[str, Any], prefix: str) -
     (loras / "taken").write_text("a file where a folder is asked for")
     files = saved_files(server)
     prompt["30"] = {"class_type": "ErasureSave", "inputs": {"erasure": [RECE, 2], "filename_prefix": prefix}}
-    assert f"filename_prefix '{shown(prefix)}'" in refused(server, prompt)
+    assert f"filename_prefix '{excerpt(prefix)}'" in refused(server, prompt)
     assert saved_files(server) == files
     assert not list(server.directory.rglob("escaped*"))
 
@@ -287,12 +287,12 @@ def test_compare_shows_ksamplers_pictures(server: ComfyServer, prompt: dict[str,
     plain = server.queue(deepcopy(prompt))
     wanted = [pixels(server, plain, node) for node in (BEFORE, AFTER)]
     (sheet,) = server.images(server.queue(comparing(prompt)), AFTER)
-    shown = np.asarray(sheet.convert("RGB"), np.int16)
+    sheet_pixels = np.asarray(sheet.convert("RGB"), np.int16)
     places = []
     for pictures in wanted:
         for picture in pictures:
             large = Image.fromarray(picture.astype(np.uint8)).resize((128, 128), Image.Resampling.LANCZOS)
-            places.append(_place(shown, np.asarray(large, np.int16)))
+            places.append(_place(sheet_pixels, np.asarray(large, np.int16)))
     (first, second, third, fourth) = places
     assert first[1] == second[1] < third[1] == fourth[1]
     assert first[0] == third[0] < second[0] == fourth[0]

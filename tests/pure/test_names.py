@@ -10,7 +10,7 @@ from erasure_core import Concept, Erasure, common_concepts, parse_concepts
 from erasure_core.concepts.common import COMMON, sharing_no_word
 from erasure_core.concepts.names import Named, distinct, finder, folded, key, singular, spelled, words
 from erasure_core.erasures.erasure_record import Origin
-from erasure_core.quoting import shown
+from erasure_core.quoting import excerpt
 from erasure_core.sampling.purify import names_a_concept
 
 PUNCTUATION = st.text(st.characters(categories=("P", "S", "Z")), max_size=3)
@@ -36,12 +36,12 @@ CATS = (
     ],
 )
 def test_what_is_quoted_can_be_printed(text: object, expected: str) -> None:
-    assert shown(text) == expected
+    assert excerpt(text) == expected
 
 
 @given(st.text(st.characters(codec=None, categories=("Cs", "Cc", "Cf", "L", "P", "Z"))))
 def test_any_text_is_quoted_in_utf8(text: str) -> None:
-    assert shown(text).encode().decode().isprintable()
+    assert excerpt(text).encode().decode().isprintable()
 
 
 @pytest.mark.parametrize("name", CATS)
