@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 
 from erasure_core import from_diffusers
 from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
-from erasure_core.diffusers.families import SD_1, SD_2, SDXL, Family
+from erasure_core.families.family import Family, TextEncoder
+from erasure_core.families.unets import FAMILIES
 
-FAMILIES: Mapping[str, Family] = {"sd15": SD_1, "sd21": SD_2, "sdxl": SDXL}
 TITLES = {"sd15": "SD 1.5", "sd21": "SD 2.1", "sdxl": "SDXL"}
 
 
@@ -31,19 +28,19 @@ def full_size_model(family: str, whole: bool = False):
 
 
 def _pipeline(family: Family):
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+    import diffusers
 
     parts = {
-        "vae": AutoencoderKL(), "unet": _empty_unet(family),
-        "scheduler": DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type=family.prediction_type),
+        "vae": diffusers.AutoencoderKL(), "unet": _empty_unet(family),
+        "scheduler": diffusers.DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type=family.prediction_type),
     }  # fmt: skip
-    for part, config in family.encoders.items():
-        tokenizer, name = clip_tokenizer(), part.replace("text_encoder", "tokenizer")
-        tokenizer.pad_token = "!" if name in family.unpadded else "<|endoftext|>"
-        parts |= {name: tokenizer, part: _text_encoder(config, projected=part == "text_encoder_2")}
-    if len(family.encoders) == 2:
-        return StableDiffusionXLPipeline(**parts, add_watermarker=False)
-    return StableDiffusionPipeline(**parts, feature_extractor=None, safety_checker=None, requires_safety_checker=False)
+    for encoder in family.encoders:
+        tokenizer = clip_tokenizer()
+        tokenizer.pad_token = encoder.padding
+        parts |= {encoder.tokenizer: tokenizer, encoder.part: _text_encoder(encoder)}
+    if len(family.encoders) == 1:
+        parts["feature_extractor"] = None
+    return getattr(diffusers, family.pipeline)(**parts, **family.options)
 
 
 def _empty_unet(family: Family):
@@ -54,8 +51,8 @@ def _empty_unet(family: Family):
     return unet.to_empty(device="cpu").eval()
 
 
-def _text_encoder(config: Mapping[str, Any], projected: bool):
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+def _text_encoder(encoder: TextEncoder):
+    import transformers
 
-    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
-    return kind(CLIPTextConfig(**config)).eval()
+    config = transformers.CLIPTextConfig(**encoder.config)
+    return getattr(transformers, encoder.classes[0])(config).eval()

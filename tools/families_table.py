@@ -12,16 +12,10 @@ import sys
 from pathlib import Path
 
 from erasure_core.drawing.table import table
+from erasure_core.families.unets import titles
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = {
-    "sd15": "Stable Diffusion 1.x",
-    "sd15_inpainting": "Stable Diffusion 1.x, inpainting (9 channels)",
-    "sd15_instruct": "Stable Diffusion 1.x, instruct-pix2pix (8 channels)",
-    "sd21": "Stable Diffusion 2.1, v-prediction",
-    "sdxl": "SDXL base",
-    "sdxl_refiner": "SDXL refiner",
-}
+TITLES = titles()
 TRACED = "traced"
 PRECISIONS = ("float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fn, scaled")
 
@@ -64,14 +58,14 @@ def _families(cases: dict[Key, dict]) -> str:
     for (family, size, _, host), facts in sorted(cases.items(), key=lambda case: _place(case[0])):
         if "saved_file" in facts:
             memory = [f"{facts[fact]:,}" if fact in facts else "-" for fact in ("megabytes", "megabytes_of_many")]
-            rows.append([FAMILIES[family], size, host, *(_yes(facts, fact) for fact in FACTS), *memory])
+            rows.append([TITLES[family], size, host, *(_yes(facts, fact) for fact in FACTS), *memory])
     return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB", "MB, 32 concepts"), rows)
 
 
 def summary(cases: dict[Key, dict]) -> str:
     """One line a family, of the largest size that was loaded: what holds on all hosts, and the most memory."""
     rows = []
-    for family, name in FAMILIES.items():
+    for family, name in TITLES.items():
         loaded = {key: facts for key, facts in cases.items() if key[0] == family and "saved_file" in facts}
         size = min((size for _, size, *_ in loaded), default="")
         same = {key: facts for key, facts in loaded.items() if key[1] == size}
@@ -100,7 +94,7 @@ def _precisions(cases: dict[Key, dict]) -> str:
 
 def _place(key: Key) -> tuple:
     family, size, precision, host = key
-    return list(FAMILIES).index(family), size != "full", _version(host), precision
+    return list(TITLES).index(family), size != "full", _version(host), precision
 
 
 def _version(host: str) -> tuple[int, ...]:

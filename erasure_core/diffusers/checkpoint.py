@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..families.family import Config, Family
 from ..model import UnsupportedModelError
 from ..quoting import excerpt
-from .families import Config, Family, configs, index
+from .detection import configs, encoders_of, family_of_checkpoint, index
 from .folder import read_folder
 from .model import DiffusersModel, from_diffusers
 
@@ -74,20 +75,20 @@ def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
     shapes = {part: _shapes_of(files) for part, files in folder.weights.items()}
     pipe = _loaded(
         path,
-        folder.kind,
+        folder.pipeline,
         dtype,
         lambda pipeline, **options: pipeline.from_pretrained(
             path, local_files_only=True, use_safetensors=True, variant=folder.variant, **options
         ),
+        **folder.options,
         **dict.fromkeys(("feature_extractor", "image_encoder")),
     )
     for part, there in shapes.items():
         lacking = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - there
         if lacking:
             raise ValueError(f"{path / part} lacks a weight of shape {next(iter(lacking))}; download the whole model")
-    for part in ("text_encoder", "text_encoder_2"):
-        if getattr(pipe, part, None) is not None:
-            _check_numbers(path / part / "config.json", getattr(pipe, part).config)
+    for part in encoders_of(pipe):
+        _check_numbers(path / part / "config.json", getattr(pipe, part).config)
     return from_diffusers(pipe)
 
 
@@ -104,9 +105,10 @@ def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:
 
 
 def _from_file(path: Path, dtype: torch.dtype):
-    family, parts = configs(path.name, shapes_in(path))
+    shapes = shapes_in(path)
+    family = family_of_checkpoint(path.name, shapes)
     with tempfile.TemporaryDirectory() as folder:
-        _write_configs(Path(folder), family, parts)
+        _write_configs(Path(folder), family, configs(family, shapes))
         return _loaded(
             path,
             family.pipeline,
@@ -114,16 +116,18 @@ def _from_file(path: Path, dtype: torch.dtype):
             lambda pipeline, **options: pipeline.from_single_file(
                 str(path), config=folder, local_files_only=True, **_tokenizers(family), **options
             ),
+            **family.options,
         )
 
 
 def _tokenizers(family: Family) -> dict[str, Any]:
     from .clip_tokenizer import clip_tokenizer
 
-    found = {part.replace("text_encoder", "tokenizer"): clip_tokenizer() for part in family.encoders}
-    for name in family.unpadded:
-        found[name].pad_token = "!"
-    return found
+    tokenizers = {}
+    for encoder in family.encoders:
+        tokenizers[encoder.tokenizer] = clip_tokenizer()
+        tokenizers[encoder.tokenizer].pad_token = encoder.padding
+    return tokenizers
 
 
 def _write_configs(folder: Path, family: Family, parts: dict[str, Config]) -> None:
@@ -134,19 +138,17 @@ def _write_configs(folder: Path, family: Family, parts: dict[str, Config]) -> No
         (folder / part / name).write_text(json.dumps(config))
 
 
-def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **more: Any):
-    """Return the pipeline that ``load`` makes; every error of diffusers becomes a ``ValueError`` of one sentence."""
+def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **options: Any):
+    """Return the pipeline that ``load`` makes of the class ``kind`` of diffusers, called with ``options``.
+
+    Every error of diffusers becomes a ``ValueError`` of one sentence.
+    """
     import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
-    options: dict[str, Any] = {"torch_dtype": dtype, **more}
-    if "XL" in kind:
-        options["add_watermarker"] = False
-    else:
-        options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
-        pipe = load(getattr(diffusers, kind), **options)
+        pipe = load(getattr(diffusers, kind), torch_dtype=dtype, **options)
         if any(weight.is_meta for weight in pipe.vae.parameters()):
             raise ValueError("weights of its autoencoder are missing")
         return pipe

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..conditioning import Conditioning
 from ..devices import free_memory
+from ..families.family import Family, tokenizer_of
+from ..families.unets import text_parts
 from ..model import (
     CONTEXT,
     POOLED,
@@ -26,12 +28,12 @@ from ..model import (
     overlaid,
 )
 from ..quoting import excerpt
-from .folder import NEEDED
-from .text_encoders import TOKENIZERS, TextEncoders
+from .detection import NEEDED, encoders_of, family_of_pipeline
+from .text_encoders import TextEncoders
 from .unsupported import check_unet
 from .vae import Images
 from .weight_slots import device_of, weights_in
-from .weights import ENCODERS, Parts, merged
+from .weights import Parts, merged
 
 AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
@@ -39,8 +41,9 @@ AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 class DiffusersModel:
     """A diffusers pipeline as a ``DiffusionModel``; the pipeline's own weights are never written (see ``patched``)."""
 
-    def __init__(self, pipe):
+    def __init__(self, pipe, family: Family):
         self.pipe = pipe
+        self.family = family
         self.erasures: tuple[Any, ...] = ()
         self._images = Images(pipe)
         self._stand_in(Parts(pipe))
@@ -50,7 +53,7 @@ class DiffusersModel:
         self.tokens: int = self._text.tokens
 
     def _stand_in(self, parts: Parts) -> None:
-        self._parts, self._text = parts, TextEncoders(parts)
+        self._parts, self._text = parts, TextEncoders(parts, self.family)
 
     @property
     def device(self) -> torch.device:
@@ -163,20 +166,16 @@ def from_diffusers(pipe) -> DiffusersModel:
     ``UnsupportedModelError`` for a pipeline of another kind.
     """
     kind = type(pipe).__name__
-    encoders = [part for part in ENCODERS if getattr(pipe, part, None) is not None]
-    parts = ["unet", *(encoders or ENCODERS[:1]), *(TOKENIZERS[part] for part in encoders or ENCODERS[:1]), "vae"]
+    encoders = encoders_of(pipe) or text_parts()[:1]
+    parts = ["unet", *encoders, *map(tokenizer_of, encoders), "vae"]
     missing = [part for part in parts if getattr(pipe, part, None) is None]
     if missing:
         raise UnsupportedModelError(f"{kind} has no {', '.join(missing)}; {NEEDED}")
     check_unet(kind, pipe.unet)
     Parts(pipe).check()
-    reads = pipe.unet.config.get("addition_embed_type")
-    if reads != ("text_time" if "text_encoder_2" in encoders else None):
-        raise UnsupportedModelError(
-            f"{kind} has {' and '.join(encoders)} but its UNet's addition_embed_type is {reads}; {NEEDED}"
-        )
+    family = family_of_pipeline(pipe)
     if not hasattr(pipe.scheduler, "alphas_cumprod"):
         raise UnsupportedModelError(
             f"the {type(pipe.scheduler).__name__} of {kind} has no alphas_cumprod; {NEEDED}, with a DDIMScheduler"
         )
-    return DiffusersModel(pipe)
+    return DiffusersModel(pipe, family)

@@ -1,4 +1,4 @@
-"""The text encoders of a diffusers pipeline: one (SD 1.x, 2.x), both of SDXL, or the second alone (its refiner)."""
+"""The text encoders of a diffusers pipeline: one or several, as its family says."""
 
 from __future__ import annotations
 
@@ -12,32 +12,27 @@ from torch import Tensor
 from ..concepts.parse import as_prompts
 from ..concepts.prompt_length import too_long
 from ..conditioning import Conditioning
+from ..families.family import Family
 from ..model import EncodedPrompts, UnsupportedModelError, padded
 from ..quoting import excerpt
 from .weight_slots import device_of
 from .weights import Parts
 
 EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
-TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
 
 class TextEncoders:
-    """The conditioning that the pipeline samples with.
+    """The conditioning that the pipeline samples with: its ``family`` says what of which encoder the UNet reads."""
 
-    SD 1.x and 2.x read the encoder's last states. SDXL reads the states before the last layer, without the final
-    norm, of both encoders side by side; and the second's projected vector of the whole prompt.
-    """
-
-    def __init__(self, parts: Parts):
-        self._parts = parts
-        pipe = parts.pipe
-        self._tokenizers = [getattr(pipe, TOKENIZERS[part]) for part in parts.encoders]
-        self._encoders = [getattr(pipe, part) for part in parts.encoders]
+    def __init__(self, parts: Parts, family: Family):
+        self._parts, self._family = parts, family
+        self._tokenizers = [getattr(parts.pipe, encoder.tokenizer) for encoder in family.encoders]
+        self._encoders = [getattr(parts.pipe, part) for part in family.parts]
         configs = [encoder.config for encoder in self._encoders]
         if any(getattr(config, "eos_token_id", None) is None for config in configs):
             raise UnsupportedModelError("the configuration of a text encoder has no eos_token_id, so no prompt ends")
         self.width = sum(config.hidden_size for config in configs)
-        self.pooled = configs[-1].projection_dim if "text_encoder_2" in parts.encoders else 0
+        self.pooled = configs[family.parts.index(family.pooled)].projection_dim if family.pooled else 0
         self.tokens = min(
             *(tokenizer.model_max_length for tokenizer in self._tokenizers),
             *(config.max_position_embeddings for config in configs),
@@ -82,21 +77,21 @@ class TextEncoders:
     def _encode(self, ids: Tensor, batch: int = 32) -> Conditioning:
         """Return the conditioning for token ids ``[n, encoders, tokens]``; equal ones are encoded once."""
         distinct, places = ids.unique(dim=0, return_inverse=True)
-        trained = any(self._parts.has_stand_ins(part) for part in self._parts.encoders)
+        trained = any(self._parts.has_stand_ins(part) for part in self._family.parts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return Conditioning.cat([self._conditioning(part) for part in distinct.split(batch)])[places]
 
     def _conditioning(self, ids: Tensor) -> Conditioning:
-        each = list(zip(self._parts.encoders, self._encoders, ids.unbind(1), strict=True))
-        if not self.pooled:
-            part, encoder, rows = each[0]
-            return Conditioning(self._parts.call(part, rows.to(device_of(encoder)))[0])
-        found = [
-            self._parts.call(part, rows.to(device_of(encoder)), output_hidden_states=True)
-            for part, encoder, rows in each
-        ]
-        pooled = found[-1].text_embeds
-        return Conditioning(torch.cat([one.hidden_states[-2].to(pooled) for one in found], -1), pooled)
+        """Return all encoders' contexts side by side, and the pooled vector, of token ids ``[n, encoders, tokens]``."""
+        contexts, pooled = [], None
+        for encoder, module, rows in zip(self._family.encoders, self._encoders, ids.unbind(1), strict=True):
+            hidden = {} if encoder.layer is None else {"output_hidden_states": True}
+            output = self._parts.call(encoder.part, rows.to(device_of(module)), **hidden)
+            contexts.append(output[0] if encoder.layer is None else output.hidden_states[encoder.layer])
+            if encoder.part == self._family.pooled:
+                pooled = output.text_embeds
+        last = contexts[-1] if pooled is None else pooled
+        return Conditioning(torch.cat([context.to(last) for context in contexts], -1), pooled)
 
     def _padded(self, row: list[int], tokenizer) -> list[int]:
         return row + [tokenizer.pad_token_id] * (self.tokens - len(row))

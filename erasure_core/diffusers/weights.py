@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..model import UnsupportedModelError
+from .detection import encoders_of
 from .proof import can_be_proven, prove_held, prove_replaced
 from .unsupported import check_weights
 from .weight_slots import Slot, bring_in, find, is_offloaded_by_layer, stored, weights_in, whole
 
-ENCODERS = ("text_encoder", "text_encoder_2")
-PARTS = ("unet", *ENCODERS)
 NEST = "text_model."
 
 
@@ -30,7 +29,7 @@ class Parts:
     def __init__(self, pipe, stand_ins: Mapping[str, Tensor] | None = None):
         self.pipe = pipe
         self.stand_ins = dict(stand_ins or {})
-        self.encoders = tuple(part for part in ENCODERS if getattr(pipe, part, None) is not None)
+        self.encoders = encoders_of(pipe)
 
     def module(self, part: str) -> nn.Module:
         return whole(getattr(self.pipe, part))
@@ -45,14 +44,14 @@ class Parts:
         self.check_no_loras()
         self.check()
         module = self.module(part)
-        nest = NEST if part in ENCODERS and not hasattr(module, "text_model") else ""
+        nest = NEST if part in self.encoders and not hasattr(module, "text_model") else ""
         return {f"{part}.{nest}{path}": find(module, path).value for path in weights_in(module)}
 
     def slot(self, name: str) -> Slot:
         """Raises ``ValueError`` for a name that the model does not have."""
         part = name.partition(".")[0]
         try:
-            if part not in PARTS:
+            if part not in ("unet", *self.encoders):
                 raise AttributeError(part)
             return find(self.module(part), self._path(name))
         except AttributeError:

@@ -6,8 +6,9 @@ code.
 
 from __future__ import annotations
 
+from ..families.transformers import transformer_of_layers
+from ..families.unets import family_of_layers
 from .erasure_record import ErasureRecord
-from .lora_keys import is_sdxl, transformers
 from .low_rank import Dense
 
 OF_UNET = ("down_blocks.", "mid_block.", "up_blocks.", "add_embedding.", "time_embedding.", "conv_")
@@ -21,12 +22,14 @@ def readers_of(erasure: ErasureRecord) -> str:
     whole = any(isinstance(delta, Dense) for delta in erasure.deltas.values())
     layers = {name.split(".", 1)[1].rpartition(".")[0] for name in erasure.deltas if name.startswith("unet.")}
     if not all(layer.startswith(OF_UNET) for layer in layers):
-        family = None if whole else transformers(layers)
-        return f"{COMFYUI} reads it, {f'and so does {NEWER} for {family}' if family else 'diffusers does not'}"
+        transformer = None if whole else transformer_of_layers(layers)
+        others = f"and so does {NEWER} for {transformer.title}" if transformer else "diffusers does not"
+        return f"{COMFYUI} reads it, {others}"
     if whole:
         return f"{COMFYUI}, A1111 and Forge read it; diffusers and kohya's sd-scripts do not read whole weights"
     pooled = any(layer.startswith("add_embedding.") for layer in layers)
     readers = f"{COMFYUI}, A1111, Forge and {NEWER if pooled else 'diffusers'} read it"
-    if is_sdxl(layers) or not (pooled or any(".transformer_blocks.1." in layer for layer in layers)):
+    family = family_of_layers(layers)
+    if family is not None and family.lora.sd_scripts:
         return f"{readers}, kohya's sd-scripts {'all but what reads the pooled text' if pooled else 'too'}"
     return f"{readers}; kohya's sd-scripts do not"

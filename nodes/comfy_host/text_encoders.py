@@ -10,9 +10,10 @@ import torch
 
 from ...erasure_core import Conditioning, UnsupportedModelError
 from ...erasure_core.concepts.prompt_length import too_long
+from ...erasure_core.families.unets import FAMILIES
 from ...erasure_core.model import EncodedPrompts
 
-ENCODERS = {"l", "h", "g"}  # ComfyUI's names for the text encoders of SD 1.x, SD 2.x and SDXL, which has l and g
+ENCODERS = {encoder.comfyui for family in FAMILIES.values() for encoder in family.encoders}
 BATCH = 32
 Window = list[tuple]
 """``(token, weight, word)`` for every place of an encoder's window."""

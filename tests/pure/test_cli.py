@@ -17,9 +17,11 @@ from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.statistics_file import load_statistics, save_statistics
 from erasure_core.commands import shared
 from erasure_core.commands.main import main
-from erasure_core.diffusers import families
+from erasure_core.diffusers import detection
 from erasure_core.diffusers.checkpoint import shapes_in
-from erasure_core.diffusers.families import FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
+from erasure_core.diffusers.detection import FIRST_CONV
+from erasure_core.families.family import Family
+from erasure_core.families.unets import REFINER, SD_1, SD_2, SDXL
 from erasure_core.methods import METHODS
 from erasure_core.methods.inputs import Training
 from erasure_core.methods.rece import RECE
@@ -199,7 +201,9 @@ def test_models_that_cannot_be_used(tmp_path: Path, capsys) -> None:
 
 def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
     def configs(*arguments, **more) -> tuple[Family, dict]:
-        return families.configs("it", shapes_in(checkpoint(tmp_path / "it.safetensors", *arguments, **more)))
+        shapes = shapes_in(checkpoint(tmp_path / "it.safetensors", *arguments, **more))
+        family = detection.family_of_checkpoint("it", shapes)
+        return family, detection.configs(family, shapes)
 
     family, one = configs()
     assert one["unet"]["cross_attention_dim"] == one["text_encoder"]["hidden_size"] == 768
@@ -219,7 +223,7 @@ def test_a_family_is_told_from_shapes(tmp_path: Path) -> None:
 def test_a_unet_alone_is_refused(tmp_path: Path) -> None:
     shapes = {FIRST_CONV: [2, 4, 3, 3], CROSS: [2, 768]}
     with pytest.raises(ValueError, match="has no text encoder"):
-        families.configs("unet", shapes)
+        detection.family_of_checkpoint("unet", shapes)
 
 
 def test_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:

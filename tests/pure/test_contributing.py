@@ -9,7 +9,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,8 +19,6 @@ from pure.fakes import FakeModel
 from erasure_core import methods, rece
 from erasure_core.audit import attacks, red_team
 from erasure_core.commands.main import _parser
-from erasure_core.diffusers.families import CROSS, FAMILIES, FIRST_CONV, SD_1, UNET_1, configs, index
-from erasure_core.diffusers.folder import PIPELINES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md")
@@ -159,18 +156,6 @@ def test_every_node_is_where_the_list_says(name: str, shown: str) -> None:
     assert f'"{name}"' in text_of("tests/host/test_nodes.py")
 
 
-def test_a_family_is_told_by_its_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    narrow = replace(SD_1, unet={**UNET_1, "cross_attention_dim": 512})
-    monkeypatch.setitem(FAMILIES, ("cond_stage_model.", 512), narrow)
-    key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-    assert CROSS.fullmatch(key)
-    family, parts = configs(
-        "narrow.safetensors", {key: [320, 512], FIRST_CONV: [320, 4, 3, 3], "cond_stage_model.x": [1]}
-    )
-    assert family is narrow and parts["unet"]["cross_attention_dim"] == 512
-    assert index(family)["_class_name"] in PIPELINES
-
-
 def test_every_extra_is_explained() -> None:
     _, _, listed = text_of("pyproject.toml").partition("[project.optional-dependencies]")
     extras = re.findall(r"^(\w+) = \[", listed.partition("\n[")[0], re.MULTILINE)
@@ -184,7 +169,8 @@ def test_every_extra_is_explained() -> None:
         ("erasure_core/methods/rece.py", r"^    ridge: float = setting\("),
         ("erasure_core/concepts/common.py", "^COMMON"),
         ("erasure_core/concepts/prompt_length.py", "tokens long"),
-        ("erasure_core/erasures/lora_keys.py", "lora_unet_"),
+        ("erasure_core/families/unets.py", "LoraKeys"),
+        ("erasure_core/families/transformers.py", "diffusion_model"),
         ("nodes/comfy_host/progress.py", "ProgressBar"),
         ("erasure_core/sampling/ddim.py", "^def ddim"),
         ("erasure_core/methods/doco.py", "binary_cross_entropy"),

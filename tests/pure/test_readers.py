@@ -14,7 +14,7 @@ from erasure_core.erasures.lora_keys import older_stems, stem, stems
 from erasure_core.erasures.lora_programs import readers_of
 
 CROSS = "{}.attentions.{}.transformer_blocks.{}.attn2.to_k"
-SD = [CROSS.format("up_blocks.1", 2, 0), CROSS.format("up_blocks.3", 0, 0)]
+SD = [CROSS.format("up_blocks.1", 2, 0), CROSS.format("up_blocks.2", 1, 0), CROSS.format("up_blocks.3", 0, 0)]
 SDXL = [CROSS.format("down_blocks.1", 0, 1), CROSS.format("mid_block", 0, 9), CROSS.format("up_blocks.0", 2, 9)]
 REFINER = [CROSS.format("down_blocks.1", 0, 1), CROSS.format("up_blocks.1", 2, 3), CROSS.format("up_blocks.2", 0, 0)]
 LABEL = "add_embedding.linear_1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -19,30 +20,31 @@ from toy.single_file import single_file, write_sparse
 from erasure_core import UnsupportedModelError, from_diffusers, rece
 from erasure_core.commands.main import main
 from erasure_core.diffusers.checkpoint import load_checkpoint
-from erasure_core.diffusers.families import FAMILIES, FIRST_CONV, REFINER, SD_1, SD_2, SDXL, Family
+from erasure_core.diffusers.detection import FIRST_CONV
+from erasure_core.families.family import Family
+from erasure_core.families.unets import FAMILIES, REFINER, SD_1, SD_2, SDXL
 from erasure_core.sampling.ddim import generate
 
 WIDTH, WIDTH_2 = tiny.TEXT["width"], tiny.TEXT_2["width"]
-ENCODERS = {"text_encoder": tiny.text_config(**tiny.TEXT), "text_encoder_2": tiny.text_config(**tiny.TEXT_2)}
+
+
+def small(family: Family, unet: dict, **texts: dict) -> Family:
+    """A family with a small UNet and small text encoders of the sizes of ``tiny``."""
+    encoders = tuple(
+        replace(encoder, config=tiny.text_config(**texts[encoder.part])) for encoder in family.encoders
+    )  # fmt: skip
+    return replace(family, unet=unet, encoders=encoders, vae=tiny.VAE, prediction_type="epsilon")
+
+
 SMALL = {
-    ("cond_stage_model.", WIDTH): Family(
-        "StableDiffusionPipeline", tiny.unet_config(WIDTH), {"text_encoder": ENCODERS["text_encoder"]}, tiny.VAE
-    ),
-    ("conditioner.embedders.", WIDTH + WIDTH_2): Family(
-        "StableDiffusionXLPipeline",
+    "small": small(SD_1, tiny.unet_config(WIDTH), text_encoder=tiny.TEXT),
+    "small_xl": small(
+        SDXL,
         tiny.unet_config(WIDTH + WIDTH_2, **tiny.sizes(6)),
-        ENCODERS,
-        tiny.VAE,
-        unpadded=("tokenizer_2",),
+        text_encoder=tiny.TEXT,
+        text_encoder_2=tiny.TEXT_2,
     ),
-    ("conditioner.embedders.", WIDTH_2): Family(
-        "StableDiffusionXLImg2ImgPipeline",
-        tiny.unet_config(WIDTH_2, **tiny.sizes(5)),
-        {"text_encoder_2": ENCODERS["text_encoder_2"]},
-        tiny.VAE,
-        unpadded=("tokenizer_2",),
-        more=REFINER.more,
-    ),
+    "small_refiner": small(REFINER, tiny.unet_config(WIDTH_2, **tiny.sizes(5)), text_encoder_2=tiny.TEXT_2),
 }
 
 
@@ -167,8 +169,8 @@ def on_meta(family: Family):
     kinds = {"text_encoder": transformers.CLIPTextModel, "text_encoder_2": transformers.CLIPTextModelWithProjection}
     parts = dict.fromkeys(kinds)
     with torch.device("meta"):
-        for part, config in family.encoders.items():
-            parts[part] = kinds[part](transformers.CLIPTextConfig(**config))
+        for encoder in family.encoders:
+            parts[encoder.part] = kinds[encoder.part](transformers.CLIPTextConfig(**encoder.config))
         unet = diffusers.UNet2DConditionModel(**family.unet)
         vae = diffusers.AutoencoderKL(**family.vae)
     return type("Parts", (), {**parts, "unet": unet, "vae": vae})
