@@ -93,10 +93,16 @@ def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
 
 
 def _check_numbers(file: Path, config: Any) -> None:
-    """Raise ``ValueError`` for a setting that is a number by default and is none here: transformers 4 takes any."""
+    """Raise ``ValueError`` for a setting that is a number by default and is none here, or counts less than one.
+
+    transformers 4 takes anything, and transformers 5 any number.
+    """
     for name, usual in type(config)().to_dict().items():
         value = getattr(config, name, usual)
-        if type(usual) in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if type(usual) not in (int, float):
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or (name.startswith("num_") and value < 1):
             raise ValueError(f"{file} has {name} {excerpt(value)}, expected a number such as {usual}")
 
 

@@ -270,6 +270,16 @@ def test_settings_of_a_text_encoder_that_are_no_numbers(saved: Path, tmp_path: P
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(("name", "value"), [("num_attention_heads", -1), ("num_hidden_layers", 0)])
+def test_a_text_encoder_of_no_layers_or_heads(saved: Path, tmp_path: Path, name: str, value: int) -> None:
+    folder = tmp_path / "it"
+    shutil.copytree(saved, folder)
+    file = folder / "text_encoder" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    with pytest.raises(ValueError, match=rf"config.json has {name} {value}, expected a number such as "):
+        load_checkpoint(folder)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_configuration_loads_or_is_refused(saved: Path, tmp_path: Path, data) -> None:
