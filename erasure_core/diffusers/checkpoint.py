@@ -26,11 +26,11 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
-    """The model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, and what was fine-tuned from them.
+    """Return the model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, or what was fine-tuned from them.
 
-    ``dtype`` is what its weights are kept in; half as much memory in half precision. Raises ``FileNotFoundError``,
-    ``UnsupportedModelError`` for another family, and ``ValueError`` for a pickle and what cannot be read. Needs
-    diffusers and transformers.
+    ``path`` is a diffusers folder or a ``.safetensors`` file, and ``dtype`` the precision of the weights in memory:
+    float16 and bfloat16 take half as much of it. Raises ``FileNotFoundError``, ``UnsupportedModelError`` for another
+    family, and ``ValueError`` for a pickle and what cannot be read. Needs diffusers and transformers.
     """
     path = Path(path)
     if path.is_dir():
@@ -47,9 +47,10 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> Dif
 
 
 def shapes_in(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor in a safetensors file, by name; only its header is read.
+    """Return the shape of every tensor in the safetensors file at ``path``, by name; only its header is read.
 
-    Raises ``UnsupportedModelError`` for a model's weight that is not of floating point.
+    Raises ``UnsupportedModelError`` for a quantised model and for a weight that is not of floating point, and
+    ``ValueError`` for a file that cannot be read.
     """
     try:
         with safe_open(str(path), "pt") as file:
@@ -83,10 +84,10 @@ def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
         **folder.options,
         **dict.fromkeys(("feature_extractor", "image_encoder")),
     )
-    for part, there in shapes.items():
-        lacking = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - there
-        if lacking:
-            raise ValueError(f"{path / part} lacks a weight of shape {next(iter(lacking))}; download the whole model")
+    for part, counts in shapes.items():
+        missing = Counter(tuple(weight.shape) for weight in getattr(pipe, part).parameters()) - counts
+        if missing:
+            raise ValueError(f"{path / part} lacks a weight of shape {next(iter(missing))}; download the whole model")
     for part in encoders_of(pipe):
         _check_numbers(path / part / "config.json", getattr(pipe, part).config)
     return from_diffusers(pipe)
@@ -97,13 +98,13 @@ def _check_numbers(file: Path, config: Any) -> None:
 
     transformers 4 takes anything, and transformers 5 any number.
     """
-    for name, usual in type(config)().to_dict().items():
-        value = getattr(config, name, usual)
-        if type(usual) not in (int, float):
+    for name, default in type(config)().to_dict().items():
+        value = getattr(config, name, default)
+        if type(default) not in (int, float):
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or (name.startswith("num_") and value < 1):
-            raise ValueError(f"{file} has {name} {excerpt(value)}, expected a number such as {usual}")
+            raise ValueError(f"{file} has {name} {excerpt(value)}, expected a number such as {default}")
 
 
 def _shapes_of(files: Sequence[Path]) -> Counter[tuple[int, ...]]:
@@ -159,6 +160,6 @@ def _loaded(path: Path, kind: str, dtype: torch.dtype, load: Callable, **options
             raise ValueError("weights of its autoencoder are missing")
         return pipe
     except Exception as error:  # diffusers and transformers have no common class of errors
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        first = "weights are missing from it" if "meta tensor" in first else first
-        raise ValueError(f"{path} could not be loaded as Stable Diffusion: {first}") from error
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        line = "weights are missing from it" if "meta tensor" in line else line
+        raise ValueError(f"{path} could not be loaded as Stable Diffusion: {line}") from error

@@ -13,11 +13,12 @@ BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def merges() -> list[str]:
+    """Return the pairs of entries that are merged, in CLIP's order, each as two words."""
     return MERGES.read_text(encoding="utf-8").splitlines()[1:]
 
 
 def vocabulary() -> dict[str, int]:
-    """Return the vocabulary in CLIP's order: bytes, bytes that end a word, merged pairs, begin and end."""
+    """Return the id of every entry, in CLIP's order: bytes, bytes that end a word, merged pairs, begin and end."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]
@@ -27,14 +28,14 @@ def vocabulary() -> dict[str, int]:
 
 
 def clip_tokenizer():
-    """The tokenizer as transformers' ``CLIPTokenizer``, which before 5.0 reads its vocabulary from files only."""
+    """Return a new ``CLIPTokenizer`` of transformers, which before 5.0 reads its vocabulary from files only."""
     from transformers import CLIPTokenizer
 
-    kept = {"model_max_length": WINDOW, "clean_up_tokenization_spaces": False}  # unsaid, 4.45 warns of the second
+    options = {"model_max_length": WINDOW, "clean_up_tokenization_spaces": False}  # unsaid, 4.45 warns of the second
     if "vocab_file" in inspect.signature(CLIPTokenizer.__init__).parameters:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "vocab.json"
             file.write_text(json.dumps(vocabulary()), encoding="utf-8")
-            return CLIPTokenizer(str(file), str(MERGES), **kept)
+            return CLIPTokenizer(str(file), str(MERGES), **options)
     pairs = [tuple(pair.split(" ")) for pair in merges()]
-    return CLIPTokenizer(vocab=vocabulary(), merges=pairs, **kept)
+    return CLIPTokenizer(vocab=vocabulary(), merges=pairs, **options)

@@ -22,8 +22,8 @@ TOKENIZER = ["transformers", "CLIPTokenizer"]
 def family_of_checkpoint(name: str, shapes: Shapes) -> Family:
     """Return the family of a single-file checkpoint.
 
-    ``name`` is what messages call the file. Raises ``UnsupportedModelError`` for another family, and for a file
-    without a text encoder.
+    ``name`` is what messages call the file, and ``shapes`` are those of its tensors. Raises ``UnsupportedModelError``
+    for another family, and for a file without a text encoder.
     """
     widths = {shape[1] for key, shape in shapes.items() if CROSS.fullmatch(key) and len(shape) == 2}
     families = [family for family in FAMILIES.values() if {family.unet["cross_attention_dim"]} == widths]

@@ -102,7 +102,7 @@ def _is_scheduler(library: str, kind: str) -> bool:
 
 
 def _weights(folder: Path) -> dict[str, list[Path]]:
-    """The files in a component's folder by variant, ``""`` for none; its configuration is checked too."""
+    """Return the files in a component's folder by variant, ``""`` for none; its configuration is checked too."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is missing, though {INDEX} names it; download the whole model")
     if "quantization_config" in _read_json(folder / "config.json"):
@@ -124,7 +124,7 @@ def _weights(folder: Path) -> dict[str, list[Path]]:
 
 
 def _variant(each: Mapping[str, set[str]], path: Path) -> str | None:
-    """The one in which all weights are to be had, where some are in no other."""
+    """Return a variant in which the weights of each part are to be had, or ``None`` if all are without one."""
     if all("" in variants for variants in each.values()):
         return None
     for variant in sorted(set().union(*each.values()) - {""}, key=lambda one: (one != "fp16", one)):

@@ -39,9 +39,13 @@ AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
 
 class DiffusersModel:
-    """A diffusers pipeline as a ``DiffusionModel``; the pipeline's own weights are never written (see ``patched``)."""
+    """A diffusers pipeline as a ``DiffusionModel``, whose methods are described there.
+
+    The pipeline's own weights are never written (see ``patched``).
+    """
 
     def __init__(self, pipe, family: Family):
+        """``family`` says how ``pipe`` reads text; see ``from_diffusers``."""
         self.pipe = pipe
         self.family = family
         self.erasures: tuple[Any, ...] = ()
@@ -75,7 +79,7 @@ class DiffusersModel:
         return self._text.text_of(ids)
 
     def shortened(self, prompt: str) -> str:
-        """The prompt, or as much of its beginning as the text encoder takes."""
+        """Return ``prompt``, or as much of its beginning as the text encoders take."""
         return self._text.shortened(prompt)
 
     def text_entries(self) -> Mapping[str, TextEntry]:
@@ -103,10 +107,10 @@ class DiffusersModel:
         if scope == "cross-attention":
             return entry_weights(self)
         parts = self._parts.encoders if scope == "text_encoder" else ("unet",)
-        wanted = {name: weight for part in parts for name, weight in self._parts.weights(part).items()}
+        weights = {name: weight for part in parts for name, weight in self._parts.weights(part).items()}
         if scope == "attention":
-            wanted = {name: weight for name, weight in wanted.items() if in_attention(name)}
-        readers = {name: lambda weight=weight: weight.detach().float() for name, weight in wanted.items()}
+            weights = {name: weight for name, weight in weights.items() if in_attention(name)}
+        readers = {name: lambda weight=weight: weight.detach().float() for name, weight in weights.items()}
         return overlaid(LazyWeights(readers), self._parts.stand_ins)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
@@ -126,18 +130,18 @@ class DiffusersModel:
         latents, text = latents.to(dtype), conditioning.to(dtype)
         if text.pooled is not None:
             added["added_cond_kwargs"] = {"text_embeds": text.pooled, "time_ids": self._sizes(latents)}
-        seen = self._images.seen(latents)
-        return self._parts.call("unet", seen, timesteps, encoder_hidden_states=text.context, **added).sample
+        inputs = self._images.unet_input(latents)
+        return self._parts.call("unet", inputs, timesteps, encoder_hidden_states=text.context, **added).sample
 
     def _sizes(self, latents: Tensor) -> Tensor:
-        """What SDXL is told of the picture: its size, that nothing was cropped, and its size again.
+        """Return what SDXL reads of each picture: its size, that nothing was cropped, and its size again.
 
-        The refiner is told a score of beauty in place of the last.
+        The refiner reads an aesthetic score in place of the last.
         """
         height, width = (self.pipe.vae_scale_factor * side for side in latents.shape[2:])
         config = self.pipe.unet.config
-        told = (config.projection_class_embeddings_input_dim - self._text.pooled) // config.addition_time_embed_dim
-        row = [height, width, 0, 0, *([height, width] if told == 6 else [AESTHETIC_SCORE])]
+        count = (config.projection_class_embeddings_input_dim - self._text.pooled) // config.addition_time_embed_dim
+        row = [height, width, 0, 0, *([height, width] if count == 6 else [AESTHETIC_SCORE])]
         return torch.tensor([row] * len(latents), dtype=latents.dtype, device=latents.device)
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -160,10 +164,11 @@ class DiffusersModel:
 
 
 def from_diffusers(pipe) -> DiffusersModel:
-    """Adapt a pipeline of Stable Diffusion 1.x, 2.x or XL, of its refiner, for inpainting or for instructions.
+    """Return ``pipe`` as a model that methods can read, edit and draw with; its weights are never written.
 
-    The refiner is asked for pictures of one aesthetic score, whether guidance leads to a prompt or away from it. Raises
-    ``UnsupportedModelError`` for a pipeline of another kind.
+    ``pipe`` is a pipeline of Stable Diffusion 1.x, 2.x or XL, of XL's refiner, for inpainting or for instructions, in
+    float32, float16 or bfloat16. The refiner draws for one aesthetic score, whether guidance leads to a prompt or away
+    from it. Raises ``UnsupportedModelError`` for a pipeline of another kind, and for one with quantised weights.
     """
     kind = type(pipe).__name__
     encoders = encoders_of(pipe) or text_parts()[:1]

@@ -17,11 +17,16 @@ COARSEST = 2**-11
 
 
 def can_be_proven(slot: Slot) -> bool:
+    """Return whether ``slot`` is the weight of a linear layer, which is what can be checked."""
     return slot.leaf == "weight" and isinstance(slot.owner, nn.Linear)
 
 
 def prove_held(name: str, slot: Slot, old: Tensor) -> None:
-    """Raise ``UnsupportedModelError`` unless the layer computes with the value in its slot, in place of ``old``."""
+    """Raise ``UnsupportedModelError`` unless a layer computes with the value in its slot, in place of another.
+
+    ``name`` is what the message calls the weight, ``slot`` holds its new value, and ``old`` is the value before, of the
+    same shape ``[out, in]``.
+    """
     new = slot.value
     rows = _most_changed(old, new)
     after = _output(slot, rows)
@@ -31,7 +36,11 @@ def prove_held(name: str, slot: Slot, old: Tensor) -> None:
 
 
 def prove_replaced(name: str, slot: Slot, stand_ins: Mapping[str, Tensor]) -> None:
-    """Do the same for a ``functional_call`` with ``stand_ins``, which are by their paths."""
+    """Do the same for a ``functional_call``.
+
+    ``name`` is what the message calls the weight and ``slot`` holds its old value. ``stand_ins`` are the weights of the
+    call by their paths within the part of the pipeline; that of the slot is among them.
+    """
     old, new = slot.value, stand_ins[slot.path]
     rows = _most_changed(old, new)
     _check(name, rows, (old, new), (_output(slot, rows), _output(slot, rows, stand_ins)))
@@ -42,9 +51,9 @@ def _check(name: str, rows: Tensor, weights: tuple[Tensor, Tensor], outputs: tup
     before, after = outputs
     if before is not None and after is not None:
         old, new = (weight.detach().double().cpu() for weight in weights)
-        wanted = rows @ (new - old).T
-        lost = 4 * max(torch.finfo(after.dtype).eps, COARSEST) * float(after.double().norm())
-        if float((after.double() - before.double() - wanted).norm()) <= max(lost, 0.1 * float(wanted.norm())):
+        expected = rows @ (new - old).T
+        rounding = 4 * max(torch.finfo(after.dtype).eps, COARSEST) * float(after.double().norm())
+        if float((after.double() - before.double() - expected).norm()) <= max(rounding, 0.1 * float(expected.norm())):
             return
     raise UnsupportedModelError(
         f"{name} was changed, but the model does not compute with it; undo what was done to the pipeline since it was "
@@ -56,8 +65,8 @@ def _check(name: str, rows: Tensor, weights: tuple[Tensor, Tensor], outputs: tup
 def _most_changed(old: Tensor, new: Tensor) -> Tensor:
     """Return a row ``[1, in]`` that the change of a weight affects strongly, of the size of a normalised one."""
     change = new.detach().double().cpu() - old.detach().double().cpu()
-    seen = torch.randn(len(change), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    row = (seen @ change @ change.T @ change)[None]
+    direction = torch.randn(len(change), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    row = (direction @ change @ change.T @ change)[None]
     if not bool(row.any()):
         row = torch.ones_like(row)
     return (row * row.shape[1] ** 0.5 / row.norm()).to(old.dtype).double()
@@ -66,23 +75,23 @@ def _most_changed(old: Tensor, new: Tensor) -> Tensor:
 @torch.no_grad()
 def _output(slot: Slot, rows: Tensor, stand_ins: Mapping[str, Tensor] | None = None) -> Tensor | None:
     """Return the layer's output for ``rows`` when its attention is called; ``None`` if that skips the layer."""
-    kept: list[Tensor] = []
-    handle = slot.layer.register_forward_hook(lambda _, given, output: kept.append(output))
-    asked = slot.owner if slot.attention is None else slot.attention
-    given, named = _given(slot, rows)
+    outputs: list[Tensor] = []
+    handle = slot.layer.register_forward_hook(lambda _, inputs, output: outputs.append(output))
+    caller = slot.owner if slot.attention is None else slot.attention
+    arguments, named = _arguments(slot, rows)
     try:
         if stand_ins is None:
-            asked(*given, **named)
+            caller(*arguments, **named)
         else:
-            before = f"{slot.asked_path}."
-            inside = {path.removeprefix(before): one for path, one in stand_ins.items() if path.startswith(before)}
-            functional_call(asked, inside, given, named)
+            prefix = f"{slot.caller_path}."
+            inside = {path.removeprefix(prefix): one for path, one in stand_ins.items() if path.startswith(prefix)}
+            functional_call(caller, inside, arguments, named)
     finally:
         handle.remove()
-    return kept[0][..., slot.rows].reshape(1, -1).cpu() if kept else None
+    return outputs[0][..., slot.rows].reshape(1, -1).cpu() if outputs else None
 
 
-def _given(slot: Slot, rows: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def _arguments(slot: Slot, rows: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """Return the arguments with which the attention, or the layer itself, makes the layer read ``rows``."""
     rows = rows.to(device_of(slot.owner), slot.value.dtype)[None]
     attention: Any = slot.attention

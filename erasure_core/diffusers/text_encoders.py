@@ -25,6 +25,10 @@ class TextEncoders:
     """The conditioning that the pipeline samples with: its ``family`` says what of which encoder the UNet reads."""
 
     def __init__(self, parts: Parts, family: Family):
+        """Raise ``UnsupportedModelError`` for an encoder without an end-of-text token.
+
+        ``parts`` are the pipeline's modules, which have the text encoders of ``family``.
+        """
         self._parts, self._family = parts, family
         self._tokenizers = [getattr(parts.pipe, encoder.tokenizer) for encoder in family.encoders]
         self._encoders = [getattr(parts.pipe, part) for part in family.parts]
@@ -39,37 +43,50 @@ class TextEncoders:
         )
 
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """Encode ``prompts`` as the pipeline does. Raises ``ValueError`` for a prompt longer than the window."""
         prompts = as_prompts(prompts)
-        ids = [[self._checked(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
-        rows_each = [
-            torch.tensor([self._padded(row, tokenizer) for row in rows])
+        ids = [[self._ids_that_fit(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
+        windows = [
+            torch.tensor([self._window(row, tokenizer) for row in rows])
             for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
         ]
-        return EncodedPrompts(self._encode(torch.stack(rows_each, 1)), tuple(len(row) - 2 for row in ids[0]))
+        return EncodedPrompts(self._encode(torch.stack(windows, 1)), tuple(len(row) - 2 for row in ids[0]))
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
-        """The same for ``[n, tokens]`` ids as ``tokenize`` gives them; each encoder gets the padding that it knows."""
+        """Return the conditioning for token ``ids`` ``[n, tokens]`` as ``tokenize`` returns them.
+
+        Each encoder gets the padding that it knows. Raises ``ValueError`` where the tokenizers' ids differ.
+        """
         first, *others = self._tokenizers
         if any(len(other) != len(first) for other in others):
             raise ValueError(
                 f"the pipeline's tokenizers have {' and '.join(str(len(one)) for one in self._tokenizers)} tokens, "
                 "so their ids differ; load the same textual inversions into both"
             )
-        theirs = [padded(ids, first.eos_token_id, one.pad_token_id) for one in others]
-        return self._encode(torch.stack([ids, *theirs], 1))
+        other_ids = [padded(ids, first.eos_token_id, other.pad_token_id) for other in others]
+        return self._encode(torch.stack([ids, *other_ids], 1))
 
     def reads(self, prompt: str) -> Hashable:
-        return tuple(tuple(self._checked(prompt, tokenizer)) for tokenizer in self._tokenizers)
+        """Return the tokens that each encoder reads of ``prompt``: equal for prompts that they cannot tell apart.
+
+        Raises ``ValueError`` for a prompt longer than the window.
+        """
+        return tuple(tuple(self._ids_that_fit(prompt, tokenizer)) for tokenizer in self._tokenizers)
 
     def tokenize(self, prompt: str) -> list[int]:
+        """Return the first encoder's token ids of ``prompt`` in its window, with start, end and padding.
+
+        Raises ``ValueError`` for a prompt longer than the window.
+        """
         first = self._tokenizers[0]
-        return self._padded(self._checked(prompt, first), first)
+        return self._window(self._ids_that_fit(prompt, first), first)
 
     def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text of token ``ids`` of the first encoder."""
         return self._tokenizers[0].decode(list(ids)).strip()
 
     def shortened(self, prompt: str) -> str:
-        """The prompt, or as much of its beginning as the text encoders take."""
+        """Return ``prompt``, or as much of its beginning as the text encoders take."""
         if self._fits(prompt):
             return prompt
         return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
@@ -77,8 +94,8 @@ class TextEncoders:
     def _encode(self, ids: Tensor, batch: int = 32) -> Conditioning:
         """Return the conditioning for token ids ``[n, encoders, tokens]``; equal ones are encoded once."""
         distinct, places = ids.unique(dim=0, return_inverse=True)
-        trained = any(self._parts.has_stand_ins(part) for part in self._family.parts)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+        trains = any(self._parts.has_stand_ins(part) for part in self._family.parts)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             return Conditioning.cat([self._conditioning(part) for part in distinct.split(batch)])[places]
 
     def _conditioning(self, ids: Tensor) -> Conditioning:
@@ -93,10 +110,12 @@ class TextEncoders:
         last = contexts[-1] if pooled is None else pooled
         return Conditioning(torch.cat([context.to(last) for context in contexts], -1), pooled)
 
-    def _padded(self, row: list[int], tokenizer) -> list[int]:
+    def _window(self, row: list[int], tokenizer) -> list[int]:
+        """Return the ids of a prompt with padding up to the length of the window."""
         return row + [tokenizer.pad_token_id] * (self.tokens - len(row))
 
-    def _checked(self, prompt: str, tokenizer) -> list[int]:
+    def _ids_that_fit(self, prompt: str, tokenizer) -> list[int]:
+        """Return the ids of a prompt with start and end, or raise an error for what the window does not hold."""
         if EMBEDDING.search(prompt):
             raise ValueError(
                 f"'{excerpt(prompt)}' names an embedding as ComfyUI does; load it into the pipeline "

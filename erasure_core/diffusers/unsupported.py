@@ -16,7 +16,10 @@ PLAIN = "load it in float32, float16 or bfloat16, unquantised"
 
 
 def check_unet(kind: str, unet: nn.Module) -> None:
-    """Raise an error unless a pipeline's UNet is one of Stable Diffusion, without adapters that read more than text."""
+    """Raise ``UnsupportedModelError`` unless a UNet is one of diffusers' without adapters that read more than text.
+
+    ``kind`` is what messages call the pipeline that ``unet`` is of.
+    """
     unet = whole(unet)
     if "motion_module" in "".join(unet._modules) or any("motion_modules" in name for name, _ in unet.named_modules()):
         raise UnsupportedModelError(f"{kind} has AnimateDiff's motion modules, which are not supported; give its base")
@@ -31,7 +34,10 @@ def check_unet(kind: str, unet: nn.Module) -> None:
 
 
 def check_weights(part: str, module: nn.Module) -> None:
-    """Raise ``UnsupportedModelError`` for the first weight that is not plain numbers in a plain layer."""
+    """Raise ``UnsupportedModelError`` for the first weight that is not plain numbers in a plain layer.
+
+    ``part`` is the pipeline's name for ``module``, such as ``unet``, with which messages begin names.
+    """
     for path, owner in whole(module).named_modules():
         name = f"{part}.{path}".rstrip(".")
         _check_layer(part, name, owner)
@@ -63,8 +69,8 @@ def _check_layer(part: str, name: str, layer: nn.Module) -> None:
 def _check_weight(part: str, name: str, owner: nn.Module, leaf: str) -> None:
     weight = stored(owner, leaf)
     if type(weight) not in (nn.Parameter, Tensor) or weight.dtype not in EXACT:
-        told = f"{type(weight).__name__} of {weight.dtype}"
-        raise UnsupportedModelError(f"{name} is stored as {told}, which cannot be edited; {PLAIN}")
+        kind = f"{type(weight).__name__} of {weight.dtype}"
+        raise UnsupportedModelError(f"{name} is stored as {kind}, which cannot be edited; {PLAIN}")
     if weight.is_meta:
         raise UnsupportedModelError(f"{name} is on the meta device, without values; load the whole {part}")
     if leaf == "weight" and isinstance(owner, nn.Linear) and weight.shape != (owner.out_features, owner.in_features):

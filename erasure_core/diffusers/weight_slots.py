@@ -16,20 +16,22 @@ FUSED = ("to_kv", "to_qkv")
 
 @dataclass(frozen=True)
 class Slot:
-    """A weight: ``owner`` keeps it under ``leaf``; ``path`` is how its part of the pipeline names it.
-
-    ``attention`` is what the layer belongs to, where it makes queries, keys or values; ``asked_path`` is that one's
-    path, or the owner's where there is none. ``fused`` is the one layer that ``fuse_qkv_projections`` has made of
-    several; ``rows`` are those of it that stand for this weight's.
-    """
+    """A weight of a pipeline's part, and where it is kept."""
 
     path: str
+    """How the part names the weight, with what compiling and LoRAs put into names."""
     owner: nn.Module
+    """The layer that keeps it."""
     leaf: str
-    asked_path: str
+    """The owner's name for it: ``weight`` or ``bias``."""
+    caller_path: str
+    """The path of ``attention``, or of ``owner`` where there is none."""
     attention: nn.Module | None = None
+    """What the layer belongs to, where it makes queries, keys or values."""
     fused: str = ""
+    """The attention's name for the layer that ``fuse_qkv_projections`` has made of several, or ""."""
     rows: slice = field(default_factory=lambda: slice(None))
+    """The rows of the fused layer that stand for this weight's."""
 
     @property
     def layer(self) -> nn.Module:
@@ -43,11 +45,15 @@ class Slot:
 
     @property
     def fused_path(self) -> str:
-        return f"{self.asked_path}.{self.fused}.{self.leaf}"
+        """How the part names the fused layer's weight."""
+        return f"{self.caller_path}.{self.fused}.{self.leaf}"
 
     @contextmanager
     def holding(self, value: Tensor) -> Iterator[None]:
-        """Put ``value`` in the weight's place inside a ``with`` block, and restore the original after it."""
+        """Put ``value`` in the weight's place inside a ``with`` block, and restore the original after it.
+
+        ``value`` has the weight's shape; its precision and device become those of the weight.
+        """
         with ExitStack() as stack:
             stack.enter_context(_held(self.owner, self.leaf, value))
             if self.fused:
@@ -57,7 +63,10 @@ class Slot:
             yield
 
     def within(self, several: Tensor, value: Tensor) -> Tensor:
-        """The fused layer's weight with ``value`` in the rows of this one; differentiable in both."""
+        """Return the fused layer's weight with ``value`` in the rows of this one; differentiable in both.
+
+        ``several`` is the fused weight ``[out of all, in]``, and ``value`` the new one of this layer, ``[out, in]``.
+        """
         return torch.cat([several[: self.rows.start], value.to(several), several[self.rows.stop :]])
 
     def _computes_fused(self) -> bool:
@@ -67,7 +76,10 @@ class Slot:
 
 
 def find(root: nn.Module, path: str) -> Slot:
-    """The slot of a weight by its path without what compiling and LoRAs put into it. Raises ``AttributeError``."""
+    """Return the slot of the weight of ``root``, a part of a pipeline, that is called ``path``.
+
+    ``path`` is without what compiling and LoRAs put into names. Raises ``AttributeError`` for a weight that is missing.
+    """
     *atoms, leaf = path.split(".")
     modules, real = [whole(root)], []
     for atom in atoms:
@@ -84,13 +96,13 @@ def find(root: nn.Module, path: str) -> Slot:
     if len(atoms) > 1 and atoms[-2] in ("attn1", "attn2") and atoms[-1] in ("to_q", "to_k", "to_v"):
         attention = modules[-2]
         fused, rows = _fused(attention, atoms[-1])
-        asked = ".".join(real[: -1 - real[::-1].index(atoms[-1])])
-        return Slot(f"{own}.{leaf}", modules[-1], leaf, asked, attention, fused, rows)
+        caller = ".".join(real[: -1 - real[::-1].index(atoms[-1])])
+        return Slot(f"{own}.{leaf}", modules[-1], leaf, caller, attention, fused, rows)
     return Slot(f"{own}.{leaf}", modules[-1], leaf, own)
 
 
 def weights_in(root: nn.Module) -> Iterator[str]:
-    """The path of every weight, as ``find`` takes it; a fused layer's are those that it was made of."""
+    """Yield the path of every weight of ``root``, as ``find`` takes it; for a fused layer those that it was made of."""
     for path, _ in whole(root).named_parameters():
         atoms = [atom for atom in path.split(".") if atom not in (COMPILED, "base_layer")]
         if len(atoms) < 2 or atoms[-2] not in FUSED:
@@ -98,30 +110,34 @@ def weights_in(root: nn.Module) -> Iterator[str]:
 
 
 def whole(module: nn.Module) -> nn.Module:
-    """The module itself where ``torch.compile`` has wrapped it."""
+    """Return the module that ``torch.compile`` has wrapped in ``module``, or ``module`` if it is not compiled."""
     while (inner := module._modules.get(COMPILED)) is not None:
         module = inner
     return module
 
 
 def stored(module: nn.Module, leaf: str) -> Tensor:
-    """A weight of a module, or what accelerate keeps for it elsewhere until the module is called."""
+    """Return the weight ``leaf`` of ``module``, or what accelerate keeps for it elsewhere until a call.
+
+    Raises ``AttributeError`` for a name that the module does not have.
+    """
     weight = getattr(module, leaf)
     hook = offloading(module)
     return hook.weights_map[leaf] if weight.is_meta and hook is not None else weight
 
 
 def offloading(module: nn.Module):
-    """The hook by which accelerate brings a module's weights in for each call, or ``None``."""
+    """Return the hook by which accelerate brings the weights of ``module`` in for each call, or ``None``."""
     return next((hook for hook in _hooks(module) if getattr(hook, "weights_map", None) is not None), None)
 
 
 def is_offloaded_by_layer(module: nn.Module) -> bool:
+    """Return whether accelerate brings in the weights of ``module`` layer by layer."""
     return any(offloading(one) is not None for one in whole(module).modules())
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return the device on which a module computes, also while its weights are stored elsewhere."""
+    """Return the device on which ``module`` computes, also while its weights are stored elsewhere."""
     for one in whole(module).modules():
         for hook in _hooks(one):
             if getattr(hook, "execution_device", None) is not None:
@@ -130,7 +146,7 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def bring_in(module: nn.Module) -> None:
-    """Let accelerate move a module to the device on which it computes, as a call of the module would."""
+    """Let accelerate move ``module`` to the device on which it computes, as a call of it would."""
     for hook in _hooks(whole(module)):
         hook.pre_forward(whole(module))
 

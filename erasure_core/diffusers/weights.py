@@ -27,11 +27,13 @@ class Parts:
     """
 
     def __init__(self, pipe, stand_ins: Mapping[str, Tensor] | None = None):
+        """``stand_ins`` are used in place of weights of ``pipe``, by the weights' names."""
         self.pipe = pipe
         self.stand_ins = dict(stand_ins or {})
         self.encoders = encoders_of(pipe)
 
     def module(self, part: str) -> nn.Module:
+        """Return a part of the pipeline by its name there, without the wrapper of ``torch.compile``."""
         return whole(getattr(self.pipe, part))
 
     def check(self) -> None:
@@ -40,7 +42,10 @@ class Parts:
             check_weights(part, self.module(part))
 
     def weights(self, part: str) -> dict[str, Tensor]:
-        """Return all weights of a part, as stored. Raises ``UnsupportedModelError`` for LoRAs that are not fused."""
+        """Return all weights of a part, which is ``unet`` or a text encoder, by name, in the precision that they have.
+
+        Raises ``UnsupportedModelError`` for LoRAs that are not fused, and for weights that cannot be read.
+        """
         self.check_no_loras()
         self.check()
         module = self.module(part)
@@ -48,7 +53,7 @@ class Parts:
         return {f"{part}.{nest}{path}": find(module, path).value for path in weights_in(module)}
 
     def slot(self, name: str) -> Slot:
-        """Raises ``ValueError`` for a name that the model does not have."""
+        """Return where the weight called ``name`` is kept. Raises ``ValueError`` if the model has none of that name."""
         part = name.partition(".")[0]
         try:
             if part not in ("unet", *self.encoders):
@@ -58,7 +63,11 @@ class Parts:
             raise ValueError(f"the erasure changes {name}, which the model does not have") from None
 
     def replaced(self, weights: Mapping[str, Tensor]) -> Parts:
-        """The same with more stand-ins."""
+        """Return the same with ``weights`` as further stand-ins, by name.
+
+        Raises ``UnsupportedModelError`` for a model in float16, with LoRAs, or offloaded layer by layer, and where a
+        stand-in turns out not to compute. Raises ``ValueError`` for a name that the model does not have.
+        """
         self.check()
         slots = {name: self.slot(name) for name in weights}
         if any(slot.value.dtype == torch.float16 for slot in slots.values()):
@@ -74,24 +83,29 @@ class Parts:
         provable = [name for name, slot in slots.items() if can_be_proven(slot)]
         if provable:
             name = max(provable, key=lambda name: slots[name].attention is not None)
-            prove_replaced(name, slots[name], more._ours(name.partition(".")[0], [name]))
+            prove_replaced(name, slots[name], more._by_path(name.partition(".")[0], [name]))
         return more
 
     def has_stand_ins(self, part: str) -> bool:
+        """Return whether weights of ``part`` have stand-ins."""
         return any(name.startswith(f"{part}.") for name in self.stand_ins)
 
     def call(self, part: str, *arguments, **named):
-        """The part with its stand-ins, differentiable in these; its own weights get and keep nothing for gradients."""
+        """Call a part of the pipeline with its stand-ins, and with ``arguments`` and ``named`` as they are.
+
+        The output is differentiable in the stand-ins; the pipeline's own weights get no gradients.
+        """
         if self.has_stand_ins(part):
             bring_in(self.module(part))
-        module, ours = self.module(part), self._ours(part, self.stand_ins)
+        module, weights = self.module(part), self._by_path(part, self.stand_ins)
         if torch.is_grad_enabled() and not is_offloaded_by_layer(module):
-            ours = {**{path: weight.detach() for path, weight in module.named_parameters()}, **ours}
-        if not ours:
+            weights = {**{path: weight.detach() for path, weight in module.named_parameters()}, **weights}
+        if not weights:
             return getattr(self.pipe, part)(*arguments, **named)
-        return functional_call(module, ours, arguments, named)
+        return functional_call(module, weights, arguments, named)
 
     def check_no_loras(self) -> None:
+        """Raise ``UnsupportedModelError`` for a part with LoRAs on it that are not fused."""
         for part in ("unet", *self.encoders):
             if any(hasattr(module, "lora_A") for module in self.module(part).modules()):
                 raise UnsupportedModelError(
@@ -101,9 +115,10 @@ class Parts:
 
     @contextmanager
     def patched(self, deltas: Mapping[str, Tensor]) -> Iterator[None]:
-        """Stand-in parameters take the places of the named weights; the originals come back untouched.
+        """Add changes to weights inside a ``with`` block; the originals come back untouched after it.
 
-        Raises ``UnsupportedModelError`` where the layer that is changed most turns out not to compute.
+        ``deltas`` are the changes by the weights' names, of the weights' shapes. Raises ``ValueError`` for another
+        shape or name, and ``UnsupportedModelError`` where the layer that is changed most turns out not to compute.
         """
         self.check()
         slots = {name: self.slot(name) for name in deltas}
@@ -122,21 +137,21 @@ class Parts:
                 prove_held(*most)
             yield
 
-    def _ours(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:
+    def _by_path(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the stand-ins for the weights of a part by their paths, in the form in which it stores its own."""
-        found: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
         for name in names:
             if not name.startswith(f"{part}."):
                 continue
             slot = self.slot(name)
-            found[slot.path] = self.stand_ins[name].to(slot.value.device, slot.value.dtype)
+            weights[slot.path] = self.stand_ins[name].to(slot.value.device, slot.value.dtype)
             if slot.fused:
                 own = stored(getattr(slot.attention, slot.fused), slot.leaf).detach()
-                found[slot.fused_path] = slot.within(found.get(slot.fused_path, own), found[slot.path])
-        return found
+                weights[slot.fused_path] = slot.within(weights.get(slot.fused_path, own), weights[slot.path])
+        return weights
 
     def _path(self, name: str) -> str:
-        """A weight's path within its part."""
+        """Return the path of the weight called ``name`` within its part."""
         part, _, path = name.partition(".")
         module = getattr(self.pipe, part, None)
         if path.startswith(NEST) and not (module is not None and hasattr(whole(module), "text_model")):
@@ -145,7 +160,11 @@ class Parts:
 
 
 def merged(root: nn.Module, path: str) -> Tensor:
-    """A linear layer's weight in at least float32, with the LoRAs that PEFT has put on it."""
+    """Return the weight of a linear layer, merged with the LoRAs that PEFT has put on it.
+
+    ``path`` is the layer's within ``root``, a part of a pipeline. The result is in float64 if the weight is stored so,
+    otherwise in float32. Raises ``AttributeError`` where there is no such layer.
+    """
     weight = find(root, f"{path}.weight").value.detach()
     weight = weight if weight.dtype == torch.float64 else weight.float()
     module: Any = whole(root)  # its last layer may be one of PEFT's

@@ -48,7 +48,7 @@ class TextEncoder:
 class LoraKeys:
     """How LoRA files name the layers of a UNet.
 
-    A file has a part of the layers only, so the family is told by parts of their names, as diffusers has them.
+    A file has a part of the layers only, so the family is known by parts of their names, as diffusers has them.
     """
 
     present: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Transformer:
-    """A family, or several with the same layers; it is told by the layers that read its text."""
+    """A family, or several with the same layers; it is known by the layers that read its text."""
 
     title: str
     layers: frozenset[str]
