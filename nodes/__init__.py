@@ -16,6 +16,8 @@ from .trained import ErasureAbO, ErasureDoCo, ErasureFewShot
 
 
 class ErasureExtension(ComfyExtension):
+    """The nodes of the pack, in the order in which ComfyUI lists them."""
+
     async def get_node_list(self):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
         uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]

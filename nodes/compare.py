@@ -17,6 +17,8 @@ MOST = 5  # models beside the first
 
 
 class ErasureCompare(io.ComfyNode):
+    """Draws prompts through several models with ``draw``, and returns the pictures as one labelled ``grid``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -22,6 +22,8 @@ def _strength(name: str, tooltip: str):
 
 
 class ErasureApply(io.ComfyNode):
+    """Applies an ERASURE to clones of MODEL and CLIP with ``apply_erasure``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -50,6 +52,8 @@ class ErasureApply(io.ComfyNode):
 
 
 class ErasureCombine(io.ComfyNode):
+    """Adds two ERASUREs, each multiplied by a strength."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -74,6 +78,8 @@ class ErasureCombine(io.ComfyNode):
 
 
 class ErasureSave(io.ComfyNode):
+    """Writes an ERASURE to a numbered LoRA file with ``save_as_lora``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -105,6 +111,8 @@ class ErasureSave(io.ComfyNode):
 
 
 class ErasureLoad(io.ComfyNode):
+    """Reads an ERASURE from a file in ComfyUI's loras folders."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

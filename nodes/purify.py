@@ -14,6 +14,8 @@ from .inputs import CATEGORY, MODELS, Erasure
 
 
 class ErasurePurify(io.ComfyNode):
+    """Draws pictures again without a concept, with ``purify``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -32,6 +32,8 @@ LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
 
 class ErasureRECE(io.ComfyNode):
+    """Erases concepts with ``rece_with_statistics``, and applies the result to clones of MODEL and CLIP."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -23,6 +23,8 @@ MOST_SEEDS = 0xFFFFFFFF
 
 
 class ErasureRedTeam(io.ComfyNode):
+    """Attacks a MODEL from which a concept was erased with ``attack``, and returns what the attacks recover."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 
 class ErasureReport(io.ComfyNode):
+    """Draws pictures before and after an erasure, and measures how they differ with ``summarise``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

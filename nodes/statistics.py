@@ -26,6 +26,8 @@ from .inputs import CATEGORY, Statistics
 
 
 class ErasureLoadConcepts(io.ComfyNode):
+    """Reads a list of concepts or prompts, as text, from a file in ComfyUI's input folder."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -62,6 +64,8 @@ class ErasureLoadConcepts(io.ComfyNode):
 
 
 class ErasureRestore(io.ComfyNode):
+    """Takes concepts out of STATISTICS with ``restored``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -91,6 +95,8 @@ class ErasureRestore(io.ComfyNode):
 
 
 class ErasureSaveStatistics(io.ComfyNode):
+    """Writes STATISTICS to a numbered file with ``save_statistics``."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -118,6 +124,8 @@ class ErasureSaveStatistics(io.ComfyNode):
 
 
 class ErasureLoadStatistics(io.ComfyNode):
+    """Reads STATISTICS from a file that the node for saving wrote."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

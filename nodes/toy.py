@@ -9,6 +9,8 @@ from .inputs import CATEGORY
 
 
 class ErasureLoadToy(io.ComfyNode):
+    """Loads the embedded model as MODEL, CLIP and VAE."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -38,6 +38,8 @@ MOST_SEEDS = 0xFFFFFFFF
 
 
 class ErasureFewShot(io.ComfyNode):
+    """Trains the text encoder with ``few_shot``, and applies the result to clones of MODEL and CLIP."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -95,6 +97,8 @@ class ErasureFewShot(io.ComfyNode):
 
 
 class ErasureDoCo(io.ComfyNode):
+    """Trains cross-attention with ``doco``, and applies the result to clones of MODEL and CLIP."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -130,6 +134,8 @@ class ErasureDoCo(io.ComfyNode):
 
 
 class ErasureAbO(io.ComfyNode):
+    """Trains the weights of a scope with ``abo``, and applies the result to clones of MODEL and CLIP."""
+
     @classmethod
     def define_schema(cls):
         default = METHODS["abo"].presets["object"]

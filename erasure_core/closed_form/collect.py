@@ -247,6 +247,7 @@ class _Pairs:
         self.sums: PairSums | None = None
 
     def add(self, concept: Tensor, target: Tensor) -> None:
+        """Add the paired rows ``[rows, d]`` of a concept and its target."""
         if self.sums is not None:
             self.sums.add_(concept, target)
             return
@@ -257,4 +258,5 @@ class _Pairs:
             self.concepts, self.targets = [], []
 
     def pairs(self) -> RowPairs | PairSums:
+        """Return the rows of all pairs so far, or their sums."""
         return self.sums or RowPairs(self.concepts, self.targets)

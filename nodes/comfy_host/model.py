@@ -23,8 +23,8 @@ CROSS = ("attn2.to_k.weight", "attn2.to_v.weight")
 class ComfyModel:
     """A MODEL of Stable Diffusion and its CLIP as the ``TextReader`` that closed forms need; both are only read.
 
-    The patches of LoRAs and erasures upstream are part of their weights. Raises ``UnsupportedModelError`` for other
-    families.
+    Its methods are described there. The patches of LoRAs and erasures upstream are part of their weights. Raises
+    ``UnsupportedModelError`` for other families.
     """
 
     def __init__(self, model, clip):

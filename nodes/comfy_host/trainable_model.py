@@ -58,10 +58,11 @@ def trainable(model, clip, vae=None) -> Iterator[TrainableComfyModel]:
 class TrainableComfyModel(ComfyModel):
     """A ``ComfyModel`` that is a ``DiffusionModel``: differentiable in stand-ins for its weights, and only read.
 
-    The UNet and the text encoder run with normal tensors in the places of all their weights: ComfyUI's, merged with
-    the patches of nodes upstream, or the stand-ins. Hooks and patches of the attention (IPAdapter and the like) do not
-    take part. Use it outside of inference mode; see ``trainable``. Raises ``UnsupportedModelError`` for families other
-    than Stable Diffusion, and for a MODEL that predicts neither noise nor velocity.
+    Members without a description have that of the contract, ``erasure_core.model``. The UNet and the text encoder run
+    with normal tensors in the places of all their weights: ComfyUI's, merged with the patches of nodes upstream, or the
+    stand-ins. Hooks and patches of the attention (IPAdapter and the like) do not take part. Use it outside of inference
+    mode; see ``trainable``. Raises ``UnsupportedModelError`` for families other than Stable Diffusion, and for a MODEL
+    that predicts neither noise nor velocity.
     """
 
     def __init__(self, model, clip, vae=None):
