@@ -11,6 +11,7 @@ from .rece import ErasureRECE
 from .red_team import ErasureRedTeam
 from .report import ErasureReport
 from .statistics import ErasureLoadConcepts, ErasureLoadStatistics, ErasureRestore, ErasureSaveStatistics
+from .suggest import ErasureSuggestNames
 from .toy import ErasureLoadToy
 from .trained import ErasureAbO, ErasureDoCo, ErasureFewShot
 
@@ -22,5 +23,5 @@ class ErasureExtension(ComfyExtension):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
         uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
         proofs = [ErasureCompare, ErasureReport, ErasureRedTeam]
-        many = [ErasureLoadConcepts, ErasureRestore, ErasureSaveStatistics, ErasureLoadStatistics]
+        many = [ErasureSuggestNames, ErasureLoadConcepts, ErasureRestore, ErasureSaveStatistics, ErasureLoadStatistics]
         return [*methods, *uses, *proofs, *many, ErasureLoadToy]

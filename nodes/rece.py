@@ -16,11 +16,14 @@ from .comfy_host.progress import progress
 from .input_checks import checked
 from .inputs import (
     CATEGORY,
+    NO_LIST,
     Erasure,
     Statistics,
     limits_by_name,
+    listed,
     preserve_common_input,
     preserve_input,
+    preserve_list_input,
     setting_input,
     strength_input,
 )
@@ -88,6 +91,7 @@ class ErasureRECE(io.ComfyNode):
                     "ones are encoded. Connect the model without the earlier erasure, and choose the same kind of "
                     "preset: 'many', or one of the others.",
                 ),
+                preserve_list_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model without the concepts."),
@@ -100,10 +104,12 @@ class ErasureRECE(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, clip, concepts, preserve, preserve_common, preset, strength, exactly="", statistics=None, **custom
-    ) -> io.NodeOutput:
+        cls, model, clip, concepts, preserve, preserve_common, preset, strength, exactly="", statistics=None,
+        preserve_list=NO_LIST, **custom,
+    ) -> io.NodeOutput:  # fmt: skip
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
+        prompts += listed([*parsed, *(statistics.concepts if statistics else ())], preserve_list)
         settings = {**RECE, CUSTOM: ReceSettings(**custom)}[preset]
         erasure, all_statistics = rece_with_statistics(
             reader(model, clip),

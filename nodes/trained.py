@@ -24,9 +24,12 @@ from .input_checks import checked
 from .inputs import (
     CATEGORY,
     MODELS,
+    NO_LIST,
     Erasure,
+    listed,
     preserve_common_input,
     preserve_input,
+    preserve_list_input,
     seed_input,
     setting_input,
     strength_input,
@@ -159,6 +162,7 @@ class ErasureAbO(io.ComfyNode):
                     tooltip="What is trained. More of the model erases more and needs more memory.",
                 ),
                 *_training("abo"),
+                preserve_list_input(),
             ],
             outputs=_outputs("A copy of the model without it.", "The text encoder; AbO does not change it."),
         )
@@ -167,13 +171,13 @@ class ErasureAbO(io.ComfyNode):
     @checked
     def execute(
         cls, model, clip, concept, preserve, preserve_common, unconditional_weight, preserve_weight, scope, preset,
-        steps, learning_rate, **training,
+        steps, learning_rate, preserve_list=NO_LIST, **training,
     ):  # fmt: skip
         weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
         settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
         parsed = parse_concepts(concept)
         common = common_concepts(parsed) if preserve_common else []
-        prompts = [*common, *parse_prompts(preserve, "preserve")]
+        prompts = [*common, *parse_prompts(preserve, "preserve"), *listed(parsed, preserve_list)]
 
         def learn(training_model, **more):
             return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)

@@ -19,8 +19,8 @@ from erasure_core.quoting import excerpt
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
-    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureLoadConcepts",
-    "ErasureRestore", "ErasureSaveStatistics", "ErasureLoadStatistics", "ErasureLoadToy",
+    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureSuggestNames",
+    "ErasureLoadConcepts", "ErasureRestore", "ErasureSaveStatistics", "ErasureLoadStatistics", "ErasureLoadToy",
 )  # fmt: skip
 RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
 
@@ -353,6 +353,35 @@ def test_a_list_of_concepts_from_a_file(server: ComfyServer, prompt: dict[str, A
     assert "people.csv has the columns 'id', 'concept'; say which one holds the concepts" in refused(server, prompt)
     prompt["50"]["inputs"]["file"] = "../concepts.txt"
     assert "file" in refused(server, prompt)
+
+
+def test_other_names_are_suggested_and_erased(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """By the table without a model, by the model's text encoder with it; what is listed goes into RECE."""
+    prompt["50"] = {
+        "class_type": "ErasureSuggestNames",
+        "inputs": {"concepts": "cat -> dog", "erase_aliases": True, "minimum": 0.87, "limit": 10},
+    }
+    shown = server.queue({"50": prompt["50"]})["outputs"]["50"]["text"][0]
+    assert shown.startswith("cat: cats 0.93, ") and "kitty 0.90" in shown
+    prompt["50"]["inputs"] |= {"model": ["2", 0], "clip": ["2", 1]}
+    prompt[RECE]["inputs"]["concepts"] = "cat -> dog\nkitten -> dog"
+    typed = pixels(server, server.queue({name: node for name, node in prompt.items() if name != "50"}), AFTER)
+    prompt[RECE]["inputs"]["concepts"] = ["50", 0]
+    entry = server.queue(prompt)
+    assert entry["outputs"]["50"]["text"][0] == "cat: kitten 1.00"
+    assert np.array_equal(pixels(server, entry, AFTER), typed)
+    del prompt["50"]["inputs"]["clip"]
+    assert "model and clip belong together" in refused(server, prompt)
+
+
+def test_a_list_is_preserved(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    plain = pixels(server, server.queue(prompt), AFTER)
+    prompt[RECE]["inputs"]["preserve_list"] = "none"
+    assert np.array_equal(pixels(server, server.queue(prompt), AFTER), plain)
+    prompt[RECE]["inputs"]["preserve_list"] = "mediums"
+    assert not np.array_equal(pixels(server, server.queue(prompt), AFTER), plain)
+    prompt[RECE]["inputs"]["preserve_list"] = "musicians"
+    assert "preserve_list" in refused(server, prompt)
 
 
 def test_statistics_take_a_concept_more_and_give_one_back(server: ComfyServer, prompt: dict[str, Any]) -> None:

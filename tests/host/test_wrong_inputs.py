@@ -55,6 +55,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "seconds": 0.0, "sampling_steps": 1, "guidance": 1.0, "seed": 0, "erased_clip": [RECE, 1],
         "images": [PICTURES, 0],
     },
+    "ErasureSuggestNames": {**MODEL, "concepts": "cat", "erase_aliases": True, "minimum": 0.87, "limit": 3},
     "ErasureLoadConcepts": {"file": "wrong.txt", "column": ""},
     "ErasureRestore": {**MODEL, "statistics": [RECE, 3], "names": "cat"},
     "ErasureSaveStatistics": {"statistics": [RECE, 3], "filename_prefix": "wrong"},

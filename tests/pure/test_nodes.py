@@ -496,9 +496,32 @@ def test_the_nodes_of_erasures(pack: Pack) -> None:
     assert clip is None
 
 
+def test_names_are_suggested_without_a_model(pack: Pack) -> None:
+    """From the table, and added to the list unless that is switched off; targets are no aliases."""
+    node = pack.nodes("suggest").ErasureSuggestNames
+    shown = node.execute("cat -> kitty\n# no other\nzzyzx", True, 0.89, 3)
+    assert shown.result == (
+        "cat -> kitty\nzzyzx\ncats -> kitty\ncatday -> kitty\n🐱 -> kitty",
+        "cat: cats 0.93, catday 0.92, 🐱 0.92\nzzyzx: no other name",
+    )
+    assert shown.ui.text == shown.result[1]
+    assert node.execute("cat -> kitty", False, 0.89, 3).result[0] == "cat -> kitty"
+    with pytest.raises(ValueError, match="model and clip belong together"):
+        node.execute("cat", True, 0.89, 3, model=a_model(pack))
+    with pytest.raises(ValueError, match="minimum must be a finite number from 0 to 1, got 2"):
+        node.execute("cat", True, 2.0, 3)
+
+
+def test_lists_are_preserved_by_nodes(pack: Pack) -> None:
+    inputs, concept = pack.nodes("inputs"), pack.core("concepts.parse").Concept("mosaic")
+    assert inputs.listed([concept], "none") == [] and inputs.preserve_list_input().optional
+    mediums = inputs.listed([concept], "mediums")
+    assert "a screenshot" in mediums and "a mosaic" not in mediums
+
+
 def test_schemas_have_the_inputs_that_execute_takes(pack: Pack) -> None:
     """By name, for every node whose modules need no more of ComfyUI than the stand-in has."""
-    for module in ("erasures", "statistics"):
+    for module in ("erasures", "statistics", "suggest"):
         for name, node in vars(pack.nodes(module)).items():
             if name.startswith("Erasure") and hasattr(node, "execute"):
                 schema = node.define_schema()

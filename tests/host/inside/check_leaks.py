@@ -83,6 +83,7 @@ WIDGETS = {
         "concept": "cat", "kind": "object", "prompts": "a kitten", "pictures": 1, "steps": 1, "seconds": 0.0,
         "sampling_steps": 2, "guidance": 2.0, **dict.fromkeys(("derived", "inversion", "discrete", "noised"), True),
     },
+    "ErasureSuggestNames": {"concepts": "cat", "erase_aliases": True, "minimum": 0.87, "limit": 3},
     "ErasureLoadConcepts": {"file": "list.txt", "column": ""},
     "ErasureRestore": {"names": "cat"},
     "ErasureSaveStatistics": {"filename_prefix": "leaks"},
