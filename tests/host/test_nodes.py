@@ -375,8 +375,9 @@ def test_other_names_are_suggested_and_erased(server: ComfyServer, prompt: dict[
 
 
 def test_a_list_is_preserved(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """Older workflows, which do not name it, preserve none."""
     plain = pixels(server, server.queue(prompt), AFTER)
-    prompt[RECE]["inputs"]["preserve_list"] = "none"
+    del prompt[RECE]["inputs"]["preserve_list"]
     assert np.array_equal(pixels(server, server.queue(prompt), AFTER), plain)
     prompt[RECE]["inputs"]["preserve_list"] = "mediums"
     assert not np.array_equal(pixels(server, server.queue(prompt), AFTER), plain)
