@@ -14,12 +14,10 @@ from ..families.transformers import transformer_of_layers
 from ..families.unets import family_of_layers, lora_prefixes
 from ..quoting import excerpt
 
-FIRST, FIRST_OF_TWO = "lora_te_", "lora_te1_"
-"""The prefixes of a text encoder, alone and beside a second one."""
+UNET, FIRST, FIRST_OF_TWO = "lora_unet_", "lora_te_", "lora_te1_"
+"""The prefixes of the UNet, and of the first text encoder, alone and beside a second one."""
 LABEL = {"add_embedding.linear_1": "label_emb_0_0", "add_embedding.linear_2": "label_emb_0_2"}
 """Layers that loaders know by the names of the original checkpoints; diffusers ignores its own names for them."""
-OF_SEVERAL = ("lora_te2_", "lora_unet_label_emb_")
-"""The beginnings of keys that only models with a second text encoder have."""
 ORIGINAL = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
             "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
@@ -47,7 +45,7 @@ def stems(names: Iterable[str]) -> dict[str, str]:
     family, transformer = family_of_layers(layers.values()), transformer_of_layers(layers.values())
     if family is not None and family.lora.original:
         blocks = family.unet["layers_per_block"] + 1
-        keys |= {name: f"lora_unet_{_original(layer, blocks).replace('.', '_')}" for name, layer in layers.items()}
+        keys |= {name: f"{UNET}{_original(layer, blocks).replace('.', '_')}" for name, layer in layers.items()}
     elif transformer is not None:
         keys |= {name: transformer.stem(layer) for name, layer in layers.items()}
     return keys
@@ -59,7 +57,8 @@ def older_stems(names: Iterable[str]) -> dict[str, str]:
     For SDXL the first text encoder is numbered like the second.
     """
     keys = {name: stem(name) for name in names}
-    if any(key.startswith(OF_SEVERAL) for key in keys.values()):
+    others = set(lora_prefixes().values()) - {UNET, FIRST}
+    if any(key.startswith((f"{UNET}label_emb_", *others)) for key in keys.values()):
         keys = {name: key.replace(FIRST, FIRST_OF_TWO, 1) for name, key in keys.items()}
     return keys
 

@@ -15,6 +15,7 @@ from ..arguments import MOST_SEED, Seed, check_argument
 from ..concepts.common import common_concepts
 from ..concepts.name_lists import LISTS, listed_beside
 from ..concepts.parse import Concept, kept_prompts
+from ..families.unets import text_parts
 from ..files.images import load_pictures, picture_files
 from ..model import Callback, DiffusionModel
 from ..quoting import excerpt
@@ -23,7 +24,7 @@ from ..sampling.size import side
 from ..settings import setting
 from ..training.loop import Budget, check_rank
 
-TEXT_ENCODERS = ("both", "text_encoder", "text_encoder_2")
+TEXT_ENCODERS = ("both", *text_parts())
 MOST_DRAWN = 1000  # pictures of the concept; about four are needed
 
 

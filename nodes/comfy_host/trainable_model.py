@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ...erasure_core import Conditioning, UnsupportedModelError
+from ...erasure_core.families.unets import text_parts
 from ...erasure_core.model import (
     VAE_FACTOR,
     LazyWeights,
@@ -32,7 +33,6 @@ from ...erasure_core.quoting import excerpt
 from .model import UNET, ComfyModel, merged_weights, working_device
 from .weights import stored
 
-TEXT_PARTS = ("text_encoder", "text_encoder_2")
 STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of Stable Diffusion, whatever its size
 ROOM = 4  # times the UNet's copy: itself, activations, gradients
 
@@ -72,7 +72,7 @@ class TrainableComfyModel(ComfyModel):
         self.device = working_device(model)
         self.dtype = _compute_dtype(model, self.device)
         self._encoders = {
-            name: TextEncoder.of(clip, name, part) for name, part in zip(self.text.names, TEXT_PARTS, strict=False)
+            name: TextEncoder.of(clip, name, part) for name, part in zip(self.text.names, text_parts(), strict=False)
         }
         self._stand_ins: dict[str, Tensor] = {}
         self._own: dict[str, dict[str, Tensor]] = {}  # shared with the views that with_weights gives
