@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pure.any_tensors import save_file
 from pure.fakes import FakeModel
 from pure.test_files import FIRST, opened, rewrite, small, two_maps
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from erasure_core import Erasure, ErasureFileError, LowRank
 from erasure_core.closed_form.collect import gather_statistics
@@ -33,6 +34,7 @@ KEY = stem(FIRST)
 UP, DOWN, ALPHA = (f"{KEY}.{part}" for part in ("lora_up.weight", "lora_down.weight", "alpha"))
 BIAS = "lora_te_text_model_encoder_layers_0_mlp_fc1.diff_b"
 MISSING = object()
+UNKNOWN = "not a readable safetensors file"  # to an older library, which does not know these numbers
 WRONG = [None, True, 3, -1, 0.5, "", "x", [], [3], [None], [[]], {}, {"x": 1}]
 Change = Callable[[dict, dict], object]
 
@@ -200,7 +202,7 @@ def test_what_else_a_header_says_is_passed_over(saved: Path) -> None:
         (DOWN, torch.full((2, 2), 1e300, dtype=torch.float64), f"change of {FIRST} is out of the range of torch"),
         (UP, torch.ones(3, 2, dtype=torch.int32), "holds numbers of type torch.int32, expected floats of 16, 32 or 64"),
         (UP, torch.ones(3, 2, dtype=torch.bool), "numbers of type torch.bool"),
-        (DOWN, torch.ones(2, 2, dtype=torch.complex64), "numbers of type torch.complex64"),
+        (DOWN, torch.ones(2, 2, dtype=torch.complex64), f"numbers of type torch.complex64|{UNKNOWN}"),
         (DOWN, torch.ones(2, 2).to(torch.float8_e4m3fn), "numbers of type torch.float8_e4m3fn"),
         (BIAS, torch.ones(2, dtype=torch.uint8), "numbers of type torch.uint8"),
         (BIAS, torch.full((2,), 1e300, dtype=torch.float64), "out of the range of torch.float32"),
@@ -346,7 +348,7 @@ def double(*shape: int) -> torch.Tensor:
         ("kept", double(4), r"context/kept is \(4,\)"),
         ("kept", double(4, 4) * torch.nan, "context/kept .* or not finite"),
         ("derived.crossed", torch.ones(4, 4), r"context/derived.crossed is \(4, 4\) in torch.float32"),
-        ("derived.concepts", torch.ones(4, 4, dtype=torch.complex64), "in torch.complex64"),
+        ("derived.concepts", torch.ones(4, 4, dtype=torch.complex64), f"in torch.complex64|{UNKNOWN}"),
         ("edited.concepts", double(()), r"context/edited.concepts is \(\)"),
         ("edited.concepts", double(0, 0), r"context/edited.concepts is \(0, 0\)"),
         ("edited.concepts", double(2, 4), r"context/edited.concepts is \(2, 4\)"),

@@ -33,6 +33,12 @@ def erasure(toy, tmp_path_factory) -> Path:
     return rece(toy, "cat -> dog").save(tmp_path_factory.mktemp("erasure") / "e.safetensors")
 
 
+def listen() -> None:
+    """Undo what nohup and a shell's ``&`` do: a signal that they ignore stays ignored in what they start."""
+    for one in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_DFL)
+
+
 def interrupted(arguments: Sequence[object], seen: str | None, sent: str, folder: Path) -> tuple[int, str]:
     """Exit code and stderr, on a terminal, of a command that gets a signal once ``seen`` stands on stderr.
 
@@ -41,7 +47,7 @@ def interrupted(arguments: Sequence[object], seen: str | None, sent: str, folder
     ours, theirs = pty.openpty()
     told, deadline, number = "", time.monotonic() + LONG, getattr(signal, sent)
     words, streams = {**os.environ, "PYTHONPATH": str(ROOT)}, {"stdout": subprocess.DEVNULL, "stderr": theirs}
-    with subprocess.Popen(command(*arguments), cwd=folder, env=words, **streams) as process:
+    with subprocess.Popen(command(*arguments), cwd=folder, env=words, preexec_fn=listen, **streams) as process:
         os.close(theirs)
         waits = True
         while time.monotonic() < deadline:
