@@ -14,6 +14,8 @@ from .inputs import CATEGORY
 
 
 class ErasureSuggestNames(io.ComfyNode):
+    """Lists other names by ``aliases_of``, or with a MODEL by ``suggest``, and adds them to the concepts."""
+
     @classmethod
     def define_schema(cls):
         return io.Schema(

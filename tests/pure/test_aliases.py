@@ -6,6 +6,7 @@ import collections
 import importlib.util
 import io
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,13 @@ def test_the_table_is_sorted_and_each_word_stands_once() -> None:
         assert percents == sorted(percents, reverse=True) and round(100 * MINIMUM) <= percents[-1] <= percents[0] <= 100
         assert all(is_word(name) or is_emoji(name) for name in (word, *names)), word
         assert not any(map(is_emoji, names)) or not is_emoji(word)
+
+
+def test_the_page_counts_what_is_there() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "names.md").read_text(encoding="utf-8")
+    sizes = [len(ROWS), *(len(name_list(which)) for which in LISTS)]
+    assert all(re.search(rf"\b{size:,} {what}", page) for size, what in zip(sizes, ("words", *LISTS), strict=True))
+    assert f"at least {MINIMUM}" in page and LIMIT == 10 and "up to ten others" in page
 
 
 def test_whatever_the_table_names_can_be_erased() -> None:

@@ -28,7 +28,10 @@ def refused(**config) -> str:
 
 
 def test_a_complete_configuration_reaches_the_model() -> None:
-    more = {"preset": "style", "settings": {"loops": 2, "ridge": 1, "preserve": ["dog"], "no_common": True}}
+    more = {
+        "preset": "style",
+        "settings": {"loops": 2, "ridge": 1, "preserve": ["dog"], "no_common": True, "preserve_list": "mediums"},
+    }
     with pytest.raises(AssertionError, match="toy was loaded"):
         ErasureTechnique(**CAT, **more)
     few_shot = {**CAT, "method": "few_shot", "settings": {"images": 4, "seed": 3, "steps": 2}}
@@ -65,6 +68,7 @@ def test_settings_of_a_method() -> None:
     assert "rece takes no images" in refused(**CAT, settings={"images": 4})
     assert "few_shot needs images" in refused(**{**CAT, "method": "few_shot"})
     assert "rece has no preset 'loud'" in refused(**CAT, preset="loud")
+    assert "no list of 'musicians'; there are artists" in refused(**CAT, settings={"preserve_list": "musicians"})
     assert "unknown separator" in refused(**{**CAT, "erase_concept": "cat => dog"})
 
 
