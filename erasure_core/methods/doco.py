@@ -26,15 +26,13 @@ from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
 from ..settings import Settings, setting
 from ..training.denoising import denoising_target, noised, predict
-from ..training.gan import patch_discriminator, preserving
+from ..training.gan import adversarial_loss, discriminator_loss, patch_discriminator, preserving
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, TrainingError, check_rank, descend, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
 from .inputs import GradientCheckpointing, Training
 from .method import Method
-
-ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
 
 @dataclass(frozen=True)
@@ -225,20 +223,6 @@ def generator_gradients(
     unlearn = gradients(adversarial_loss(discriminator, fake), parameters)
     preserve = gradients(batch.error(edited, anchor), parameters)
     return [preserving(*pair) for pair in zip(unlearn, preserve, strict=True)]
-
-
-def adversarial_loss(discriminator: torch.nn.Module, fake: Tensor) -> Tensor:
-    """Return the loss of the edited model: cross entropy of the discriminator's verdict on ``fake`` with "anchor"."""
-    logits = discriminator(fake)
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, ANCHOR))
-
-
-def discriminator_loss(discriminator: torch.nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """Return the loss of the discriminator: binary cross entropy over ``real`` (anchor) and ``fake`` (target)."""
-    logits = discriminator(torch.cat([real, fake]))
-    labels = torch.full_like(logits, ANCHOR)
-    labels[len(real) :] = TARGET
-    return F.binary_cross_entropy_with_logits(logits, labels)
 
 
 def _teach(discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
-"""The adversarial parts of DoCo: a PatchGAN discriminator (arXiv 1611.07004) and the concept-preserving gradient."""
+"""The adversarial parts of DoCo: a PatchGAN discriminator (arXiv 1611.07004), its loss, the loss of the edited model
+against it, and the concept-preserving gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNELS = (64, 128, 256, 512)
+ANCHOR, TARGET = 0.0, 1.0  # the discriminator's labels
 
 
 def patch_discriminator(latent_shape: Sequence[int], seed: int) -> nn.Sequential:
@@ -31,6 +34,20 @@ def patch_discriminator(latent_shape: Sequence[int], seed: int) -> nn.Sequential
             before, sides = width, [side // 2 for side in sides]
         layers.append(nn.Conv2d(before, 1, 3, padding=1))
     return nn.Sequential(*layers)
+
+
+def adversarial_loss(discriminator: nn.Module, fake: Tensor) -> Tensor:
+    """Return the loss of the edited model: cross entropy of the discriminator's verdict on ``fake`` with "anchor"."""
+    logits = discriminator(fake)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, ANCHOR))
+
+
+def discriminator_loss(discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
+    """Return the loss of the discriminator: binary cross entropy over ``real`` (anchor) and ``fake`` (target)."""
+    logits = discriminator(torch.cat([real, fake]))
+    labels = torch.full_like(logits, ANCHOR)
+    labels[len(real) :] = TARGET
+    return F.binary_cross_entropy_with_logits(logits, labels)
 
 
 def preserving(unlearn: Tensor, preserve: Tensor) -> Tensor:
