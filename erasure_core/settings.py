@@ -52,9 +52,12 @@ class Limits:
             return f"from {self.least:g} to {self.most:g}"
         if self.least is not None and self.below is not None:
             return f"from {self.least:g} to less than {self.below:g}"
-        if self.above is not None:
-            return f"a finite number above {self.above:g}"
-        return f"{'' if whole else 'a finite number of '}at least {self.least:g}"
+        ends = {"above": self.above, "at least": self.least, "below": self.below, "at most": self.most}
+        told = " and ".join(f"{word} {end:g}" for word, end in ends.items() if end is not None)
+        if whole:
+            return told
+        number = "a finite number" if self.finite else "a number"
+        return f"{number} {'of ' if told.startswith('at') else ''}{told}".rstrip()
 
 
 def setting(default: Any, **limits: Any) -> Any:

@@ -99,7 +99,7 @@ def _read(text: str, kind: type, what: str, **ends: float | None):
     if "least" in given and "most" in given:
         told = f"from {ends['least']} to {ends['most']}"
     else:
-        told = " ".join(f"{TOLD[end]} {value}" for end, value in given.items())
+        told = " and ".join(f"{TOLD[end]} {value}" for end, value in given.items())
     wrong = argparse.ArgumentTypeError(f"must be {what} {told}".rstrip() + f", got '{excerpt(text)}'")
     try:
         found = kind(text)

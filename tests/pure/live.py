@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
+from pure.test_methods import concept_of, given
 
 from erasure_core import Erasure
 from erasure_core.methods import METHODS
 
-SMALL = {"steps": 2, "loops": 2, "batch_size": 2, "trajectories": 2, "sampling_steps": 2, "warm_up": 0.4}
+FEW = 2  # steps, pictures and whatever else presets count
 
 
 def alive() -> tuple[int, int]:
@@ -35,12 +36,13 @@ def leaves_nothing(act: Callable[[], object], repeats: int = 3) -> None:
     assert more <= 0 and larger <= 0, f"{more} tensors and {larger} bytes were left alive by {repeats} repeats"
 
 
-def small_run(method: str, model, images: torch.Tensor, **more) -> Erasure:
+def small_run(name: str, model, images: torch.Tensor, **more) -> Erasure:
     """An entry of METHODS in as few steps as it gets, with all that it may take."""
-    found = METHODS[method]
-    preset = next(iter(found.toy_presets.values()))
-    settings = replace(preset, **{name: value for name, value in SMALL.items() if hasattr(preset, name)})
-    taken = [one.name for kind in found.takes for one in fields(kind)]
-    extra = {"preserve": ["fish"], "exactly": ["bird"], "images": images, "gradient_checkpointing": True}
-    inputs = {name: value for name, value in extra.items() if name in taken}
-    return found.run(model, "cat" if method == "few_shot" else "cat -> dog", settings, **inputs | more)
+    method = METHODS[name]
+    preset = next(iter(method.toy_presets.values()))
+    few = {one: min(value, FEW) for one, value in vars(preset).items() if type(value) is int}
+    settings = replace(preset, **few | ({"warm_up": 0.4} if hasattr(preset, "warm_up") else {}))
+    inputs = {one: values[0] for one, values in given(method).items()}
+    largest = {"images": images, "gradient_checkpointing": True}
+    inputs |= {one: value for one, value in largest.items() if one in inputs}
+    return method.run(model, concept_of(name), settings, **inputs | more)

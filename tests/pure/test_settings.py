@@ -20,6 +20,12 @@ class SomeSettings(Settings):
     share: float = setting(0.5, least=0, below=1)
     growth: float = setting(math.inf, above=1, finite=False, says="above 1 (inf for no limit)")
     count: int = setting(2, least=2, help="How many.")
+    part: float = setting(1.0, above=0, most=1)
+    open: float = setting(0.5, above=0, below=1)
+    depth: float = setting(-1.0, most=0)
+    any: float = setting(0.0, help="Any finite number.")
+    limitless: float = setting(1.0, above=0, finite=False)
+    few: int = setting(1, above=0, most=3)
     kind: str = setting("object", choices=("object", "style"))
     free: float = 0.0
 
@@ -33,6 +39,12 @@ class SomeSettings(Settings):
         ("share", [0, 0.0, 0.999], [1, 1.0, -0.1, math.nan], "from 0 to less than 1"),
         ("growth", [1.1, math.inf], [1, 1.0, -math.inf, math.nan], "above 1 (inf for no limit)"),
         ("count", [2, 10**400], [1, -5], "at least 2"),
+        ("part", [1e-9, 1], [0.0, 1.1, math.nan], "a finite number above 0 and at most 1"),
+        ("open", [1e-9, 0.9], [0.0, 1.0], "a finite number above 0 and below 1"),
+        ("depth", [-5, 0.0], [0.1, -math.inf], "a finite number of at most 0"),
+        ("any", [-5, 0.0], [math.nan, math.inf], "a finite number"),
+        ("limitless", [math.inf], [0.0, math.nan], "a number above 0"),
+        ("few", [1, 3], [0, 4], "above 0 and at most 3"),
         ("kind", ["style"], ["colour"], "one of object, style"),
         ("free", [math.nan, math.inf, -1], [], ""),
     ],
