@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import textwrap
@@ -14,11 +15,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from pure.fakes import FakeModel
+from pure import test_methods
+from pure.fakes import FakeModel, TwoTowers
 
-from erasure_core import methods, rece
+from erasure_core import UnsupportedModelError, methods, rece
 from erasure_core.audit import attacks, red_team
 from erasure_core.commands.main import _parser
+from erasure_core.methods import METHODS
+from erasure_core.methods.method import Method
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("CONTRIBUTING.md", "docs/architecture.md")
@@ -78,17 +82,44 @@ def module_of(folder: Path, package: ModuleType, name: str, heading: str) -> Mod
     return module
 
 
-def test_a_method_is_a_file_with_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list and the command line are held by ``test_new_method.py``."""
+@pytest.fixture
+def fade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Method:
+    """The method of the recipe, in the list of all methods."""
     monkeypatch.setitem(sys.modules, f"{methods.__name__}.fade", ModuleType("fade"))  # dataclasses look it up
     method = module_of(tmp_path, methods, "fade", "Add a method").METHOD
+    monkeypatch.setitem(METHODS, "fade", method)
+    return method
+
+
+class Textless(FakeModel):
+    """Where no linear layer reads text."""
+
+    def text_entries(self):
+        return {}
+
+
+def test_a_method_is_a_file_with_what_it_is(fade: Method) -> None:
+    """The list and the command line are held by ``test_new_method.py``."""
     model = FakeModel()
-    erasure = method.run(model, "cat", method.presets["object"])
-    assert erasure.origins[0].method == method.name == "fade" and erasure.origins[0].settings == {"share": 0.1}
+    erasure = fade.run(model, "cat")
+    assert erasure.origins[0].method == fade.name == "fade" and erasure.origins[0].settings == {"share": 0.1}
     for name, delta in erasure.deltas.items():
         torch.testing.assert_close(delta.dense(), -0.1 * model.weights[name])
-    with pytest.raises(ValueError, match="share must be"):
-        method.settings(share=2.0)
+    with pytest.raises(ValueError, match="share must be a finite number above 0 and at most 1, got 2.0"):
+        fade.settings(share=2.0)
+    with pytest.raises(UnsupportedModelError, match="no linear layer of the model reads text"):
+        fade.run(Textless(), "cat")
+
+
+def test_it_keeps_what_every_method_promises(fade: Method, tmp_path: Path) -> None:
+    values = {"name": "fade", "kind": TwoTowers, "concept": "", "preset": "object", "tmp_path": tmp_path}
+    kept = []
+    for promise in [one for name, one in vars(test_methods).items() if name.startswith("test_")]:
+        taken = inspect.signature(promise).parameters
+        if set(taken) <= set(values):
+            promise(**{name: values[name] for name in taken})
+            kept.append(promise.__name__)
+    assert len(kept) > 9
 
 
 def test_an_attack_is_a_file_and_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ import torch
 from pure.test_nodes import ROOT, VALUE, a_clip, a_model, stand_in
 
 from erasure_core import Erasure
+from erasure_core.methods import METHODS
+from erasure_core.methods.inputs import Training
 
-METHOD = '''"""Fade: what the layers read for every text becomes weaker."""
+METHOD = '''"""Dim: what the layers read for every text becomes weaker."""
 
 from __future__ import annotations
 
@@ -36,22 +38,22 @@ from .method import Method
 
 
 @dataclass(frozen=True)
-class FadeSettings(Settings):
-    """Settings of ``fade``; those of other methods have some of their names."""
+class DimSettings(Settings):
+    """Settings of ``dim``; those of other methods have some of their names."""
 
     ridge: int = setting(2, least=2, help="By what the weights are divided.")
     name_only: int = setting(0, least=0, help="No switch here.")
     seed: str = setting("none", choices=("none", "some"), help="No number here.")
 
 
-FADE: Mapping[str, FadeSettings] = {"object": FadeSettings(), "style": FadeSettings(ridge=3)}
+DIM: Mapping[str, DimSettings] = {"object": DimSettings(), "style": DimSettings(ridge=3)}
 
 
 @checked
-def fade(
+def dim(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
-    settings: FadeSettings = FADE["object"],
+    settings: DimSettings = DIM["object"],
     *,
     preserve: Sequence[str] = (),
     callback: Callback | None = None,
@@ -62,11 +64,11 @@ def fade(
         eye = torch.eye(next(iter(entry.weights.values())).shape[1])
         deltas |= deltas_of(LowRank((1 / settings.ridge - 1) * eye, eye), entry)[0]
     record = {**asdict(settings), "preserve": list(preserve)}
-    origin = Origin("fade", tuple(as_concepts(concepts)), record, fingerprint(entry_weights(model)))
+    origin = Origin("dim", tuple(as_concepts(concepts)), record, fingerprint(entry_weights(model)))
     return Erasure(deltas, (origin,))
-METHOD = Method("fade", fade, FADE, FADE, "divides what is read", (Preserve,))
+METHOD = Method("dim", dim, DIM, DIM, "divides what is read", (Preserve,))
 '''
-NODE = '''"""The node of fade."""
+NODE = '''"""The node of dim."""
 
 from __future__ import annotations
 
@@ -80,19 +82,19 @@ from .input_checks import checked
 from .inputs import CATEGORY, Erasure
 
 
-class ErasureFade(io.ComfyNode):
+class ErasureDim(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="ErasureFade",
-            display_name="Erase Concepts (Fade)",
+            node_id="ErasureDim",
+            display_name="Erase Concepts (Dim)",
             category=CATEGORY,
-            description="Fades.",
+            description="Dims.",
             inputs=[
                 io.Model.Input("model", tooltip="The model."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.String.Input("concepts", multiline=True, default="", tooltip="What to erase."),
-                io.Combo.Input("preset", options=list(METHODS["fade"].presets), tooltip="How much."),
+                io.Combo.Input("preset", options=list(METHODS["dim"].presets), tooltip="How much."),
             ],
             outputs=[io.Model.Output(display_name="MODEL"), Erasure.Output(display_name="ERASURE")],
         )
@@ -100,7 +102,7 @@ class ErasureFade(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, model, clip, concepts, preset):
-        method = METHODS["fade"]
+        method = METHODS["dim"]
         erasure = method.run(reader(model, clip), parse_concepts(concepts), method.presets[preset])
         return io.NodeOutput(apply_erasure(model, clip, erasure)[0], erasure)
 '''
@@ -112,12 +114,12 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pack")
     for name in ("erasure_core", "nodes"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (root / "erasure_core/methods/fade.py").write_text(METHOD)
-    (root / "nodes/fade.py").write_text(NODE)
+    (root / "erasure_core/methods/dim.py").write_text(METHOD)
+    (root / "nodes/dim.py").write_text(NODE)
     contents = root / "erasure_core/methods/__init__.py"
     listed = contents.read_text()
-    added = re.sub(r"( for one in \([^)]*)\)", r"\1, fade)", listed.replace("from . import ", "from . import fade, "))
-    assert added.count("fade") == 2
+    added = re.sub(r"( for one in \([^)]*)\)", r"\1, dim)", listed.replace("from . import ", "from . import dim, "))
+    assert added.count("dim") == 2
     contents.write_text(added)
     return root
 
@@ -138,17 +140,20 @@ print(json.dumps(found))
 """
 ERASE = ["erase", "--model", "toy", "--concept", "cat", "--out"]
 RUNS = {
-    "fade": ["--method", "fade", "--ridge", "4", "--name-only", "5", "--seed", "some", "--preserve", "dog"],
+    "dim": ["--method", "dim", "--ridge", "4", "--name-only", "5", "--seed", "some", "--preserve", "dog"],
     "rece": ["--ridge", "0.25", "--name-only"],
 }
+FORMS = ", ".join(name for name, one in METHODS.items() if one.closed_form)
+TRAINED = ", ".join(name for name, one in METHODS.items() if Training in one.takes)
+NAMES_ONLY = ", ".join(name for name, one in METHODS.items() if hasattr(one.settings, "name_only"))
 REFUSED = {
-    "--method fade --ridge 2.5": "--ridge must be a whole number, got '2.5'",
-    "--method=fade --ridge 1": "--ridge must be at least 2, got 1",
-    "--method fade --seed 7": "--seed must be one of none, some, got '7'",
-    "--method fade --loops 2": "fade takes no --loops; it is of rece",
-    "--method fade --rank 2": "fade takes no --rank; it is of few_shot, doco, abo",
-    "--method fade --statistics s.safetensors": "--statistics are of rece, uce, not of fade",
-    "--method uce --no-name-only": "uce takes no --name-only; it is of rece, fade",
+    "--method dim --ridge 2.5": "--ridge must be a whole number, got '2.5'",
+    "--method=dim --ridge 1": "--ridge must be at least 2, got 1",
+    "--method dim --seed 7": "--seed must be one of none, some, got '7'",
+    "--method dim --loops 2": "dim takes no --loops; it is of rece",
+    "--method dim --rank 2": f"dim takes no --rank; it is of {TRAINED}",
+    "--method dim --statistics s.safetensors": f"--statistics are of {FORMS}, not of dim",
+    "--method uce --no-name-only": f"uce takes no --name-only; it is of {NAMES_ONLY}, dim",
 }
 
 
@@ -164,10 +169,10 @@ def told(grown: Path) -> dict[str, tuple[int, str]]:
 
 
 def test_the_command_line_has_it_with_its_own_settings(grown: Path, told: dict) -> None:
-    assert told["fade"] == (0, "")
-    (origin,) = Erasure.load(grown / "fade.safetensors").origins
+    assert told["dim"] == (0, "")
+    (origin,) = Erasure.load(grown / "dim.safetensors").origins
     preserved = origin.settings["preserve"]
-    assert origin.method == "fade" and "dog" in preserved and len(preserved) > 50
+    assert origin.method == "dim" and "dog" in preserved and len(preserved) > 50
     own = {"ridge": 4, "name_only": 5, "seed": "some"}
     assert {name: origin.settings[name] for name in own} == own
 
@@ -187,10 +192,10 @@ def test_what_users_get_wrong_about_it(grown: Path, told: dict, options: str) ->
 
 def test_its_node_erases(grown: Path) -> None:
     with stand_in(grown) as pack:
-        node = pack.nodes("fade").ErasureFade
+        node = pack.nodes("dim").ErasureDim
         model = a_model(pack)
         edited, erasure = node.execute(model, a_clip(pack), "cat", "style").result
-        assert erasure.origins[0].method == "fade" and erasure.origins[0].settings["ridge"] == 3
+        assert erasure.origins[0].method == "dim" and erasure.origins[0].settings["ridge"] == 3
         before, after = (pack.nodes("comfy_host.model").text_weights(one)[VALUE] for one in (model, edited))
         torch.testing.assert_close(after, before / 3)
         with pytest.raises(ValueError, match="preset 'object2' is unknown; known: object, style"):
