@@ -41,6 +41,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Sequence) and all(map(_seed, value)), f"a list, each a {SEED}",
     ),
     "Tensor": (torch.is_tensor, "a tensor"),
+    "Tensor | int": (lambda value: torch.is_tensor(value) or _whole(value), "a tensor or a whole number"),
     "Callback": (callable, "a function"),
     "Erasure": (lambda value: hasattr(value, "deltas"), "an Erasure (Erasure.load reads one from a file)"),
 }  # fmt: skip

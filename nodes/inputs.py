@@ -99,24 +99,26 @@ def judge_inputs() -> list:
     ]
 
 
-def preserve_input():
-    """Return the input for prompts to preserve."""
+def preserve_input(**more):
+    """Return the input for prompts to preserve; ``more`` is what else the input takes, for example ``optional``."""
     return io.String.Input(
         "preserve",
         multiline=True,
         default="",
         placeholder="what must stay as it is",
         tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
+        **more,
     )
 
 
-def preserve_common_input():
-    """Return the switch that preserves the built-in everyday concepts too."""
+def preserve_common_input(**more):
+    """Return the switch that preserves the built-in everyday concepts too; ``more`` as for ``preserve_input``."""
     return io.Boolean.Input(
         "preserve_common",
         default=True,
         tooltip="Also preserve about a hundred everyday concepts, less those that share a word with what is erased. "
         "Harms the model less.",
+        **more,
     )
 
 

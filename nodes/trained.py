@@ -14,7 +14,7 @@ from ..erasure_core.methods import METHODS
 from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
 from ..erasure_core.methods.few_shot import few_shot
-from ..erasure_core.methods.inputs import TEXT_ENCODERS, GradientCheckpointing
+from ..erasure_core.methods.inputs import DRAWN, TEXT_ENCODERS, GradientCheckpointing
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import training_progress
@@ -49,11 +49,15 @@ class ErasureFewShot(io.ComfyNode):
             node_id="ErasureFewShot",
             display_name="Erase a Concept (Few-Shot)",
             category=CATEGORY,
-            description="Trains the text encoder for a few steps to lose a concept, given about four pictures of it. "
-            f"What its prompts give instead cannot be chosen. {MODELS}",
+            description="Trains the text encoder until prompts that name a concept give what prompts with its "
+            f"replacement gave, or without a replacement something else, on a few pictures of it. {MODELS}",
             inputs=[
                 *_model_and_clip("read"),
-                _concept("van gogh", "What to erase: one concept, without '->'."),
+                _concept(
+                    "van gogh -> monet",
+                    "What to erase; after '->' what prompts should give instead, without it something else. The "
+                    "published presets take no '->'.",
+                ),
                 *_training("few_shot"),
                 io.Float.Input(
                     "growth",
@@ -77,9 +81,22 @@ class ErasureFewShot(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="About four pictures of the concept, as a batch, in the size that the model draws. Without "
-                    "them noise takes their place, which works less well.",
+                    tooltip="Pictures of the concept, as a batch, in the size that the model draws. Without them the "
+                    f"model draws {DRAWN} itself, each with its caption. Only with a published preset noise takes "
+                    "their place.",
                 ),
+                io.String.Input(
+                    "captions",
+                    multiline=True,
+                    default="",
+                    placeholder="a portrait in the style of van gogh",
+                    optional=True,
+                    tooltip="What each picture shows, one a line, in their order, with the concept's name in it. "
+                    "Without pictures: what the model draws of the concept, in turn.",
+                ),
+                preserve_input(optional=True),
+                preserve_common_input(optional=True),
+                preserve_list_input(),
             ],
             outputs=_outputs("The model; few-shot does not change it.", "A copy of the text encoder that lost it."),
         )
@@ -88,13 +105,20 @@ class ErasureFewShot(io.ComfyNode):
     @checked
     def execute(
         cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TEXT_ENCODERS[0], vae=None,
-        images=None, **training,
+        images=None, captions="", preserve="", preserve_common=True, preserve_list=NO_LIST, **training,
     ):  # fmt: skip
         settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
+        parsed = parse_concepts(concept)
+        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
+        texts = [line.strip() for line in captions.splitlines() if line.strip()]
 
         def learn(training_model, **more):
-            pictures = None if images is None else to_pictures(images)
-            return few_shot(training_model, concept, settings, images=pictures, towers=towers, **more)
+            drawn = None if settings.objective == "ascent" and not texts else max(DRAWN, len(texts))
+            pictures = drawn if images is None else to_pictures(images)
+            return few_shot(
+                training_model, parsed, settings, images=pictures, captions=texts, preserve=prompts, towers=towers,
+                **more,
+            )  # fmt: skip
 
         return _train_and_apply(learn, preset, model, clip, vae, **training)
 
@@ -176,8 +200,7 @@ class ErasureAbO(io.ComfyNode):
         weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
         settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
         parsed = parse_concepts(concept)
-        common = common_concepts(parsed) if preserve_common else []
-        prompts = [*common, *parse_prompts(preserve, "preserve"), *listed(parsed, preserve_list)]
+        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
 
         def learn(training_model, **more):
             return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)
@@ -202,6 +225,12 @@ def _train_and_apply(learn, preset, model, clip, vae=None, *, seconds, rank, see
     (origin,) = erasure.origins
     curve = to_image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, curve)
+
+
+def _preserved(concepts, preserve: str, preserve_common: bool, preserve_list: str) -> list[str]:
+    """Return the prompts to preserve that the inputs name: everyday concepts, lines of text, and names of a list."""
+    common = common_concepts(concepts) if preserve_common else []
+    return [*common, *parse_prompts(preserve, "preserve"), *listed(concepts, preserve_list)]
 
 
 def _anchor_latents(training_model, samples):

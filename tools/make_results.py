@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from results import attacks, composed, many, single
+from results import attacks, composed, few_shot, many, single
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
@@ -24,7 +24,7 @@ PROMPTS = (
     "a penguin on a blue background", "a penguin in the style of noto", "an owl on a blue background",
     "a lion in the style of noto", "a guitar in the style of fluent on a red background",
 )  # fmt: skip
-PARTS = {"attacks": attacks, "many": many, "composed": composed, "single": single}
+PARTS = {"attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "single": single}
 
 
 def main() -> None:

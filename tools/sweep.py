@@ -2,6 +2,7 @@
 
 python tools/sweep.py rece --amplification 1 1.4 1.8
 python tools/sweep.py doco --steps 240 360 --concepts cat car
+python tools/sweep.py few_shot --published --growth 3 4 5 --concepts cat pizza car
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from statistics import mean
 
-from results.settings import INSTEAD, TUNED_ON, run
+from results.settings import INSTEAD, TUNED_ON, published, run
 
 from erasure_core import Concept, common_concepts
 from erasure_core.drawing.table import table
@@ -23,7 +24,7 @@ from erasure_core.toy.evaluation import evaluate_erasure, subject_of
 
 ERASED, OTHERS, SEED = 16, 64, 7
 COLUMNS = ("ua", "ira", "cra", "colour")
-WITH_REPLACEMENT = ("doco", "abo")
+WITH_REPLACEMENT = ("few_shot", "doco", "abo")
 
 
 def shares(model, judge, concept: Concept, erasure=None) -> list[float]:
@@ -37,21 +38,23 @@ def main() -> None:
     presets, method = METHODS[name].toy_presets, METHODS[name]
     given = {field: values for field in _fields(name) if (values := getattr(args, field)) is not None}
     model, judge = load_toy(), Judge.load()
-    concepts = [Concept(text, INSTEAD[text] if name in WITH_REPLACEMENT else "") for text in args.concepts]
+    replaced = name in WITH_REPLACEMENT and not (args.published or args.no_replacement)
+    concepts = [Concept(text, INSTEAD[text] if replaced else "") for text in args.concepts]
     before = {concept: shares(model, judge, concept) for concept in concepts}
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     lines, low_rank = [], {"rank": args.rank} if args.rank else {}
     for values in itertools.product(*given.values()):
         changes, found = dict(zip(given, values, strict=True)), {}
         for concept in concepts:
-            settings = replace(presets[_kind(concept)], **changes)
+            kind = _kind(concept)
+            settings = replace(presets[published(kind) if args.published else kind], **changes)
             preserve = [] if args.alone else common_concepts([concept])
             erasure = run(model, method, concept, settings, preserve, **low_rank)
             found[str(concept)] = shares(model, judge, concept, erasure)
             with args.rows.open("a") as file:
                 row = {"concept": str(concept), "method": name, **vars(settings), **low_rank, "before": before[concept]}
                 file.write(json.dumps({**row, "after": found[str(concept)]}) + "\n")
-        lines.append(_line(" ".join(f"{key} {value:g}" for key, value in changes.items()), found, before))
+        lines.append(_line(" ".join(f"{key} {value}" for key, value in changes.items()), found, before))
         print(lines[-1], flush=True)
     print(table(("settings", "UA of each", *COLUMNS), lines))
 
@@ -66,6 +69,8 @@ def _parser() -> tuple[argparse.ArgumentParser, str]:
         parser.add_argument(f"--{field.replace('_', '-')}", type=typed, nargs="+")
     parser.add_argument("--concepts", nargs="+", default=list(TUNED_ON))
     parser.add_argument("--alone", action="store_true", help="preserve nothing")
+    parser.add_argument("--published", action="store_true", help="few-shot: as published, without replacements")
+    parser.add_argument("--no-replacement", action="store_true", help="of methods that can have one")
     parser.add_argument("--rank", type=int, help="let a learned method train low-rank changes")
     parser.add_argument("--rows", type=Path, default=Path("build/sweep.jsonl"))
     parser.add_argument("--help", action="help")

@@ -17,9 +17,9 @@ from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
 from ..files.images import save_image, save_text
 from ..methods import METHODS
-from ..methods.inputs import Images, Preserve, Training
+from ..methods.inputs import Preserve, Training
 from ..toy import Judge, load_toy
-from ..toy.evaluation import Gallery, Scores, Subject, evaluate_erasure, pictures_of, subject_of
+from ..toy.evaluation import Gallery, Scores, Subject, evaluate_erasure, subject_of
 from .progress import Progress
 
 ERASED, OTHERS = 24, 64  # pictures of the concept and of others, before and after each erasure
@@ -103,8 +103,6 @@ def _erasure(model, plan: Plan, name: str, training: dict[str, Any]) -> Erasure:
     inputs: dict[str, Any] = {}
     if Preserve in method.takes:
         inputs["preserve"] = common_concepts([concept])
-    if Images in method.takes:
-        concept, inputs["images"] = Concept(concept.name), pictures_of(subject_of(concept))
     return method.run(model, [concept], settings, **inputs, **(training if Training in method.takes else {}))
 
 

@@ -9,27 +9,28 @@ from .names import content, singular, spelled, words
 from .parse import Concept, as_concepts
 
 STYLE = "in the style of "
-COMMON: tuple[str, ...] = (
-    # people and what they wear
-    "person", "man", "woman", "child", "face", "hand", "dress", "hat", "glasses", "shoes",
-    # animals
+PEOPLE = ("person", "man", "woman", "child", "face", "hand", "dress", "hat", "glasses", "shoes")
+ANIMALS = (
     "cat", "dog", "lion", "tiger", "panda", "fox", "bear", "koala", "rabbit", "pig", "cow", "horse", "sheep",
     "elephant", "frog", "monkey", "penguin", "owl", "bird", "fish", "octopus", "crab", "butterfly",
-    # food and plants
+)  # fmt: skip
+FOOD_AND_PLANTS = (
     "pizza", "hamburger", "doughnut", "apple", "banana", "strawberry", "watermelon", "carrot", "lemon",
     "pineapple", "cherries", "mushroom", "cake", "bread", "rose", "sunflower", "cactus", "tree", "flower",
-    # things and places
+)  # fmt: skip
+THINGS_AND_PLACES = (
     "car", "bus", "train", "bicycle", "airplane", "boat", "rocket", "house", "castle", "church", "street",
     "city", "mountain", "beach", "forest", "sky", "chair", "table", "lamp", "book", "clock", "bottle",
     "cup", "guitar", "crown", "skull", "robot", "ghost", "umbrella", "pumpkin", "snowman", "parachute",
-    # kinds and styles of picture
+)  # fmt: skip
+PICTURES = (
     "photo", "painting", "drawing", "sketch", "cartoon", "sculpture", "watercolor", "oil painting",
     "portrait", "landscape", "in the style of van gogh", "in the style of monet", "in the style of picasso",
     "in the style of rembrandt", "in the style of hokusai", "in the style of twemoji",
     "in the style of noto", "in the style of blob", "in the style of fluent",
-    # colours
-    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black",
 )  # fmt: skip
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black")
+COMMON: tuple[str, ...] = (*PEOPLE, *ANIMALS, *FOOD_AND_PLANTS, *THINGS_AND_PLACES, *PICTURES, *COLOURS)
 
 
 def without_style(name: str) -> str:

@@ -15,6 +15,7 @@ from ..quoting import excerpt
 from .atomic import write_whole
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CAPTION = ".txt"
 MOST_BYTES = 4 * 2**30  # memory that all pictures of a batch may take, in float32
 SIXTEEN_BITS = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow's modes of a grey PNG of 16 bits
 PAPER = "white"  # the background of transparent pictures
@@ -38,6 +39,30 @@ def picture_files(folder: Path) -> list[Path]:
 def pictures_in(folder: Path) -> list[Path]:
     """Return the picture files of an existing folder, sorted by name; the list may be empty."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
+
+
+def captions_beside(pictures: Sequence[Path]) -> list[str]:
+    """Return the caption of each picture, from the text file of its name beside it (``a.txt`` for ``a.png``).
+
+    The list is empty where no picture has one. Raises ``ValueError`` that names the file for a picture without a
+    caption beside others with one, and for a file that is empty or is no UTF-8 text.
+    """
+    files = [path.with_suffix(CAPTION) for path in pictures]
+    if not any(file.is_file() for file in files):
+        return []
+    return [_caption(picture, file) for picture, file in zip(pictures, files, strict=True)]
+
+
+def _caption(picture: Path, file: Path) -> str:
+    if not file.is_file():
+        raise ValueError(f"images: {excerpt(picture.name)} has no caption, {excerpt(file.name)}; others have theirs")
+    try:
+        text = " ".join(file.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"images: {excerpt(file.name)} is not UTF-8 text: {error}; save it as UTF-8") from error
+    if not text:
+        raise ValueError(f"images: {excerpt(file.name)} is empty; write what the picture shows")
+    return text
 
 
 def load_pictures(paths: Sequence[Path], size: int) -> Tensor:

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from ..arguments import MOST_SEED, Seed, check_argument
 from ..concepts.common import common_concepts
 from ..concepts.name_lists import LISTS, listed_beside
 from ..concepts.parse import Concept, kept_prompts
 from ..families.unets import text_parts
-from ..files.images import load_pictures, picture_files
+from ..files.images import captions_beside, load_pictures, picture_files
 from ..model import Callback, DiffusionModel
 from ..quoting import excerpt
-from ..sampling.ddim import generate
 from ..sampling.size import side
 from ..settings import setting
 from ..training.loop import Budget, check_rank
 
 TEXT_ENCODERS = ("both", *text_parts())
-MOST_DRAWN = 1000  # pictures of the concept; about four are needed
+MOST_DRAWN = 1000  # pictures of the concept; about eight are needed
+DRAWN = 8  # pictures of the concept that a model draws itself, unless another number or pictures are given
 
 
 class Wish(Protocol):
@@ -88,32 +90,39 @@ class Exactly(Input):
 class Images(Input):
     """Pictures of the concept: those of a folder, or a number of pictures that the model draws itself, or ``none``.
 
-    The number is from 1 to ``MOST_DRAWN``.
+    The number is from 1 to ``MOST_DRAWN``, by default ``DRAWN``. A picture of a folder may have its caption beside it,
+    in a text file of the same name, as trainers of LoRAs read them.
     """
 
-    images: str | int | None = setting(None, help="a folder of the concept, a number for the model to draw, or none")
+    images: str | int | None = setting(
+        None, help=f"a folder of the concept, a number for the model to draw (by default {DRAWN}), or none"
+    )
 
     def keywords(self, wish: Wish) -> dict[str, Any]:
         text = str(self.images)
-        if self.images is None:
-            raise ValueError(
-                f"{wish.method} needs {wish.option('images')}: a folder of pictures of the concept, a number of "
-                "pictures for the model to draw itself, or 'none'"
-            )
-        if text.isdecimal() and not (len(text) < 10 and 1 <= int(text) <= MOST_DRAWN):
-            raise ValueError(
-                f"{wish.option('images')}: the model draws 1 to {MOST_DRAWN} pictures itself, not {excerpt(text)}"
-            )
+        if self.images is not None and text.isdecimal():
+            check_drawn(int(text[:10]) if len(text) < 10 else MOST_DRAWN + 1, wish.option("images"), text)
         return {"images": None}
 
     def keywords_of_model(self, wish: Wish, model: DiffusionModel, callback: Callback) -> dict[str, Any]:
         text = str(self.images)
+        if self.images is None or text.isdecimal():
+            return {"images": DRAWN if self.images is None else int(text)}
         if text == "none":
             return {}
-        if not text.isdecimal():
-            return {"images": load_pictures(picture_files(Path(text)), side(model))}
-        prompts = [wish.concepts[0].name] * int(text)
-        return {"images": generate(model, prompts, range(len(prompts)), callback=callback)}
+        files = picture_files(Path(text))
+        return {"images": load_pictures(files, side(model)), "captions": captions_beside(files)}
+
+
+def check_drawn(images: Tensor | int | None, what: str, text: str = "") -> None:
+    """Raise ``ValueError`` for a number of pictures to draw that is not from 1 to ``MOST_DRAWN``.
+
+    Tensors and ``None`` are no numbers, and pass. ``what`` is what errors call the number, and ``text`` how it was
+    written.
+    """
+    if isinstance(images, int) and not 1 <= images <= MOST_DRAWN:
+        given = excerpt(text or str(images))
+        raise ValueError(f"{what}: the model draws 1 to {MOST_DRAWN} pictures itself, not {given}")
 
 
 @dataclass(frozen=True)

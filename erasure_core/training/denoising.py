@@ -57,23 +57,33 @@ def denoising_target(kind: str, clean: Tensor, noise: Tensor, alphas: Tensor) ->
 
 
 def denoising_error(
-    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
+    model: DiffusionModel,
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+    target: Tensor | None = None,
 ) -> Tensor:
     """Return the mean squared error of the model's output for noised latents, the loss of diffusion models.
 
     The latents are ``clean``, ``[n, c, h, w]``, noised with ``noise`` to ``timesteps`` ``[n]``; ``conditioning`` is
-    that of n prompts. The output is compared with the noise, or with the velocity for models that predict it
-    (``denoising_target``).
+    that of n prompts. The output is compared with ``target``, ``[n, c, h, w]``; by default with the noise, or with the
+    velocity for models that predict it (``denoising_target``).
     """
     alphas = model.alphas_cumprod[timesteps]
     kind = model.prediction_type
     latents = noised(clean, noise, alphas)
     output = predict(model, latents, timesteps.to(clean.device), conditioning)
-    return (output - denoising_target(kind, clean, noise, alphas)).square().mean()
+    return (output - (denoising_target(kind, clean, noise, alphas) if target is None else target)).square().mean()
 
 
 def conditioning_gradient(
-    model: DiffusionModel, clean: Tensor, noise: Tensor, timesteps: Tensor, conditioning: Conditioning
+    model: DiffusionModel,
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    conditioning: Conditioning,
+    target: Tensor | None = None,
 ) -> tuple[Tensor, Conditioning]:
     """Return ``denoising_error`` and its gradient with respect to ``conditioning``, both without a graph.
 
@@ -84,7 +94,8 @@ def conditioning_gradient(
     error, parts = torch.zeros((), device=clean.device), []
     for one in torch.arange(count).split(1):
         leaf = conditioning[one].detach().requires_grad_()
-        share = denoising_error(model, clean[one], noise[one], timesteps[one], leaf) / count
+        own_target = None if target is None else target[one]
+        share = denoising_error(model, clean[one], noise[one], timesteps[one], leaf, own_target) / count
         parts.append(Conditioning(*gradients(share, leaf.tensors)))
         error += share.detach()
     return error, Conditioning.cat(parts)

@@ -77,7 +77,14 @@ def test_the_original_is_left_alone(server: ComfyServer) -> None:
     ("node", "inputs", "sentence"),
     [
         ("ErasureFewShot", {"concept": " "}, "no concept is named"),
-        ("ErasureFewShot", {"concept": "cat -> dog"}, "few-shot takes no replacement; write 'cat' without '->'"),
+        (
+            "ErasureFewShot",
+            {"concept": "cat -> dog", "preset": "published (toy)"},
+            "few-shot takes no replacement with the objective 'ascent'; write 'cat' without '->'",
+        ),
+        ("ErasureFewShot", {"captions": "a cat"}, "captions must be one for each of 2 images, got 1"),
+        ("ErasureFewShot", {"captions": "a cat\na dog"}, "captions: 'a dog' does not name 'cat'"),
+        ("ErasureFewShot", {"preserve": "cat"}, "preserve lists 'cat', which is to be erased"),
         ("ErasureFewShot", {"vae": None}, "VAE is missing"),
         ("ErasureFewShot", {"strength": float("nan")}, "strength must be a finite number from 0 to 2, got nan"),
         ("ErasureDoCo", {"concept": "cat"}, "DoCo needs an anchor"),
@@ -97,6 +104,17 @@ def test_bad_input(server: ComfyServer, node: str, inputs: dict[str, Any], sente
     with pytest.raises(PromptError) as refused:
         server.queue(prompt)
     assert sentence in str(refused.value)
+
+
+def test_few_shot_draws_its_own_pictures_towards_a_replacement(server: ComfyServer) -> None:
+    """Neither a VAE nor pictures are connected; the captions are the user's, and what is not given is as it was."""
+    prompt = prompt_of("ErasureFewShot", concept="cat -> dog", captions="a cat\na red cat", preserve_common=False)
+    for name in ("vae", "images"):
+        del prompt[METHOD]["inputs"][name]
+    printed = len(server.log())
+    entry = server.queue(prompt)
+    assert not np.array_equal(pixels(server, entry, BEFORE), pixels(server, entry, AFTER))
+    assert "few-shot, loss " in server.log()[printed:]
 
 
 def test_purify_refuses(server: ComfyServer) -> None:

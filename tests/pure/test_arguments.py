@@ -125,7 +125,7 @@ def test_settings_are_an_object_of_the_methods_own(name: str, other: Any) -> Non
 @methods
 def test_every_setting_of_a_method_is_of_a_known_kind(name: str) -> None:
     taken = list(inspect.signature(METHODS[name].run).parameters.values())
-    unknown = ("concept", "concepts", "preserve", "exactly", "settings")
+    unknown = ("concept", "concepts", "captions", "preserve", "exactly", "settings")
     settings = [one for one in taken if one.name not in unknown] + list(fields(first_preset(name)))
     kinds = [str(getattr(one, "annotation", None) or one.type) for one in settings]
     assert all(one.removesuffix(" | None") in {*KINDS, *MODELS} for one in kinds)

@@ -66,7 +66,8 @@ def test_settings_of_a_method() -> None:
     assert "rece takes no steps; it is of few_shot, doco, abo" in refused(**CAT, settings={"steps": 2})
     assert "rece takes no seconds" in refused(**CAT, settings={"seconds": 3})
     assert "rece takes no images" in refused(**CAT, settings={"images": 4})
-    assert "few_shot needs images" in refused(**{**CAT, "method": "few_shot"})
+    few_shot = {**CAT, "method": "few_shot", "settings": {"images": 0}}
+    assert "images: the model draws 1 to 1000 pictures itself, not 0" in refused(**few_shot)
     assert "rece has no preset 'loud'" in refused(**CAT, preset="loud")
     assert "no list of 'musicians'; there are artists" in refused(**CAT, settings={"preserve_list": "musicians"})
     assert "unknown separator" in refused(**{**CAT, "erase_concept": "cat => dog"})

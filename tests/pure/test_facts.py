@@ -113,7 +113,7 @@ def test_numbers_of_presets() -> None:
     assert {float(one) for one in many} == {ours["many"].amplification}
     share = numbers("docs/method.md", r"a share `exactness` of their norm, ([\d.]+) % by default")
     assert share == [100 * ours["object"].exactness]
-    assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_FEW_SHOT["object"].growth]
+    assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_FEW_SHOT["published"].growth]
     assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
     assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
     assert doco.DOCO["object"].warm_up == 0.5

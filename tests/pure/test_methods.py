@@ -40,7 +40,7 @@ PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(9))
 NEEDS: dict[type[Input], dict[str, list]] = {
     Preserve: {"preserve": [["bird"], []]},
     Exactly: {"exactly": [["owl"], []]},
-    Images: {"images": [PICTURES, None]},
+    Images: {"images": [PICTURES, None, 2], "captions": [(), ["a cat", "cat", "the cat"]]},
     Training: {"seed": [3], "seconds": [None, 1e6], "rank": [None, 2]},
     GradientCheckpointing: {"gradient_checkpointing": [False, True]},
     TextEncoders: {"towers": ["both", "text_encoder"]},
@@ -66,14 +66,19 @@ def given(method: Method) -> dict[str, list]:
 
 
 @functools.cache
-def concept_of(name: str) -> str:
-    """'cat', with what should be drawn instead unless the method does not take that."""
+def concept_of(name: str, preset: str | None = None) -> str:
+    """'cat', with what should be drawn instead unless the method does not take that with a preset."""
     method = METHODS[name]
     for concept in ("cat -> dog", "cat"):
         with suppress(ValueError):
-            method.run(FakeModel(), concept, **arguments(method))
+            method.run(FakeModel(tokens=12), concept, **arguments(method, settings=settings_of(method, preset)))
             return concept
     raise AssertionError(f"{name} takes neither 'cat -> dog' nor 'cat'")
+
+
+def in_files(settings: Settings) -> dict[str, Any]:
+    """Settings as an origin keeps them: JSON has no infinity."""
+    return {name: None if value == math.inf else value for name, value in asdict(settings).items()}
 
 
 def arguments(method: Method, **changes: Any) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
     wanted = Concept(*concept_of(name).split(" -> "))
     assert (origin.method, origin.concepts, erasure.concepts) == (name, (wanted,), (wanted,))
     assert origin.fingerprint == fingerprint(entry_weights(model))
-    assert asdict(settings_of(METHODS[name])).items() <= origin.settings.items()
+    assert in_files(settings_of(METHODS[name])).items() <= origin.settings.items()
     assert json.loads(json.dumps(dict(origin.settings), allow_nan=False)) == origin.settings
     told = {one: values[0] for one, values in given(METHODS[name]).items() if one in TOLD}
     assert told.items() <= origin.settings.items()
@@ -277,10 +282,10 @@ def test_it_runs_with_whatever_it_needs(name: str, changes: dict[str, Any]) -> N
 def test_every_preset_can_be_asked_for(name: str, preset: str) -> None:
     """Through a request, as the command line makes it."""
     model, method = FakeModel(tokens=12), METHODS[name]
-    concept = Concept(*concept_of(name).split(" -> "))
+    concept = Concept(*concept_of(name, preset).split(" -> "))
     inputs = {"images": "none" if Images in method.takes else None, "no_common": Preserve in method.takes}
     few = {one: value for one, value in vars(settings_of(method, preset)).items() if type(value) is int}
     asked = Request([concept], name, preset, few, inputs, toy=True)
     (origin,) = asked.erasure(model, lambda done, total, what: None).origins
-    expected = asdict(method.toy_presets[preset]) | few
+    expected = in_files(method.toy_presets[preset]) | few
     assert {one: origin.settings[one] for one in expected} == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from toy.conftest import state
@@ -74,12 +76,23 @@ def test_each_method_learns_and_leaves_the_pipeline(toy) -> None:
     assert set(made[1].deltas) == set(made[2].deltas) == set(toy.text_entries()[CONTEXT].weights)
 
 
-def test_few_shot_at_its_preset_erases_within_its_window(toy, judge) -> None:
-    erasure = few_shot(toy, "rabbit", TOY_FEW_SHOT["object"], images=pictures_of(subject_of("rabbit")))
+def test_few_shot_as_published_erases_an_object_within_its_window(toy, judge) -> None:
+    erasure = few_shot(toy, "rabbit", TOY_FEW_SHOT["published"], images=pictures_of(subject_of("rabbit")))
     before, _ = evaluate_erasure(toy, judge, "rabbit", erased=16, others=48, seed=3)
     after, _ = evaluate_erasure(toy, judge, "rabbit", erasure, erased=16, others=48, seed=3)
     assert before.ua <= 0.2 and after.ua >= 0.9
     assert after.ira >= before.ira - 0.1
+
+
+def test_few_shot_turns_a_style_into_another_and_keeps_the_rest(toy, judge) -> None:
+    """A style that tuning never saw, in fewer steps than the preset has."""
+    concept, settings = Concept("blob", "twemoji"), replace(TOY_FEW_SHOT["style"], steps=60)
+    erasure = few_shot(toy, concept, settings, preserve=common_concepts([concept]))
+    before, _ = evaluate_erasure(toy, judge, "blob", erased=12, others=32, seed=3)
+    after, gallery = evaluate_erasure(toy, judge, "blob", erasure, erased=12, others=32, seed=3)
+    assert before.ua <= 0.2 and after.ua >= 0.75
+    assert gallery.verdict.styles[:12].count("twemoji") >= 8
+    assert min(after.ira - before.ira, after.cra - before.cra, after.colour - before.colour) >= -0.1
 
 
 def test_purified_pictures_show_the_replacement_and_others_stay(toy, judge) -> None:

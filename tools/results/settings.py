@@ -67,15 +67,21 @@ def erase(model, concept: Concept, name: str) -> Erasure:
     setting, subject = SETTINGS[name], subject_of(concept)
     method = METHODS[setting.method]
     presets = PUBLISHED if name == "published" else method.toy_presets
-    settings = presets["style" if subject.kind == "style" else "object"]
+    kind = "style" if subject.kind == "style" else "object"
+    settings = presets[published(kind) if setting.method == "few_shot" else kind]
     return run(model, method, concept, settings, preserved(setting, concept))
 
 
+def published(kind: str) -> str:
+    """The name of few-shot's preset as published, for a kind of concept; ``few_shot`` measures its others."""
+    return "published" if kind == "object" else f"published-{kind}"
+
+
 def run(model, method: Method, concept: Concept, settings: Settings, preserve: list[str], **more) -> Erasure:
-    """A method with all that it takes."""
+    """A method with all that it takes; few-shot by matching draws its pictures."""
     if Preserve in method.takes:
         more["preserve"] = preserve
-    if Images in method.takes:
+    if Images in method.takes and getattr(settings, "objective", "") != "matching":
         more["images"] = pictures_of(subject_of(concept))
     return method.run(model, [concept], settings, **more)
 

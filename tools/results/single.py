@@ -37,11 +37,11 @@ def jobs() -> list[dict]:
 def measure(bench: Bench, concept: str, setting: str) -> dict:
     """Of a setting, or of the unedited model, always on the same captions and noise."""
     asked = Concept(*concept.split(" -> "))
-    before = _unedited(bench, asked.name)
+    before = unedited(bench, asked.name)
     began = time.perf_counter()
     erasure = None if setting == NOTHING else bench.erased_anew(asked, setting)
     seconds = time.perf_counter() - began
-    scores, gallery = before if erasure is None else _draw(bench, asked.name, erasure)
+    scores, gallery = before if erasure is None else drawn(bench, asked.name, erasure)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
     seen = getattr(gallery.verdict, f"{scores.subject.kind}s")[: scores.erased]
     return {
@@ -50,12 +50,12 @@ def measure(bench: Bench, concept: str, setting: str) -> dict:
     }  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def _unedited(bench: Bench, name: str) -> tuple:
-    return _draw(bench, name, None)
+@lru_cache(maxsize=16)
+def unedited(bench: Bench, name: str) -> tuple:
+    return drawn(bench, name, None)
 
 
-def _draw(bench: Bench, name: str, erasure: Erasure | None) -> tuple:
+def drawn(bench: Bench, name: str, erasure: Erasure | None) -> tuple:
     counts = {"erased": ERASED, "others": OTHERS, "seed": SEED}
     return evaluate_erasure(bench.model, bench.judge, name, erasure, **counts)
 

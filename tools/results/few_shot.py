@@ -1,0 +1,82 @@
+"""Few-shot by matching, with a replacement and without, on styles and objects, from two seeds."""
+
+from __future__ import annotations
+
+import time
+from statistics import mean
+
+from erasure_core import Concept
+from erasure_core.drawing.table import table
+from erasure_core.methods import METHODS
+from erasure_core.toy.evaluation import subject_of
+
+from .settings import INSTEAD, STYLES, Bench, Setting, preserved, run
+from .single import COLUMNS, drawn, unedited
+
+OBJECTS = ("cat", "dog", "rose", "car", "penguin", "banana")
+TUNED_ON = ("noto", "cat")
+VARIANTS = {
+    "target": Setting("few_shot", "with a replacement, everyday concepts preserved", instead=True),
+    "unlisted": Setting(
+        "few_shot", "with a replacement, everyday concepts without the model's own objects and styles preserved",
+        "unlisted", True,
+    ),
+    "alone": Setting("few_shot", "without a replacement, everyday concepts preserved"),
+}  # fmt: skip
+EVERY = (*STYLES, *OBJECTS)
+MEASURED = {"target": EVERY, "unlisted": STYLES, "alone": (*STYLES, "dog", "penguin")}
+SEEDS = {"target": (0, 1), "unlisted": (0,), "alone": (0,)}
+
+
+def jobs() -> list[dict]:
+    """All of the first seed, and then those of the second."""
+    return [
+        {"concept": f"{name} -> {INSTEAD[name]}" if setting.instead else name, "variant": variant, "seed": seed}
+        for seed in (0, 1)
+        for variant, setting in VARIANTS.items()
+        if seed in SEEDS[variant]
+        for name in MEASURED[variant]
+    ]
+
+
+def measure(bench: Bench, concept: str, variant: str, seed: int) -> dict:
+    """Of one erasure and of the unedited model, on the same captions and noise."""
+    asked, method = Concept(*concept.split(" -> ")), METHODS["few_shot"]
+    before = unedited(bench, asked.name)[0]
+    kind = "style" if subject_of(asked).kind == "style" else "object"
+    began = time.perf_counter()
+    erasure = run(bench.model, method, asked, method.toy_presets[kind], preserved(VARIANTS[variant], asked), seed=seed)
+    seconds = time.perf_counter() - began
+    scores = drawn(bench, asked.name, erasure)[0]
+    shares = {column: [getattr(one, column.lower()) for one in (scores, before)] for column in COLUMNS}
+    return {"kind": kind, "seconds": seconds, **shares}
+
+
+def section(rows: list[dict]) -> str:
+    """A table for each variant."""
+    parts = [HEAD.format(tuned=" and ".join(TUNED_ON))]
+    for variant, setting in VARIANTS.items():
+        mine = [row for row in rows if row["variant"] == variant]
+        lines = [_line(f"{row['concept']}, seed {row['seed']}", [row]) for row in mine]
+        for kind in ("style", "object"):
+            unseen = [row for row in mine if row["kind"] == kind and row["concept"].split()[0] not in TUNED_ON]
+            if unseen:
+                lines.append(_line(f"**mean of {kind}s never tuned on**", unseen))
+        parts.append(f"### {setting.meaning}\n\n{table(('erased', *COLUMNS, 'seconds'), lines)}")
+    return "\n\n".join(parts)
+
+
+def _line(name: str, rows: list[dict]) -> list[str]:
+    after, before = ({column: mean(row[column][place] for row in rows) for column in COLUMNS} for place in (0, 1))
+    cells = [f"{100 * after['UA']:.0f} ({100 * before['UA']:.0f} before)"]
+    cells += [f"{100 * after[key]:.0f} ({100 * (after[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
+    return [name, *cells, f"{mean(row['seconds'] for row in rows):.0f}"]
+
+
+HEAD = """## Few-shot by matching
+
+The default of this pack (`docs/learned.md`): the model draws eight pictures of the concept itself, each with its
+caption, and the text encoder learns to give what it gave for the caption with the replacement. The paper's form is
+`few_shot` on [the first page](results.md). Each row has 24 pictures of the erased concept and 72 of others of its kind.
+
+Steps, rate and weights were tuned on {tuned} alone."""
