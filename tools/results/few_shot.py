@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from statistics import mean
 
 from erasure_core import Concept
 from erasure_core.drawing.table import table
 from erasure_core.methods import METHODS
-from erasure_core.toy.evaluation import subject_of
+from erasure_core.toy.captions import sample_captions
+from erasure_core.toy.evaluation import draw, subject_of
 
-from .settings import INSTEAD, STYLES, Bench, Setting, preserved, run
+from .settings import INSTEAD, SEED, STYLES, Bench, Setting, preserved, run
 from .single import COLUMNS, drawn, unedited
 
 OBJECTS = ("cat", "dog", "rose", "car", "penguin", "banana")
@@ -23,14 +24,18 @@ VARIANTS = {
     ),
     "alone": Setting("few_shot", "without a replacement, everyday concepts preserved"),
 }  # fmt: skip
+PICTURES = 96
 EVERY = (*STYLES, *OBJECTS)
 MEASURED = {"target": EVERY, "unlisted": STYLES, "alone": (*STYLES, "dog", "penguin")}
 SEEDS = {"target": (0, 1), "unlisted": (0,), "alone": (0,)}
 
 
+UNNAMED = {"concept": "", "variant": "unnamed", "seed": 0}
+
+
 def jobs() -> list[dict]:
-    """All of the first seed, and then those of the second."""
-    return [
+    """What the model draws without a style named, all of the first seed, and then those of the second."""
+    return [UNNAMED] + [
         {"concept": f"{name} -> {INSTEAD[name]}" if setting.instead else name, "variant": variant, "seed": seed}
         for seed in (0, 1)
         for variant, setting in VARIANTS.items()
@@ -41,15 +46,22 @@ def jobs() -> list[dict]:
 
 def measure(bench: Bench, concept: str, variant: str, seed: int) -> dict:
     """Of one erasure and of the unedited model, on the same captions and noise."""
+    if variant == UNNAMED["variant"]:
+        return {"styles": unnamed(bench)}
     asked, method = Concept(*concept.split(" -> ")), METHODS["few_shot"]
     before = unedited(bench, asked.name)[0]
     kind = "style" if subject_of(asked).kind == "style" else "object"
-    began = time.perf_counter()
     erasure = run(bench.model, method, asked, method.toy_presets[kind], preserved(VARIANTS[variant], asked), seed=seed)
-    seconds = time.perf_counter() - began
     scores = drawn(bench, asked.name, erasure)[0]
     shares = {column: [getattr(one, column.lower()) for one in (scores, before)] for column in COLUMNS}
-    return {"kind": kind, "seconds": seconds, **shares}
+    return {"kind": kind, **shares}
+
+
+def unnamed(bench: Bench) -> dict[str, int]:
+    """Return in how many of ``PICTURES`` that name an object and a colour the unedited model draws each style."""
+    captions = [replace(caption, style=None) for caption in sample_captions(PICTURES, SEED)]
+    styles = draw(bench.model, bench.judge, captions, seed=SEED).verdict.styles
+    return {style: styles.count(style) for style in STYLES}
 
 
 def section(rows: list[dict]) -> str:
@@ -57,12 +69,18 @@ def section(rows: list[dict]) -> str:
     parts = [HEAD.format(tuned=" and ".join(TUNED_ON))]
     for variant, setting in VARIANTS.items():
         mine = [row for row in rows if row["variant"] == variant]
+        if not mine:
+            continue
         lines = [_line(f"{row['concept']}, seed {row['seed']}", [row]) for row in mine]
         for kind in ("style", "object"):
             unseen = [row for row in mine if row["kind"] == kind and row["concept"].split()[0] not in TUNED_ON]
             if unseen:
                 lines.append(_line(f"**mean of {kind}s never tuned on**", unseen))
-        parts.append(f"### {setting.meaning}\n\n{table(('erased', *COLUMNS, 'seconds'), lines)}")
+        parts.append(f"### {setting.meaning}\n\n{table(('erased', *COLUMNS), lines)}")
+    for row in rows:
+        if row["variant"] == UNNAMED["variant"]:
+            counts = ", ".join(f"{style} in {100 * count / PICTURES:.0f} %" for style, count in row["styles"].items())
+            parts.append(f"Of {PICTURES} prompts that name no style, the unedited model draws {counts}.")
     return "\n\n".join(parts)
 
 
@@ -70,7 +88,7 @@ def _line(name: str, rows: list[dict]) -> list[str]:
     after, before = ({column: mean(row[column][place] for row in rows) for column in COLUMNS} for place in (0, 1))
     cells = [f"{100 * after['UA']:.0f} ({100 * before['UA']:.0f} before)"]
     cells += [f"{100 * after[key]:.0f} ({100 * (after[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
-    return [name, *cells, f"{mean(row['seconds'] for row in rows):.0f}"]
+    return [name, *cells]
 
 
 HEAD = """## Few-shot by matching

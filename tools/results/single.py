@@ -137,8 +137,8 @@ Each row has {erased} pictures of the erased concept and {others} of the others 
 change against the unedited model, on the same captions and the same noise.
 
 Everything that IRA and CRA count is on the list that RECE and AbO preserve by default. "unlisted" shows what happens to
-concepts that nobody listed. Few-shot and DoCo take no list. The tables name each concept's replacement. Few-shot sees
-four real renders of each concept.
+concepts that nobody listed. DoCo takes no list, nor does few-shot as published, which is what stands here and sees four
+real renders of each concept; the page few-shot has its default. The tables name each concept's replacement.
 
 Settings were tuned on {tuned}. The other concepts are not wholly unseen. Pictures of roses were looked at when
 the amplification of objects was chosen, and so were the rows of objects at an amplification of 1.6, which are the same.
