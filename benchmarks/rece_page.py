@@ -166,7 +166,8 @@ def _common(rows: Sequence[Row]) -> str:
     counts = [row["prompts"] - row["concepts"] for row in rows if row["common"]]
     if not counts:
         return ""
-    return f"\nThe common concepts are those that the nodes preserve by default: {counts[0]} prompts to encode.\n"
+    needed = "The common concepts are those that the preset `object` needs, and `general` does not"
+    return f"\n{needed}: {counts[0]} prompts to encode.\n"
 
 
 def _short(value: float) -> str:

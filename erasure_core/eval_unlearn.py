@@ -93,8 +93,7 @@ class Technique:
         given = {name: value for name, value in typed.items() if name in asked and name not in own}
         settings = {name: value for name, value in typed.items() if name not in given}
         concepts = parse_concepts(self.erase_concept)
-        preset = self.preset or "object"
-        return Request(concepts, self.method, preset, settings, given, toy=self.model == TOY)
+        return Request(concepts, self.method, self.preset, settings, given, toy=self.model == TOY)
 
 
 class ErasureTechnique:

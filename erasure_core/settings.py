@@ -77,6 +77,11 @@ class Settings:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def needs_common(self) -> bool:
+        """Whether an erasure with these settings needs a list of everyday concepts to preserve: by default it does."""
+        return True
+
 
 def check_fields(settings: Any) -> None:
     """Raise ``ValueError`` for the first field of a dataclass that has another type, or is beyond its limits."""

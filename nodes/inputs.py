@@ -111,15 +111,17 @@ def preserve_input(**more):
     )
 
 
-def preserve_common_input(**more):
-    """Return the switch that preserves the built-in everyday concepts too; ``more`` as for ``preserve_input``."""
-    return io.Boolean.Input(
-        "preserve_common",
-        default=True,
-        tooltip="Also preserve about a hundred everyday concepts, less those that share a word with what is erased. "
-        "Harms the model less.",
-        **more,
-    )
+def preserve_common_input(
+    default: bool = True,
+    about: str = "Also preserve about a hundred everyday concepts, less those that share a word with what is erased. "
+    "Harms the model less.",
+    **more,
+):
+    """Return the switch that preserves the built-in everyday concepts too; ``more`` as for ``preserve_input``.
+
+    ``default`` is whether it is on at first, ``about`` its tooltip.
+    """
+    return io.Boolean.Input("preserve_common", default=default, tooltip=about, **more)
 
 
 def preserve_list_input():

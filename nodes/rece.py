@@ -29,7 +29,7 @@ from .inputs import (
 )
 
 CUSTOM = "custom"
-DEFAULT = RECE["object"]
+NUMBERS = ReceSettings(regularization=1e-3, amplification=1.4)  # of preset "custom", until they are changed
 MOST_LOOPS = 20  # of the input; published settings have 3 at most
 LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
@@ -60,11 +60,16 @@ class ErasureRECE(io.ComfyNode):
                     "without it, nothing in particular. '# ' starts a comment. Brackets are text; they set no weights.",
                 ),
                 preserve_input(),
-                preserve_common_input(),
+                preserve_common_input(
+                    default=False,
+                    about="Also preserve about a hundred everyday concepts, less those that share a word with what is "
+                    "erased. Preset 'general' needs no list; the others harm the model less with it.",
+                ),
                 io.Combo.Input(
                     "preset",
                     options=[*RECE, CUSTOM],
-                    tooltip="The settings for a kind of concept. Only 'custom' uses the six numbers below.",
+                    tooltip="'general' is for an object or a style, 'several' for tens of concepts at once; both need "
+                    "no list of what to preserve. Only 'custom' uses the numbers below.",
                 ),
                 *_custom_inputs(),
                 strength_input(),
@@ -79,7 +84,7 @@ class ErasureRECE(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "name_only",
-                    default=DEFAULT.name_only,
+                    default=NUMBERS.name_only,
                     optional=True,
                     tooltip=_tooltip("name_only"),
                 ),
@@ -89,9 +94,10 @@ class ErasureRECE(io.ComfyNode):
                     optional=True,
                     tooltip="Concepts that were erased before, to erase again together with those above; only the new "
                     "ones are encoded. Connect the model without the earlier erasure, and choose the same kind of "
-                    "preset: 'many', or one of the others.",
+                    "preset: 'many' again if they were made with it, any other if not.",
                 ),
                 preserve_list_input(),
+                _setting("relative_ridge", step=0.01, round=False, optional=True),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model without the concepts."),
@@ -133,7 +139,7 @@ def _custom_inputs() -> list:
 
 def _setting(name: str, **more):
     """Return the number input for a setting of RECE; see ``setting_input``."""
-    return setting_input(DEFAULT, name, tooltip=_tooltip(name), **more)
+    return setting_input(NUMBERS, name, tooltip=_tooltip(name), **more)
 
 
 def _tooltip(name: str) -> str:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from results import attacks, composed, few_shot, many, single
+from results import attacks, composed, few_shot, general, many, single
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
@@ -24,7 +24,9 @@ PROMPTS = (
     "a penguin on a blue background", "a penguin in the style of noto", "an owl on a blue background",
     "a lion in the style of noto", "a guitar in the style of fluent on a red background",
 )  # fmt: skip
-PARTS = {"attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "single": single}
+PARTS = {
+    "attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "general": general, "single": single,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -56,7 +58,8 @@ def main() -> None:
     if not args.shard:
         for part in [args.only] if args.only else PARTS:
             (args.out / PAGES[part]).write_text(page(part, _rows(args.rows), bench), encoding="utf-8")
-        save_image(grid(bench), args.out / "grid.png")
+        if args.only in (None, "single"):
+            save_image(grid(bench), args.out / "grid.png")
 
 
 def _rows(path: Path) -> list[dict]:

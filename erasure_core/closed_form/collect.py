@@ -212,7 +212,7 @@ class _EntryGatherer:
     def __init__(self, of_empty_prompt: Sequence[TextRows], name_only: bool):
         rows, self.reference_row = of_empty_prompt[0].rows, _reference_row(of_empty_prompt)
         self.name_only = name_only
-        self.edited, self.derived = _Pairs(rows), _Pairs(rows)
+        self.edited, self.derived, self.distance = _Pairs(rows), _Pairs(rows), 0.0
         zeros = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
         self.preserve_gram, self.exactly_gram = zeros, zeros.clone()
 
@@ -231,12 +231,15 @@ class _EntryGatherer:
             if self.name_only:
                 aligned = aligned[0][:1], aligned[1][:1]
             self.edited.add(*aligned)
+            self.distance += float((aligned[0].double() - aligned[1].double()).square().sum())
             self.derived.add(*(aligned if self.name_only else facing_rows(*contexts)))
 
     def statistics(self) -> EntryStatistics:
         """Return the statistics of all prompts and pairs so far."""
         edited, derived = self.edited.pairs(), self.derived.pairs()
-        return EntryStatistics(edited, derived, self.preserve_gram, self.exactly_gram, self.reference_row)
+        return EntryStatistics(
+            edited, derived, self.preserve_gram, self.exactly_gram, self.reference_row, self.distance
+        )
 
 
 class _Pairs:

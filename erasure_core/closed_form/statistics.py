@@ -27,7 +27,8 @@ class EntryStatistics:
     ``edited`` are the rows that UCE edits with their target rows (UCE, eq. 7), ``derived`` those of RECE's loop (RECE,
     eq. 6). ``preserve_gram`` is ``sum R^T R``, float64 ``[d, d]``, over the rows ``R`` of prompts to preserve, and
     ``exactly_gram`` the same for prompts that must not change at all. ``reference_row``, float32 ``[d]``, is the last
-    row for a fixed prompt: it identifies the text encoder.
+    row for a fixed prompt: it identifies the text encoder. ``distance`` is ``sum |k - t|^2`` over the ``edited`` rows
+    ``k`` and their target rows ``t``; ``None`` when an earlier version saved the statistics, which did not keep it.
     """
 
     edited: RowPairs | PairSums
@@ -35,11 +36,24 @@ class EntryStatistics:
     preserve_gram: Tensor
     exactly_gram: Tensor
     reference_row: Tensor
+    distance: float | None
 
     @property
     def width(self) -> int:
         """The width ``d`` of the rows."""
         return len(self.preserve_gram)
+
+    def ridge_unit(self) -> float:
+        """Return ``sum |k - t|^2 / d``, the unit of the setting ``relative_ridge``.
+
+        Raises ``ValueError`` for statistics of an earlier version, whose ``distance`` is not known.
+        """
+        if self.distance is None:
+            raise ValueError(
+                "the statistics were saved by an earlier version, without what relative_ridge needs; gather them "
+                "again, or set relative_ridge to 0"
+            )
+        return self.distance / self.width
 
     def summed(self) -> EntryStatistics:
         """Return the same statistics with sums in place of rows."""
@@ -53,6 +67,7 @@ class EntryStatistics:
             derived=self.derived.summed().plus(other.derived.summed(), sign),
             preserve_gram=self.preserve_gram + sign * other.preserve_gram.to(self.preserve_gram),
             exactly_gram=self.exactly_gram + sign * other.exactly_gram.to(self.exactly_gram),
+            distance=_sum(self.distance, other.distance, sign),
         )
 
 
@@ -139,3 +154,8 @@ class Statistics:
             raise ValueError("of these statistics some edit names only (name_only), the others all rows")
         self.check_encoder({name: entry.reference_row for name, entry in other.entries.items()})
         return {name: entry.plus(other.entries[name], sign) for name, entry in self.entries.items()}
+
+
+def _sum(one: float | None, other: float | None, sign: int) -> float | None:
+    """Return ``one`` plus ``sign`` times ``other``, at least 0; ``None`` unless both are known."""
+    return None if one is None or other is None else max(0.0, one + sign * other)

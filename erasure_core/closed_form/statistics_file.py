@@ -46,6 +46,7 @@ def save_statistics(statistics: Statistics, path: str | Path, *, overwrite: bool
     header = {
         "format": FORMAT,
         "entries": list(statistics.entries),
+        "distances": {name: entry.distance for name, entry in statistics.entries.items() if entry.distance is not None},
         "concepts": [asdict(concept) for concept in statistics.concepts],
         "preserve": statistics.preserve,
         "exactly": statistics.exactly,
@@ -83,7 +84,8 @@ def load_statistics(path: str | Path) -> Statistics:
 def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
     check_format(header, FORMAT)
     remaining = dict(tensors)
-    entries = {name: _entry(name, remaining) for name in header.all("entries", str)}
+    distances = header.object("distances") if "distances" in header else Fields({}, "the header of an earlier version")
+    entries = {name: _entry(name, remaining, distances) for name in header.all("entries", str)}
     if not entries:
         raise ValueError("it lists no entries")
     if remaining:
@@ -95,8 +97,11 @@ def _assemble(header: Fields, tensors: dict[str, Tensor]) -> Statistics:
     return Statistics(entries, concepts, preserve, exactly, header.get("name_only", bool))
 
 
-def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
+def _entry(name: str, remaining: dict[str, Tensor], distances: Fields) -> EntryStatistics:
     """Take the tensors of one text entry out of ``remaining``, and return its statistics."""
+    distance = distances.get(name, float) if name in distances else None
+    if distance is not None and distance < 0:
+        raise ValueError(f"'{excerpt(name)}' has a distance of {distance:g}, expected at least 0")
     keys = [f"{name}/{key}" for key in (*SUMS, "probe")]
     missing = [key for key in keys if key not in remaining]
     if missing:
@@ -115,7 +120,8 @@ def _entry(name: str, remaining: dict[str, Tensor]) -> EntryStatistics:
             "expected a row of finite numbers in float32"
         )
     preserve_gram, exactly_gram = sums[4:]
-    return EntryStatistics(PairSums(*sums[:2]), PairSums(*sums[2:4]), preserve_gram, exactly_gram, reference_row)
+    pairs = PairSums(*sums[:2]), PairSums(*sums[2:4])
+    return EntryStatistics(*pairs, preserve_gram, exactly_gram, reference_row, distance)
 
 
 def _is_finite(tensor: Tensor, dtype: torch.dtype) -> bool:

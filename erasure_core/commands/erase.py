@@ -29,7 +29,7 @@ from .progress import Progress
 from .request import TOY, Request
 from .shared import add_model, open_model
 
-PRESET_HELP = "settings to start from; learned methods have their own for the toy"
+PRESET_HELP = "settings to start from, by default the method's first; learned methods have their own for the toy"
 
 
 def erase(args: argparse.Namespace) -> None:
@@ -101,7 +101,7 @@ def _of_statistics(
     preserve = [*args.preserve, *listed_beside(erased, args.preserve_list)]
     exactly = {"exactly": args.exactly} if Exactly in METHODS[args.method].takes else {}
     erasure, statistics = closed_form.run(
-        model, request.concepts, request.chosen_settings(), preserve=preserve, common=not args.no_common,
+        model, request.concepts, request.chosen_settings(), preserve=preserve, common=request.preserves_common(),
         statistics=held, restore=args.restore, callback=bar, **exactly,
     )  # fmt: skip
     if args.save_statistics:
@@ -143,7 +143,7 @@ def add_erase(commands) -> None:
     summaries = "; ".join(f"{name}: {method.summary}" for name, method in METHODS.items())
     command.add_argument(OPTION, type=as_name, choices=list(METHODS), default=DEFAULT, help=summaries)
     presets = sorted({name for method in METHODS.values() for name in method.presets})
-    command.add_argument("--preset", choices=presets, default="object", help=PRESET_HELP)
+    command.add_argument("--preset", choices=presets, default="", help=PRESET_HELP)
     forms = ", ".join(name for name, method in METHODS.items() if method.closed_form)
     command.add_argument(
         "--statistics", type=as_path, metavar="FILE", help=f"{forms}: go on from what --save-statistics wrote"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..concepts.parse import Concept
 from ..erasures.erasure import Erasure
 from ..methods import METHODS
-from ..methods.inputs import Input
+from ..methods.inputs import Input, Preserve
 from ..model import Callback, DiffusionModel
 from ..settings import Settings
 from .progress import Progress
@@ -50,14 +50,14 @@ def taking(name: str) -> list[str]:
 class Request:
     """An erasure to compute.
 
-    ``settings`` take the places of the preset's. ``inputs`` is what the method takes besides, by the names of the
-    fields in ``methods.inputs``: what is ``None``, empty or false was not given. ``toy`` says that the model is the
-    embedded one, ``option`` how errors spell the name of a setting or an input.
+    ``preset`` is by default the method's first; ``settings`` take the places of its own. ``inputs`` is what the method
+    takes besides, by the names of the fields in ``methods.inputs``: what is ``None``, empty or false was not given.
+    ``toy`` says that the model is the embedded one, ``option`` how errors spell the name of a setting or an input.
     """
 
     concepts: Sequence[Concept]
     method: str = "rece"
-    preset: str = "object"
+    preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     toy: bool = False
@@ -76,12 +76,13 @@ class Request:
         """The preset with what is set in place of its own."""
         method = METHODS[self.method]
         presets = method.toy_presets if self.toy else method.presets
-        if self.preset not in presets:
-            raise ValueError(f"{self.method} has no preset '{self.preset}'; it has {', '.join(presets)}")
+        preset = self.preset or next(iter(presets))
+        if preset not in presets:
+            raise ValueError(f"{self.method} has no preset '{preset}'; it has {', '.join(presets)}")
         for name in self.settings:
             if name not in names_of(method.settings):
                 self._belongs_elsewhere(name, having(name))
-        return replace(presets[self.preset], **self.settings)
+        return replace(presets[preset], **self.settings)
 
     def erasure(self, model: DiffusionModel, callback: Callback) -> Erasure:
         """Compute it; raises what ``check`` and the method do."""
@@ -91,6 +92,10 @@ class Request:
             with Progress(type(one).__name__.lower()) as bar:
                 keywords |= one.keywords_of_model(self, model, bar)
         return METHODS[self.method].run(model, self.concepts, self.chosen_settings(), callback=callback, **keywords)
+
+    def preserves_common(self) -> bool:
+        """Whether everyday concepts are preserved, by a method that takes prompts to preserve."""
+        return any(one.preserves_common(self) for one in self._inputs() if isinstance(one, Preserve))
 
     def _given(self) -> dict[str, Any]:
         """The inputs that were given; a 0 was given too."""

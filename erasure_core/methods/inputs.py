@@ -22,7 +22,7 @@ from ..files.images import captions_beside, load_pictures, picture_files
 from ..model import Callback, DiffusionModel
 from ..quoting import excerpt
 from ..sampling.size import side
-from ..settings import setting
+from ..settings import Settings, setting
 from ..training.loop import Budget, check_rank
 
 TEXT_ENCODERS = ("both", *text_parts())
@@ -40,6 +40,9 @@ class Wish(Protocol):
     @property
     def method(self) -> str:
         """The name of the method that erases them."""
+
+    def chosen_settings(self) -> Settings:
+        """The settings that the method erases with."""
 
     @property
     def option(self) -> Callable[[str], str]:
@@ -68,12 +71,19 @@ class Preserve(Input):
 
     preserve: Sequence[str] | str = setting((), help="a prompt to leave alone")
     preserve_list: str | None = setting(None, choices=LISTS, help="a list of names to leave alone")
+    common: bool = setting(False, help="preserve everyday concepts as well, also where the settings need no such list")
     no_common: bool = setting(False, help="do not preserve everyday concepts as well")
 
     def keywords(self, wish: Wish) -> dict[str, Any]:
         preserve = kept_prompts(self.preserve, wish.option("preserve"))
         preserve += listed_beside(wish.concepts, self.preserve_list)
-        return {"preserve": preserve + ([] if self.no_common else common_concepts(wish.concepts))}
+        return {"preserve": preserve + (common_concepts(wish.concepts) if self.preserves_common(wish) else [])}
+
+    def preserves_common(self, wish: Wish) -> bool:
+        """Return whether everyday concepts are preserved too. Raises ``ValueError`` when both ways are asked for."""
+        if self.common and self.no_common:
+            raise ValueError(f"give either {wish.option('common')} or {wish.option('no_common')}")
+        return self.common or (wish.chosen_settings().needs_common and not self.no_common)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ class ClosedForm:
 class Method:
     """A method by its ``name`` on the command line, in files and in presets.
 
-    ``run(model, concepts, settings, ...)`` takes one of its ``presets`` as settings, by keywords what ``takes`` lists,
-    and a ``callback``; it returns an ``Erasure`` whose origin has the method's name. ``toy_presets`` are those for the
-    embedded model, which is so small that learning rates for Stable Diffusion do nothing to it.
+    ``run(model, concepts, settings, ...)`` takes one of its ``presets`` as settings, by default the first, by keywords
+    what ``takes`` lists, and a ``callback``; it returns an ``Erasure`` whose origin has the method's name.
+    ``toy_presets`` are those for the embedded model, which is so small that learning rates for Stable Diffusion do
+    nothing to it.
     """
 
     name: str

@@ -58,6 +58,11 @@ class ReceSettings(Settings):
         0.1, above=0,
         help="How firmly the weights are held where nothing else holds them; raise it if the system is singular.",
     )  # fmt: skip
+    relative_ridge: float = setting(
+        0.0, least=0,
+        help="The same in the unit of the edit itself, so that one value suits one concept and a thousand. It is added "
+        "to 'ridge'; more harms less and erases less.",
+    )  # fmt: skip
     amplification: float = setting(
         1.0, above=0,
         help="How far to go along the change that was found; 1 is as published. More erases more surely inside long "
@@ -74,6 +79,11 @@ class ReceSettings(Settings):
         "edit more room.",
     )  # fmt: skip
 
+    @property
+    def needs_common(self) -> bool:
+        """Whether a list of everyday concepts is needed: not where a relative ridge holds what nobody lists."""
+        return not self.relative_ridge
+
 
 PUBLISHED: Mapping[str, ReceSettings] = {
     "object": ReceSettings(loops=1, regularization=1e-1),
@@ -81,20 +91,25 @@ PUBLISHED: Mapping[str, ReceSettings] = {
     "explicit": ReceSettings(loops=3, regularization=1e-1),
 }
 RECE: Mapping[str, ReceSettings] = {
+    "general": ReceSettings(loops=1, regularization=1e-3, amplification=1.8, relative_ridge=0.3),
+    "several": ReceSettings(loops=1, regularization=1e-3, amplification=1.2, relative_ridge=0.3),
+    "published": PUBLISHED["object"],
     "object": ReceSettings(loops=1, regularization=1e-3, amplification=1.4),
     "style": ReceSettings(loops=1, regularization=1e-3, amplification=1.8),
     "explicit": PUBLISHED["explicit"],
     "many": ReceSettings(loops=1, regularization=1e-3, amplification=1.2, name_only=True),
 }
-"""Ours, by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be measured
-there. ``many`` is for tens of concepts and more at once."""
+"""``general`` is for an object or a style, ``several`` for tens of concepts at once; both hold what nobody lists
+(docs/method.md, "The ridge"). ``object``, ``style`` and ``many`` are those of earlier versions, which need a list of
+what to preserve. All by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be
+measured there."""
 
 
 @checked
 def rece(
     model: TextReader,
     concepts: Sequence[Concept | str] | Concept | str,
-    settings: ReceSettings = RECE["object"],
+    settings: ReceSettings = RECE["general"],
     *,
     preserve: Sequence[str] | str = (),
     exactly: Sequence[str] | str = (),
@@ -235,9 +250,8 @@ def solve(
     determined, ``UnsupportedModelError`` for one that is not finite, and ``ValueError`` for settings or prompts that
     leave nothing to change.
     """
-    scales = {
-        "erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": settings.ridge
-    }  # fmt: skip
+    ridge = settings.ridge + (settings.relative_ridge * statistics.ridge_unit() if settings.relative_ridge else 0.0)
+    scales = {"erase_scale": settings.erase_scale, "preserve_scale": settings.preserve_scale, "ridge": ridge}
     free = _free(statistics.exactly_gram, settings.exactness)
     try:
         change = step = statistics.edited.step(statistics.preserve_gram, free, **scales)

@@ -452,7 +452,7 @@ def test_compare(fake: FakeModel, tmp_path: Path, capsys) -> None:
 
 def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     one, two, out = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "out"))
-    erase = ["erase", "--model", "toy", "--out", str(out), "--overwrite"]
+    erase = ["erase", "--model", "toy", "--preset", "object", "--out", str(out), "--overwrite"]
     assert main([*erase, "--concept", "cat", "--concept", "bird", "--save-statistics", str(one)]) == 0
     assert {"dog", "lion", ""} <= set(load_statistics(one).preserve)
     again = [*erase, "--statistics", str(one), "--concept", "lion -> dog", "--restore", "cat"]
@@ -469,7 +469,22 @@ def test_statistics(fake: FakeModel, tmp_path: Path, capsys) -> None:
     torch.testing.assert_close(Erasure.load(out).deltas[name].dense(), found.deltas[name].dense(), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("common", [[], ["--no-common"]])
+def test_everyday_concepts_are_listed_where_the_settings_need_them(fake: FakeModel, tmp_path: Path, capsys) -> None:
+    def listed(*options: str) -> bool:
+        out = tmp_path / "e.safetensors"
+        assert main(["erase", "--model", "toy", "--concept", "cat", "--overwrite", "--out", str(out), *options]) == 0
+        return "lion" in Erasure.load(out).origins[0].settings["preserve"]
+
+    assert not listed() and listed("--common") and listed("--relative-ridge", "0")
+    assert (
+        listed("--preset", "object") and not listed("--preset", "object", "--no-common") and listed("--method", "uce")
+    )
+    capsys.readouterr()
+    erase = ("erase", "--model", "toy", "--concept", "cat", "--out", tmp_path / "a.safetensors")
+    assert fails(capsys, *erase, "--common", "--no-common") == "error: give either --common or --no-common"
+
+
+@pytest.mark.parametrize("common", [[], ["--common"]])
 def test_statistics_that_are_saved_change_no_erasure(fake: FakeModel, tmp_path: Path, common: list[str]) -> None:
     one, two, kept = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "kept"))
     erase = ["erase", "--model", "toy", "--concept", "cat", *common, "--out"]
@@ -508,7 +523,7 @@ def test_what_users_get_wrong_about_statistics(fake: FakeModel, tmp_path: Path, 
     assert "nothing to erase" in fails(capsys, *erase, "--statistics", kept, "--restore", "cat")
     assert "hold 'cat', not 'cat -> dog'" in fails(capsys, *erase, "--statistics", kept, "--concept", "cat -> dog")
     for other in (["--name-only"], ["--preset", "many"]):
-        assert "choose the preset object or style" in fails(capsys, *erase, "--statistics", kept, *other)
+        assert "choose the preset general or " in fails(capsys, *erase, "--statistics", kept, *other)
     same = (*erase, "--overwrite", "--save-statistics", tmp_path / "a.safetensors", "--concept", "dog")
     assert "--save-statistics and --out name the same file" in fails(capsys, *same)
     same = ("erase", "--model", "toy", "--out", kept, "--overwrite", "--statistics", kept)

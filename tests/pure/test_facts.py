@@ -104,10 +104,15 @@ def numbers(name: str, pattern: str) -> list[float]:
 def test_numbers_of_presets() -> None:
     ours, toy = rece.RECE, doco.TOY_DOCO
     further = [ours["object"].amplification, ours["style"].amplification]
-    assert numbers("docs/method.md", r"`a` = ([\d.]+) for objects and ([\d.]+) for styles") == further
-    assert numbers("README.md", r"amplifies the edit ([\d.]+) \(objects\) or ([\d.]+) \(styles\)") == further
+    assert numbers("docs/method.md", r"`a` = ([\d.]+) in `object`, and ([\d.]+) in `general` and in `style`") == further
+    default = ours["general"]
+    chosen = [default.regularization, default.amplification, default.relative_ridge]
+    pattern = r"regularization ([\d.]+), amplifies the edit ([\d.]+) times and has a relative ridge of ([\d.]+)"
+    assert numbers("README.md", pattern) == chosen and default.amplification == ours["style"].amplification
+    assert numbers("docs/method.md", r"lam = 0.1 \+ r u` with `r` = ([\d.]+)") == [default.relative_ridge]
+    assert default.relative_ridge == ours["several"].relative_ridge
+    assert numbers("docs/method.md", r"So `several` has (\d\.\d)") == [ours["several"].amplification]
     weight = [ours["object"].regularization]
-    assert numbers("README.md", r"regularization ([\d.]+) for objects") == weight
     assert numbers("docs/method.md", r"styles and hard objects \(([\d.]+)\) for objects") == weight
     many = re.findall(r"\*\*names only, ([\d.]+)\*\* \(preset `many`\)", page("docs/method.md"))
     assert {float(one) for one in many} == {ours["many"].amplification}

@@ -108,7 +108,7 @@ def test_the_loop_as_shipped_gives_the_official_results(name: str, summed: bool)
     edited = OwnKept(first.concepts, first.targets, row_gram(golden.kept("retain_uce")))
     derived = RowPairs(*whole).summed() if summed else RowPairs(*whole)
     nothing = torch.zeros(64, 64, dtype=torch.float64)
-    known = EntryStatistics(edited, derived, row_gram(golden.kept("retain_rece")), nothing, whole[0][0][-1])
+    known = EntryStatistics(edited, derived, row_gram(golden.kept("retain_rece")), nothing, whole[0][0][-1], 0.0)
     gram = gram_matrix(golden.weights.values())
     for loops in range(golden.case["epochs"] + 1):
         told: list[int] = []

@@ -101,6 +101,7 @@ def test_what_made_it(model: FakeModel) -> None:
     assert origin.method == "rece" and origin.concepts == (Concept("cat", "dog"),)
     assert origin.settings == {
         "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
+        "relative_ridge": 0.0,
         "amplification": 1.0, "name_only": False, "exactness": 1e-3, "preserve": ["bird"],
     }  # fmt: skip
     assert origin.fingerprint != rece(FakeModel(seed=1), "cat").origins[0].fingerprint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from erasure_core.closed_form.statistics import EntryStatistics, Statistics
 from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
 from erasure_core.closed_form.uce import PairSums, RowPairs
 from erasure_core.closed_form.update import extended, restored, updated
-from erasure_core.methods.rece import ReceSettings, erase_statistics, rece_with_statistics, solve
+from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics, rece_with_statistics, solve
 from erasure_core.model import CONTEXT
 
 NAMES = ("cat", "dog", "red fish", "bird", "tall tree", "car")
@@ -64,7 +65,68 @@ def as_rows(model: FakeModel, concepts: Sequence[Concept], preserve: Sequence[st
         derived.append((rows, others))
     kept = torch.cat([model.encode_prompts([text]).context[0].double() for text in preserve])
     pairs = [RowPairs([one for one, _ in pair], [other for _, other in pair]) for pair in (edited, derived)]
-    return EntryStatistics(*pairs, kept.T @ kept, torch.zeros_like(kept.T @ kept), torch.zeros(1))
+    return EntryStatistics(*pairs, kept.T @ kept, torch.zeros_like(kept.T @ kept), torch.zeros(1), 0.0)
+
+
+@quick
+@given(st.lists(st.sampled_from(NAMES), min_size=2, unique=True))
+def test_the_unit_of_the_ridge_is_the_distance_of_all_pairs(names: list[str]) -> None:
+    model = FakeModel()
+    concepts = [Concept(name) for name in names]
+    rows, others = (torch.cat(list(part)).double() for part in vars(as_rows(model, concepts, [""]).edited).values())
+    whole = gather_statistics(model, names).entries[CONTEXT]
+    expected = float((rows - others).square().sum()) / whole.width
+    assert whole.ridge_unit() == pytest.approx(expected, rel=1e-6) and whole.summed().ridge_unit() == whole.ridge_unit()
+    first, rest = gather_statistics(model, names[:1], ["a"]), gather_statistics(model, names[1:], ["b"])
+    assert (first + rest).entries[CONTEXT].ridge_unit() == pytest.approx(expected, rel=1e-6)
+    left = (first + rest - rest).entries[CONTEXT].ridge_unit()
+    assert left == pytest.approx(first.entries[CONTEXT].ridge_unit(), abs=1e-9 * expected)
+
+
+def test_a_relative_ridge_is_a_ridge_in_that_unit(model: FakeModel) -> None:
+    gram, entry = gram_matrix(model.weights.values()), gather_statistics(model, ["cat", "bird"]).entries[CONTEXT]
+    for relative in (0.0, 0.3):
+        found = solve(entry, gram, ReceSettings(ridge=0.5, relative_ridge=relative)).dense()
+        expected = solve(entry, gram, ReceSettings(ridge=0.5 + relative * entry.ridge_unit())).dense()
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("times", [1e-2, 3.0])
+def test_a_relative_ridge_knows_no_scale(model: FakeModel, times: float) -> None:
+    """Contexts in another unit, and each concept listed as often again, give the same edit."""
+    gram, entry = gram_matrix(model.weights.values()), gather_statistics(model, ["cat", "bird"], [""]).entries[CONTEXT]
+    settings = ReceSettings(loops=0, ridge=1e-12, relative_ridge=0.3)
+    expected = solve(entry, gram, settings).dense()
+    scaled = replace(
+        entry, edited=RowPairs(*([times * row for row in part] for part in vars(entry.edited).values())),
+        distance=times**2 * entry.distance, preserve_gram=times**2 * entry.preserve_gram,
+    )  # fmt: skip
+    torch.testing.assert_close(solve(scaled, gram, settings).dense(), expected, rtol=1e-4, atol=1e-6)
+    twice = entry.plus(entry, 1)
+    torch.testing.assert_close(solve(twice, gram, settings).dense(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_twelve_requests_one_after_the_other_are_twelve_at_once(model: FakeModel) -> None:
+    """Published methods collapse after three to twelve sequential erasures; sums do not."""
+    concepts = [Concept(f"thing {number}", "cat" if number % 3 else "") for number in range(12)]
+    whole, _ = rece_with_statistics(model, concepts, RECE["general"])
+    known = None
+    for concept in concepts:
+        last, known = rece_with_statistics(model, [concept], RECE["general"], statistics=known)
+    torch.testing.assert_close(change(last), change(whole), rtol=1e-4, atol=1e-6)
+    assert last.concepts == whole.concepts
+
+
+def test_statistics_of_an_earlier_version(model: FakeModel, tmp_path: Path) -> None:
+    """They know no distance: a relative ridge is refused, everything else is as it was."""
+    known = gather_statistics(model, "cat", ["bird"])
+    older = replace(known, entries={name: replace(entry, distance=None) for name, entry in known.entries.items()})
+    back = load_statistics(save_statistics(older, tmp_path / "older.safetensors"))
+    with pytest.raises(ValueError, match="saved by an earlier version.*set relative_ridge to 0"):
+        erase_statistics(model, back, ReceSettings(relative_ridge=0.3))
+    again, expected = (change(erase_statistics(model, one, SETTINGS)) for one in (back, known))
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-6)
+    assert (back + gather_statistics(model, "owl", ["wolf"])).entries[CONTEXT].distance is None
 
 
 @quick
@@ -273,7 +335,7 @@ def test_statistics_that_cannot_be_erased(model: FakeModel) -> None:
     with pytest.raises(ValueError, match="hold no concept"):
         erase_statistics(model, restored(cat, model, ["cat"]), SETTINGS)
     with pytest.raises(
-        ValueError, match=r"edit names only \(name_only\), the statistics are of all rows .*preset object or style"
+        ValueError, match=r"edit names only \(name_only\), the statistics are of all rows .*preset general or "
     ):
         erase_statistics(model, cat, ReceSettings(1, 0.1, name_only=True))
     other = FakeModel()
@@ -316,6 +378,8 @@ def test_files_that_cannot_be_used(model: FakeModel, tmp_path: Path) -> None:
 
     refused("holds no statistics", tensors, {})
     refused("has format 9", tensors, written(format=9))
+    refused("'context' has a distance of -1, expected at least 0", tensors, written(distances={"context": -1}))
+    refused("'context' of 'distances'", tensors, written(distances={"context": "far"}))
     refused("cannot be used as statistics: its header cannot be read", tensors, {"erasure_statistics": "{"})
     refused("pooled/edited.concepts is missing", tensors, written(entries=["pooled"]))
     refused("a concept needs a name", tensors, written(concepts=[{"name": "", "instead": ""}]))

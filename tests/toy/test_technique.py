@@ -7,9 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from erasure_core import Concept, common_concepts, eval_unlearn, rece
+from erasure_core import eval_unlearn, rece
 from erasure_core.eval_unlearn import ErasureTechnique
-from erasure_core.methods.rece import RECE
 
 pytestmark = pytest.mark.usefixtures("untouched")
 FEW = {"model": "toy", "steps": 3, "guidance": 3}
@@ -57,7 +56,7 @@ def test_what_generate_is_told() -> None:
 
 
 def test_a_file_does_what_the_method_does(toy, tmp_path) -> None:
-    erasure = rece(toy, "cat", RECE["object"], preserve=common_concepts([Concept("cat")]))
+    erasure = rece(toy, "cat")
     path = erasure.save(tmp_path / "no-cat.safetensors")
     from_file, computed = technique(erasure=str(path)), technique(method="rece", erase_concept="cat")
     drawn = [pixels(one.generate(["a cat"], seed=1)) for one in (from_file, computed, technique(method="none"))]

@@ -13,7 +13,7 @@ from erasure_core.toy.evaluation import pictures_of, subject_of
 from .settings import ALL, INSTEAD, SEED, Bench
 
 CONCEPTS = ("dog", "penguin", "twemoji")
-SETTINGS = ("default", "uce", *ALL)
+SETTINGS = ("listed", "uce", *ALL)
 NOTHING = "nothing"
 PICTURES, STEPS = 16, 200
 LISTED = {

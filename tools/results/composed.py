@@ -13,7 +13,7 @@ from .attacks import asked
 from .settings import SEED, Bench, erase, kept
 
 FIRST, SECOND = "penguin", "guitar"
-PAIRS = (("default", "default"), ("default", "abo"), ("few_shot", "default"), ("few_shot", "abo"), ("doco", "default"))
+PAIRS = (("listed", "listed"), ("listed", "abo"), ("few_shot", "listed"), ("few_shot", "abo"), ("doco", "listed"))
 WAYS = ("first, then second", "second, then first", "added")
 EACH, OTHERS = 24, 80
 NOTHING = ("nothing", "nothing")

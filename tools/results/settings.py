@@ -36,9 +36,9 @@ class Setting:
 
 
 RECE = {
-    "default": Setting("rece", "RECE, the product's default: preset of this pack, common concepts preserved"),
+    "listed": Setting("rece", "RECE, the presets `object` and `style`, common concepts preserved"),
     "unlisted": Setting(
-        "rece", "RECE, the default without the model's own objects and styles among what is preserved", "unlisted"
+        "rece", "RECE, the same without the model's own objects and styles among what is preserved", "unlisted"
     ),
     "published": Setting(
         "rece", "RECE, the published settings: preset of the paper, only the empty prompt preserved", "nothing"

@@ -29,7 +29,7 @@ def concepts(setting: str) -> list[Concept]:
 def jobs() -> list[dict]:
     """Everything to measure, the settings of one concept after one another."""
     pairs = [(concept, name) for name in RECE for concept in concepts(name)]
-    pairs += [(concept, NOTHING) for concept in concepts("default")]
+    pairs += [(concept, NOTHING) for concept in concepts("listed")]
     pairs += [(concept, name) for name in ALL for concept in concepts(name)]
     return [{"concept": str(concept), "setting": name} for concept, name in sorted(pairs, key=lambda one: one[0].name)]
 
@@ -72,7 +72,7 @@ def _summary(rows: list[dict]) -> str:
     """Means of every method in one table, objects first."""
     before, lines = _unedited_rows(rows), []
     for kind in ("object", "style"):
-        for name in ("default", "uce", *ALL):
+        for name in ("listed", "uce", *ALL):
             group = [row for row in _single(rows, name) if row["kind"] == kind]
             cells = _line(f"{kind}s, {name}", _mean(group), _mean([before[_name(row)] for row in group]))
             lines.append([*cells, f"{100 * mean(r['outside'] for r in group):.1f}", _seconds(group)])
@@ -136,9 +136,10 @@ HEAD = """## One concept at a time
 Each row has {erased} pictures of the erased concept and {others} of the others of its kind. In brackets stands the
 change against the unedited model, on the same captions and the same noise.
 
-Everything that IRA and CRA count is on the list that RECE and AbO preserve by default. "unlisted" shows what happens to
-concepts that nobody listed. DoCo takes no list, nor does few-shot as published, which is what stands here and sees four
-real renders of each concept; the page few-shot has its default. The tables name each concept's replacement.
+Everything that IRA and CRA count is on the list of common concepts, which "listed", "uce" and AbO preserve. "unlisted"
+shows what happens to concepts that nobody listed. DoCo takes no list, nor does few-shot as published, which is what
+stands here and sees four real renders of each concept; the page few-shot has its default. The tables name each
+concept's replacement. RECE's default needs no list; it has [a page of its own](results-general.md).
 
 Settings were tuned on {tuned}. The other concepts are not wholly unseen. Pictures of roses were looked at when
 the amplification of objects was chosen, and so were the rows of objects at an amplification of 1.6, which are the same.
