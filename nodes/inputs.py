@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..erasure_core.concepts.name_lists import LISTS, listed_beside
 from ..erasure_core.concepts.parse import name_of
 from ..erasure_core.concepts.templates import WORDINGS
-from ..erasure_core.settings import Limits, Settings, limits_of
+from ..erasure_core.limits import Limits, Settings, limits_of
 
 CATEGORY = "Erasure"
 MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that can be trained, attacked and inverted

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
 from ..erasure_core.concepts.parse import parse_prompts
+from ..erasure_core.limits import limits_of
 from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
-from ..erasure_core.settings import limits_of
 from .comfy_host.open_model import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress

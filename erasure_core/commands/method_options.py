@@ -9,9 +9,9 @@ from dataclasses import Field, fields
 from typing import Any
 
 from ..arguments import MOST_SEED, OR_NONE, as_written
+from ..limits import limits_of
 from ..methods import METHODS
 from ..methods.method import Method
-from ..settings import limits_of
 from .options import Parser, filled, number, option, whole
 from .request import having, taking
 

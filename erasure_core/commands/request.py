@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..concepts.parse import Concept
 from ..erasures.erasure import Erasure
+from ..limits import Settings
 from ..methods import METHODS
 from ..methods.inputs import Input, Preserve
 from ..model import Callback, DiffusionModel
-from ..settings import Settings
 from .progress import Progress
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Saving and loading erasures: safetensors files that common LoRA loaders read, with a JSON header of our own.
 
-``lora_stems`` has the names of the tensors, and ``lora_programs`` the programs that load them. The header holds a JSON
+``file_keys`` has the names of the tensors, and ``lora_programs`` the programs that load them. The header holds a JSON
 text under ``erasure``: format, origins, the full names of the weights and, for a closed form, the ``up`` of each
 context map (its ``down`` is that of every layer). Files of format 1 have one map for all weights.
 
@@ -27,7 +27,7 @@ from ..files.safetensors_files import SUFFIX, read, write
 from ..model import CONTEXT
 from ..quoting import excerpt
 from .erasure_record import ContextMap, ErasureRecord, Origin
-from .lora_stems import factors, stems, stored_stems
+from .file_keys import factors, stems, stored_stems
 from .low_rank import Delta, Dense, LowRank
 
 FORMAT = 3

@@ -27,9 +27,9 @@ from ..concepts.templates import wordings
 from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
+from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import MOST_GUIDANCE, check_steps, trajectories
-from ..settings import Settings, setting
 from ..training.denoising import predict
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_fell, check_rank, descend, train

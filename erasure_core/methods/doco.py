@@ -22,9 +22,9 @@ from ..concepts.templates import wordings
 from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
+from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
-from ..settings import Settings, setting
 from ..training.denoising import denoising_target, noised, predict
 from ..training.gan import adversarial_loss, discriminator_loss, patch_discriminator, preserving
 from ..training.learned_settings import RATE, kind_setting, steps_setting

@@ -33,9 +33,9 @@ from ..concepts.parse import Concept, as_prompts, kept_prompts, single_concept
 from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
+from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
 from ..sampling.ddim import MOST_GUIDANCE, generate, sample_latents
-from ..settings import Settings, setting
 from ..training.denoising import conditioning_gradient, denoising_error, noised, predict
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_rank, gradients, take_step, train

@@ -19,10 +19,10 @@ from ..concepts.name_lists import LISTS, listed_beside
 from ..concepts.parse import Concept, kept_prompts
 from ..families.unets import text_parts
 from ..files.images import captions_beside, load_pictures, picture_files
+from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel
 from ..quoting import excerpt
 from ..sampling.size import side
-from ..settings import Settings, setting
 from ..training.loop import Budget, check_rank
 
 TEXT_ENCODERS = ("both", *text_parts())

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..closed_form.statistics import Statistics
 from ..erasures.erasure import Erasure
-from ..settings import Settings
+from ..limits import Settings
 from .inputs import Input
 
 

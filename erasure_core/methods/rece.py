@@ -23,9 +23,9 @@ from ..concepts.parse import Concept, as_concepts, as_prompts
 from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.erasure_record import ContextMap, Origin
 from ..erasures.low_rank import Delta, LowRank
+from ..limits import Settings, setting
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
 from ..progress import TwoStages
-from ..settings import Settings, setting
 from .inputs import Exactly, Preserve
 from .method import ClosedForm, Method
 

@@ -9,8 +9,8 @@ from ..arguments import checked
 from ..closed_form.statistics import Statistics
 from ..concepts.parse import Concept, as_concepts
 from ..erasures.erasure import Erasure
+from ..limits import Settings, setting
 from ..model import Callback, TextReader
-from ..settings import Settings, setting
 from .inputs import Preserve
 from .method import ClosedForm, Method
 from .rece import ReceSettings, rece_with_statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..concepts.templates import WORDINGS
-from ..settings import setting
+from ..limits import setting
 
 RATE = "How far each update goes. Lower it when the loss explodes."
 

@@ -10,7 +10,7 @@ import comfy.lora
 
 from ...erasure_core import Erasure, UnsupportedModelError
 from ...erasure_core.erasures.erasure import counts_twice
-from ...erasure_core.erasures.lora_stems import stem
+from ...erasure_core.erasures.file_keys import stem
 from ...erasure_core.erasures.low_rank import Delta
 from .erasures_of_model import erasures_of, patch
 from .model import weight_keys

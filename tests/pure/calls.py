@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from erasure_core.settings import Settings
+from erasure_core.limits import Settings
 
 
 def with_settings(kind: type[Settings], /, **keywords: Any) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from erasure_core.audit.red_team import attack
 from erasure_core.audit.report import report
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.update import extended
+from erasure_core.limits import Limits, Settings
 from erasure_core.methods import METHODS
 from erasure_core.methods.inputs import Images
 from erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
 from erasure_core.sampling.ddim import generate, sample_latents, trajectories
 from erasure_core.sampling.purify import purify
-from erasure_core.settings import Limits, Settings
 from erasure_core.toy.evaluation import draw, evaluate_erasure
 
 BAD: dict[str, list[Any]] = {

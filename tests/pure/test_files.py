@@ -25,7 +25,7 @@ from erasure_core import Concept, Dense, Erasure, ErasureFileError, LowRank, Ori
 from erasure_core.erasures import erasure_file
 from erasure_core.erasures.erasure_file import MAPS, MOST_IN_HEADER, _maps, _metadata, check_target
 from erasure_core.erasures.erasure_record import ContextMap
-from erasure_core.erasures.lora_stems import stem, stems
+from erasure_core.erasures.file_keys import stem, stems
 from erasure_core.files import safetensors_files
 from erasure_core.files.safetensors_files import MOST_HEADER, read, write
 from erasure_core.methods.rece import ReceSettings

@@ -26,7 +26,7 @@ from erasure_core.closed_form.statistics_file import StatisticsFileError, load_s
 from erasure_core.erasures import erasure_file
 from erasure_core.erasures.erasure_file import MAPS
 from erasure_core.erasures.erasure_record import ContextMap
-from erasure_core.erasures.lora_stems import stem
+from erasure_core.erasures.file_keys import stem
 from erasure_core.files.json_fields import DEEPEST, parsed, twice
 from erasure_core.model import CONTEXT
 

@@ -20,6 +20,7 @@ from pure.fakes import FakeModel, TwoTowers, digest
 
 from erasure_core import Concept, Erasure
 from erasure_core.commands.request import Request
+from erasure_core.limits import Settings, limits_of
 from erasure_core.methods import METHODS
 from erasure_core.methods.inputs import (
     Exactly,
@@ -32,7 +33,6 @@ from erasure_core.methods.inputs import (
 )
 from erasure_core.methods.method import Method
 from erasure_core.model import entry_weights, fingerprint
-from erasure_core.settings import Settings, limits_of
 from erasure_core.training.loop import TrainingError
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from erasure_core.settings import Limits, Settings, limits_of, setting
+from erasure_core.limits import Limits, Settings, limits_of, setting
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.low_rank import LowRank
 from ..erasures.erasure_record import Origin
 from ..model import Callback, TextReader, entry_weights, fingerprint
-from ..settings import Settings, setting
+from ..limits import Settings, setting
 from .inputs import Preserve
 from .method import Method
 

@@ -10,10 +10,10 @@ from statistics import mean
 
 from erasure_core import Concept, Erasure, common_concepts
 from erasure_core.drawing.table import table
+from erasure_core.limits import Settings
 from erasure_core.methods import METHODS
 from erasure_core.methods.rece import RECE
 from erasure_core.methods.uce import UCE
-from erasure_core.settings import Settings
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES
 from erasure_core.toy.evaluation import accuracy, deal, draw
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erasure_core import Concept, Erasure, common_concepts
+from erasure_core.limits import Settings
 from erasure_core.methods import METHODS, Method
 from erasure_core.methods.inputs import Images, Preserve
 from erasure_core.methods.rece import PUBLISHED
-from erasure_core.settings import Settings
 from erasure_core.toy import Judge, load_toy
 from erasure_core.toy.evaluation import NAMES, pictures_of, subject_of
 

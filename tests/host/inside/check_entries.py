@@ -17,7 +17,7 @@ import pytest
 import torch
 from pack.erasure_core import DiffusionModel, Erasure, LowRank, Origin, TextReader, UnsupportedModelError, rece, uce
 from pack.erasure_core.erasures import erasure_file
-from pack.erasure_core.erasures.lora_stems import older_stems, stems
+from pack.erasure_core.erasures.file_keys import older_stems, stems
 from pack.erasure_core.methods.rece import ReceSettings
 from pack.nodes.comfy_host.model import merged_weights, text_weights, unet_keys, weight_keys
 from pack.nodes.comfy_host.patches import apply_erasure
