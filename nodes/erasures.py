@@ -7,7 +7,7 @@ import logging
 from comfy_api.latest import io
 
 from ..erasure_core import Erasure as CoreErasure
-from ..erasure_core.erasures.lora_programs import readers_of
+from ..erasure_core.erasures.programs import readers_of
 from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
 from .comfy_host.patches import apply_erasure
 from .comfy_host.rebase import rebase_if_needed

@@ -17,7 +17,7 @@ from ..concepts.parse import Concept, as_concepts, split
 from ..concepts.suggest import suggest
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import check_target
-from ..erasures.lora_programs import readers_of
+from ..erasures.programs import readers_of
 from ..methods import METHODS
 from ..methods.inputs import Exactly
 from ..methods.method import ClosedForm

@@ -1,6 +1,6 @@
 """Saving and loading erasures: safetensors files that common LoRA loaders read, with a JSON header of our own.
 
-``file_keys`` has the names of the tensors, and ``lora_programs`` the programs that load them. The header holds a JSON
+``file_keys`` has the names of the tensors, and ``programs`` the programs that load them. The header holds a JSON
 text under ``erasure``: format, origins, the full names of the weights and, for a closed form, the ``up`` of each
 context map (its ``down`` is that of every layer). Files of format 1 have one map for all weights.
 

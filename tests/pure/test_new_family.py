@@ -15,7 +15,7 @@ from erasure_core import Concept, Erasure, LowRank, Origin, UnsupportedModelErro
 from erasure_core.diffusers.detection import CROSS, FIRST_CONV, configs, family_of_checkpoint, index
 from erasure_core.diffusers.folder import read_folder
 from erasure_core.erasures.file_keys import stem, stems
-from erasure_core.erasures.lora_programs import readers_of
+from erasure_core.erasures.programs import readers_of
 from erasure_core.families.family import Family, LoraKeys, TextEncoder
 from erasure_core.families.unets import FAMILIES, SD_1, TEXT_L, titles
 from erasure_core.model import CONTEXT, POOLED, POOLED_LAYER

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin
 from erasure_core.erasures import erasure_file
 from erasure_core.erasures.file_keys import older_stems, stem, stems
-from erasure_core.erasures.lora_programs import readers_of
+from erasure_core.erasures.programs import readers_of
 
 CROSS = "{}.attentions.{}.transformer_blocks.{}.attn2.to_k"
 SD = [CROSS.format("up_blocks.1", 2, 0), CROSS.format("up_blocks.2", 1, 0), CROSS.format("up_blocks.3", 0, 0)]

@@ -17,7 +17,7 @@ from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
 from erasure_core.erasures import erasure_file
 from erasure_core.erasures.erasure_file import MAPS
 from erasure_core.erasures.erasure_record import ContextMap
-from erasure_core.erasures.lora_programs import readers_of
+from erasure_core.erasures.programs import readers_of
 
 pytest.importorskip("peft")
 
