@@ -60,8 +60,8 @@ class ReceSettings(Settings):
     )  # fmt: skip
     relative_ridge: float = setting(
         0.0, least=0,
-        help="The same in the unit of the edit itself, so that one value suits one concept and a thousand. It is added "
-        "to 'ridge'; more harms less and erases less.",
+        help="How firmly the weights are held, in the unit of the edit itself, so that one value suits one concept and "
+        "a thousand. It is added to 'ridge'; more harms less and erases less.",
     )  # fmt: skip
     amplification: float = setting(
         1.0, above=0,
