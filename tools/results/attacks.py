@@ -10,10 +10,10 @@ from erasure_core.drawing.table import table
 from erasure_core.toy.captions import SYNONYMS
 from erasure_core.toy.evaluation import pictures_of, subject_of
 
-from .settings import ALL, INSTEAD, SEED, Bench
+from .settings import ALL, DEFAULT, INSTEAD, SEED, Bench
 
 CONCEPTS = ("dog", "penguin", "twemoji")
-SETTINGS = ("listed", "uce", *ALL)
+SETTINGS = (DEFAULT, "listed", "uce", *ALL)
 NOTHING = "nothing"
 PICTURES, STEPS = 16, 200
 LISTED = {

@@ -52,6 +52,8 @@ ALL = {
     "abo": Setting("abo", "AbO with a replacement, common concepts preserved", instead=True),
 }
 SETTINGS = {**RECE, **ALL}
+DEFAULT = "general"
+"""RECE's default, nothing listed; ``general`` measures it on a page of its own, ``attacks`` attacks it."""
 SEED = 100
 
 
@@ -64,6 +66,8 @@ def preserved(setting: Setting, concept: Concept) -> list[str]:
 
 def erase(model, concept: Concept, name: str) -> Erasure:
     """By the setting of this name; everything random from seed 0."""
+    if name == DEFAULT:
+        return run(model, METHODS["rece"], concept, METHODS["rece"].presets[DEFAULT], [])
     setting, subject = SETTINGS[name], subject_of(concept)
     method = METHODS[setting.method]
     presets = PUBLISHED if name == "published" else method.toy_presets
