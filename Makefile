@@ -1,6 +1,7 @@
 PYTHON ?= python3
 OLDEST ?= python3.10
 NEWEST ?= python3.13
+TORCH ?=
 BIN := .venv/bin
 READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
@@ -11,12 +12,19 @@ TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH is '$(TORCH)'; write TORCH=cpu for the small PyTorch without CUDA, or leave it out)
+endif
+
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install --quiet torch torchvision --index-url https://download.pytorch.org/whl/cpu
+endif
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## erase three concepts from the embedded model and write a contact sheet
+demo: $(READY) ## erase three concepts from the embedded model, as a picture; TORCH=cpu for the small PyTorch
 	$(BIN)/python -m erasure_core demo
 
 test: $(READY) ## every tier but the longest tests; fetches a ComfyUI if COMFYUI_PATH names none

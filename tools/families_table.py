@@ -1,4 +1,4 @@
-"""Write docs/families.md, and the README's short form of it, from what the host tests found.
+"""Write docs/families.md from what the host tests found.
 
 ``families_table.py [build/families.jsonl]``; ``make test`` and ``make test-full`` append to that file. Of several lines
 about the same, the last counts.
@@ -60,22 +60,6 @@ def _families(cases: dict[Key, dict]) -> str:
             memory = [f"{facts[fact]:,}" if fact in facts else "-" for fact in ("megabytes", "megabytes_of_many")]
             rows.append([TITLES[family], size, host, *(_yes(facts, fact) for fact in FACTS), *memory])
     return table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB", "MB, 32 concepts"), rows)
-
-
-def summary(cases: dict[Key, dict]) -> str:
-    """One line a family, of the largest size that was loaded: what holds on all hosts, and the most memory."""
-    rows = []
-    for family, name in TITLES.items():
-        loaded = {key: facts for key, facts in cases.items() if key[0] == family and "saved_file" in facts}
-        size = min((size for _, size, *_ in loaded), default="")
-        same = {key: facts for key, facts in loaded.items() if key[1] == size}
-        if same:
-            hosts = ", ".join(sorted({key[3] for key in same}, key=_version))
-            facts = [_yes({fact: all(one.get(fact) for one in same.values())}, fact) for fact in FACTS]
-            memory = max(one.get(kind, 0) for one in same.values() for kind in ("megabytes", "megabytes_of_many"))
-            rows.append([name, size, hosts, *facts, f"{memory:,}"])
-    lines = table(("", "size", "ComfyUI", "closed form", "LoRA file", "text encoders", "MB"), rows)
-    return f"{lines}\n\n{_precisions(cases)}"
 
 
 FACTS = ("closed_form", "saved_file", "text_encoders")
@@ -150,20 +134,14 @@ Quantised weights of other packs that are stored as integers (NF4) are refused.
 """
 
 
-START, END = "<!-- by tools/families_table.py -->\n", "\n<!-- end -->"
-
-
 def main() -> None:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "families.jsonl"
     if not source.is_file():
         raise SystemExit(f"there is no {source}; run the host tests first: make test, or make test-full")
     cases = found(source.read_text(encoding="utf-8").splitlines())
-    target, readme = ROOT / "docs" / "families.md", ROOT / "README.md"
+    target = ROOT / "docs" / "families.md"
     target.write_text(page(cases), encoding="utf-8")
-    text = readme.read_text(encoding="utf-8")
-    before, (_, after) = text.split(START)[0], text.split(START)[1].split(END)
-    readme.write_text(before + START + summary(cases) + END + after, encoding="utf-8")
-    print(target, readme)
+    print(target)
 
 
 if __name__ == "__main__":

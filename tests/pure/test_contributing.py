@@ -182,7 +182,7 @@ def test_every_node_is_where_the_list_says(name: str, shown: str) -> None:
     _, _, listed = text_of("nodes/__init__.py").partition("def get_node_list")
     assert re.search(rf"\b{name}\b", listed)
     assert text_of(f"web/docs/{name}.md").startswith(f"# {shown}\n")
-    _, _, table = text_of("README.md").partition("| node |")
+    _, _, table = text_of("docs/comfyui.md").partition("| node |")
     assert shown.removesuffix(" (Erasure)") in table.partition("\n\n")[0]
     assert f'"{name}"' in text_of("tests/host/test_nodes.py")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from lowest_versions import PROJECT, lowest_versions
@@ -16,13 +17,30 @@ def test_each_has_a_lowest_version_and_no_highest() -> None:
     assert "<" not in text and "==" not in text
 
 
-def test_the_readme_names_them() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_installing_names_them() -> None:
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     for name, version in lowest_versions(PROJECT.read_text(encoding="utf-8")).items():
-        assert name in ("numpy", "pillow") or f"{name} {version}" in readme, name
+        assert name in ("numpy", "pillow") or f"{name} {version}" in page, name
 
 
 def test_the_target_installs_them() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     target = makefile.partition("\ntest-oldest:")[2].partition("\n\n")[0]
     assert "lowest_versions.py" in target and "$(OLDEST)" in target and "OLDEST ?= python3.10\n" in makefile
+
+
+def recipe(*words: str) -> subprocess.CompletedProcess[str]:
+    """What ``make`` would run, with nothing installed yet."""
+    command = ["make", "--dry-run", "--what-if=pyproject.toml", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_torch_for_the_cpu_alone_comes_first() -> None:
+    index = "https://download.pytorch.org/whl/cpu"
+    small = recipe("demo", "TORCH=cpu").stdout.splitlines()
+    (first,) = [place for place, line in enumerate(small) if index in line]
+    (second,) = [place for place, line in enumerate(small) if "-e '.[dev]'" in line]
+    assert first < second and "-m erasure_core demo" in small[-1]
+    assert index not in recipe("demo").stdout
+    wrong = recipe("demo", "TORCH=gpu")
+    assert wrong.returncode != 0 and "TORCH is 'gpu'; write TORCH=cpu" in wrong.stderr

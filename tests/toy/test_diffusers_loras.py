@@ -47,7 +47,7 @@ CHANGED = (
     "q_proj", "k_proj", "v_proj", "out_proj", "mlp.fc1", "mlp.fc2",  # few-shot
 )  # fmt: skip
 PARTS = ("unet", "text_encoder", "text_encoder_2")
-READS_POOLED = tuple(int(one) for one in diffusers.__version__.split(".")[:2]) >= (0, 39)  # the README says so too
+READS_POOLED = tuple(int(one) for one in diffusers.__version__.split(".")[:2]) >= (0, 39)  # docs/limits.md says so too
 
 
 def text(kind, width: int):

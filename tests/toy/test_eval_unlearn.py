@@ -75,11 +75,11 @@ def test_a_metric_from_outside(judge, tmp_path: Path) -> None:
     assert results["toy_judge"]["value"] <= 0.1
 
 
-def test_the_readme(tmp_path: Path) -> None:
+def test_its_page(tmp_path: Path) -> None:
     """The configuration and the command, word for word."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Run a benchmark on it")[1].split("\n## ")[0]
-    (config,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
-    (command,) = re.findall(r"^    eval-unlearn (.*)$", section, re.MULTILINE)
+    page = (ROOT / "docs" / "eval-unlearn.md").read_text(encoding="utf-8")
+    (config,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (command,) = re.findall(r"^    eval-unlearn (.*)$", page, re.MULTILINE)
     (tmp_path / "benchmark.json").write_text(config)
     done = subprocess.run(
         [sys.executable, "-m", "eval_unlearn.cli", *command.split()],
