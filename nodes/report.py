@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..erasure_core.audit.report import Pictures, summarise
 from ..erasure_core.audit.report_prompts import MOST, report_prompts
 from ..erasure_core.audit.report_sheet import report_sheet
+from ..erasure_core.closed_form.regeneration import regeneration_error
 from ..erasure_core.concepts.common import not_among, sharing_no_word
 from ..erasure_core.concepts.parse import parse_prompts
 from ..erasure_core.toy.known_concepts import known_concepts
@@ -100,7 +101,9 @@ class ErasureReport(io.ComfyNode):
 
         before, after = draw_all(model, clip), draw_all(erased_model, erased_clip or clip)
         settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler_name": sampler_name, "scheduler": scheduler}
-        result = summarise(name, all_prompts, before, after, judge, {**settings, "kind": kind})
+        added = [one for each in carriers for one in erasures_of(each)][len(erasures_of(model)) :]
+        left = regeneration_error(reader, added, name)
+        result = summarise(name, all_prompts, before, after, judge, {**settings, "kind": kind}, left)
         return io.NodeOutput(to_image(report_sheet(result)), result.as_json(), result.verdict())
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Seed, checked
+from ..closed_form.regeneration import regeneration_error
 from ..concepts.common import COMMON, not_among, sharing_no_word
 from ..concepts.parse import as_prompts
 from ..drawing.table import percent, table
@@ -78,6 +79,8 @@ class Report:
     pictures: int
     """The number of pictures of the concept itself."""
     settings: Mapping[str, object]
+    regeneration_error: float | None = None
+    """How closely any context can regenerate the concept, see ``regeneration_error``; None if unknown."""
 
     @property
     def ua(self) -> float | None:
@@ -94,6 +97,7 @@ class Report:
             "pictures": self.pictures,
             "settings": dict(self.settings),
             "ua": self.ua,
+            "regeneration_error": self.regeneration_error,
             "ira": _mean(self.groups[NEIGHBOUR].shown_after),
             "cra": _mean(self.groups[FAR].shown_after),
             "groups": {name: asdict(row) for name, row in self.groups.items()},
@@ -117,6 +121,8 @@ class Report:
         )
         parts = [self._shown(), self._harm(near, far)]
         parts.append(f"Of the neighbours '{worst[0].concept}' suffers most{_how_much(worst[1])}.")
+        if self.regeneration_error is not None:
+            parts.append(self._left())
         parts.append("A report on some prompts is no proof of absence: attack the erasure as well.")
         return " ".join(parts)
 
@@ -136,6 +142,12 @@ class Report:
             f"Of {self.pictures} pictures of '{self.concept}' {percent(after.mean)} % still show it "
             f"({percent(after.low)} to {percent(after.high)}), before the erasure {percent(before.mean)} % (by "
             f"{self.recogniser})."
+        )
+
+    def _left(self) -> str:
+        return (
+            f"No context comes nearer to '{self.concept}' through the edited layers than {percent(self.regeneration_error or 0.0)} % of its "
+            "distance from the target."
         )
 
     def _harm(self, near: Row, far: Row) -> str:
@@ -202,7 +214,8 @@ def report(
     before = drawn(callback=part_of(callback, 0, 2))
     with erasure.applied_to(model):
         after = drawn(callback=part_of(callback, 1, 2))
-    return summarise(concept, prompts, before, after, recogniser, settings)
+    left = regeneration_error(model, erasure, concept)
+    return summarise(concept, prompts, before, after, recogniser, settings, left)
 
 
 @checked
@@ -231,10 +244,12 @@ def summarise(
     after: Pictures,
     recogniser: Recogniser | None,
     settings: Mapping[str, object],
+    left: float | None = None,
 ) -> Report:
     """Return the report on pictures before and after an erasure, drawn with the same ``prompts`` and noise.
 
-    ``settings`` are those of the drawing, for the record. Raises ``ValueError`` when the pictures do not fit the
+    ``settings`` are those of the drawing, for the record. ``left`` is the erasure's ``regeneration_error``, by default
+    unknown. Raises ``ValueError`` when the pictures do not fit the
     prompts or hold NaN.
     """
     if before.images.shape != after.images.shape or len(before.images) % len(prompts):
@@ -261,7 +276,7 @@ def summarise(
     groups = {name: row([i for i, one in enumerate(prompts) if one.group == name]) for name in GROUPS}
     pictures = each * sum(one.group == ERASED for one in prompts)
     name = recogniser.name if recogniser else None
-    return Report(concept, tuple(prompts), rows, groups, name, pictures, dict(settings))
+    return Report(concept, tuple(prompts), rows, groups, name, pictures, dict(settings), left)
 
 
 def bootstrap(values: Tensor, resamples: int = RESAMPLES) -> Interval:
