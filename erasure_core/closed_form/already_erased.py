@@ -1,7 +1,8 @@
-"""Refusing to erase a concept again that an earlier erasure has already moved past its target."""
+"""Noticing concepts that an earlier erasure has already moved past their target: they are not erased again."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 
 from ..concepts.names import key
@@ -12,6 +13,8 @@ from ..erasures.low_rank import LowRank
 from ..model import TextReader, TextRows
 from ..quoting import quoted
 from .align import aligned_rows
+
+log = logging.getLogger(__name__)
 
 
 class ErasedAlreadyError(ValueError):
@@ -27,6 +30,26 @@ def check_not_erased(model: TextReader, concepts: Iterable[Concept]) -> None:
     for concept in concepts:
         if _keys(concept) in erased:
             check_pair(model.erasures, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
+
+
+def not_erased(model: TextReader, concepts: Sequence[Concept]) -> list[Concept]:
+    """Return those of ``concepts`` that no erasure on ``model`` has moved past their target.
+
+    The others are erased already, and stay as they are; a warning names them. Only concepts that such an erasure names
+    are encoded. Raises ``ErasedAlreadyError`` when none is left.
+    """
+    remaining, erased = [], []
+    for concept in concepts:
+        try:
+            check_not_erased(model, [concept])
+            remaining.append(concept)
+        except ErasedAlreadyError:
+            erased.append(concept)
+    if erased and not remaining:
+        check_not_erased(model, erased)
+    if erased:
+        log.warning("%s: erased from this model already, so left as it is.", quoted([str(one) for one in erased]))
+    return remaining
 
 
 def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target: Read) -> None:

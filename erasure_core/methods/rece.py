@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import checked
-from ..closed_form.already_erased import check_not_erased
+from ..closed_form.already_erased import check_not_erased, not_erased
 from ..closed_form.collect import check_preserve, gather_statistics, reference_rows
 from ..closed_form.derived_contexts import DerivedSystem
 from ..closed_form.linalg import SingularSystemError, free_directions, plus_gram
@@ -135,7 +135,8 @@ def rece(
     - ``callback``: gets the progress.
 
     Raises ``ValueError`` for prompts that cannot be used, such as one to preserve that names nothing but an erased
-    concept, and for concepts that an earlier closed form has erased from the model already (``applied_to``, ``over``);
+    concept, and when an earlier closed form has erased all ``concepts`` from the model already (``applied_to``,
+    ``over``; where it has erased some of them, these stay as they are, with a warning);
     ``SingularSystemError`` where the settings leave the edit undetermined; ``UnsupportedModelError`` for a model in
     which no linear layer reads text, and for weights that are not finite.
     """
@@ -169,6 +170,7 @@ def rece_with_statistics(
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
     stages = TwoStages(callback, 2 + settings.loops)
     if statistics is None:
+        concepts = not_erased(model, concepts)
         check_preserve(concepts, preserve, exactly)
         prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
         result = gather_statistics(

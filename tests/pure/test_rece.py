@@ -340,7 +340,7 @@ def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
     for again in (first.applied_to(model), nullcontext(first.over(model))):
         with again as erased:
             for attempt in (
-                lambda: uce(erased, "bird\nred fish"),
+                lambda: uce(erased, "red fish"),
                 lambda: rece(erased, "red fish", ReceSettings(name_only=True)),
                 lambda: erase_statistics(erased, statistics, ReceSettings(1, 0.1)),
             ):
@@ -350,6 +350,18 @@ def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
     assert rece(model, "red fish", ReceSettings(amplification=1.4)).origins == first.origins
     with first.scaled(0.5).applied_to(model):
         rece(model, "red fish")
+
+
+def test_erasing_more_leaves_what_is_erased_as_it_is(model: FakeModel, caplog) -> None:
+    first = rece(model, "red fish", ReceSettings(amplification=1.4))
+    with first.applied_to(model) as erased:
+        both, alone = (rece(erased, concepts) for concepts in ("bird\nred fish", "bird"))
+        with_uce = uce(erased, "red fish\nbird")
+    assert both.origins == alone.origins
+    for name, delta in both.deltas.items():
+        assert torch.equal(delta.dense(), alone.deltas[name].dense())
+    assert [one.name for one in with_uce.concepts] == ["bird"]
+    assert caplog.messages == ["'red fish': erased from this model already, so left as it is."] * 2
 
 
 def test_how_far_a_concept_has_gone(model: FakeModel) -> None:
