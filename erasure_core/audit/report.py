@@ -145,9 +145,10 @@ class Report:
         )
 
     def _left(self) -> str:
+        nearest = percent(self.regeneration_error or 0.0)
         return (
-            f"No context comes nearer to '{self.concept}' through the edited layers than {percent(self.regeneration_error or 0.0)} % of its "
-            "distance from the target."
+            f"No context comes nearer to '{self.concept}' through the edited layers than {nearest} % of its distance "
+            "from the target."
         )
 
     def _harm(self, near: Row, far: Row) -> str:

@@ -22,6 +22,13 @@ def test_a_list_and_a_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
+def test_a_list_of_the_greatest_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.touch()
+    os.truncate(path, MOST_TEXT)
+    assert len(read_list(path)) == MOST_TEXT
+
+
 @pytest.mark.parametrize("size", [MOST_TEXT + 1, 10 * 2**30])
 def test_a_file_that_is_too_long_for_a_list(size: int, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"

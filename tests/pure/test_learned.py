@@ -490,6 +490,7 @@ def test_captions_of_a_concept(kind: str) -> None:
     one, again = (captions_of(kind, concept, 200, torch.Generator().manual_seed(2)) for _ in range(2))
     assert one == again and len(set(one)) > 10
     assert all(" cat" in f" {caption}" and " dog" not in caption for caption in one)
+    assert not [caption for caption in one if re.search(r"\ba [aeiou]|\ban [^aeiou]", caption)]
     check_captions(one, concept, None)
 
 

@@ -24,8 +24,9 @@ class Invertible(FakeModel):
 def test_an_erasure_of_nothing_gives_the_pictures_back() -> None:
     model = Invertible()
     nothing = rece(model, "cat -> dog").scaled(0)
-    found = purify(model, nothing, IMAGES, steps=20)
-    assert (found - IMAGES).abs().max() < 1e-2
+    for guidance in (0, 1, 3):
+        found = purify(model, nothing, IMAGES, steps=20, guidance=guidance)
+        assert (found - IMAGES).abs().max() < 1e-2
 
 
 def test_an_erasure_changes_them_and_the_model_stays() -> None:

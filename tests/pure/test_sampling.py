@@ -9,7 +9,16 @@ import torch
 from pure.fakes import FakeModel
 
 from erasure_core import Conditioning, rece
-from erasure_core.sampling.ddim import ddim, generate, guided, initial_latents, invert, split_prediction, timesteps
+from erasure_core.sampling.ddim import (
+    ddim,
+    generate,
+    guided,
+    initial_latents,
+    invert,
+    split_prediction,
+    timesteps,
+    trajectories,
+)
 
 
 def test_an_image_depends_on_its_own_prompt_and_seed_only() -> None:
@@ -63,6 +72,19 @@ def test_inversion_finds_the_noise_that_comes_back(kind: str, guidance: float) -
         noise = invert(model, clean, *both, **settings, refinements=refinements)
         errors[refinements] = float((ddim(model, noise, *both, **settings) - clean).norm() / clean.norm())
     assert errors[60] < 1e-4 < errors[3] < errors[1]
+
+
+def test_every_step_is_visited_with_its_latents() -> None:
+    """Of the way back by inversion, and of the way that trajectories draw, which leads away from the empty prompt."""
+    model, seen = FakeModel(), []
+    empty, cat = model.encode_prompts(["", "cat"]).split(1)
+    settings = {"steps": 4, "guidance": 3.0}
+    noise = invert(model, torch.ones(1, 4, 4, 4), cat, empty, **settings, visit=lambda *step: seen.append(step))
+    assert [when for when, _ in seen] == list(reversed(timesteps(100, 4))) and seen[-1][1] is noise
+    walk: list[torch.Tensor] = []
+    ddim(model, initial_latents(model, [5]), cat, empty, **settings, visit=lambda when, latents: walk.append(latents))
+    latents, times = trajectories(model, ["cat"], [5], **settings)
+    assert torch.equal(latents, torch.cat(walk)) and times.tolist() == timesteps(100, 4)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
