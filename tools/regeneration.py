@@ -1,6 +1,6 @@
 """What is left to reach after RECE with other settings, beside the share of pictures without the concept.
 
-python tools/regeneration.py > table.md
+python tools/regeneration.py
 """
 
 from __future__ import annotations
