@@ -15,6 +15,7 @@ _PLACES = {
     "audit.compare": ("compare",),
     "audit.red_team": ("attack",),
     "audit.report": ("report",),
+    "baking.bake": ("bake",),
     "closed_form": ("derived_context", "edit_map"),
     "closed_form.collect": ("gather_statistics",),
     "closed_form.statistics": ("Statistics",),

@@ -3,6 +3,7 @@
 from .audit.compare import compare as compare
 from .audit.red_team import attack as attack
 from .audit.report import report as report
+from .baking.bake import bake as bake
 from .closed_form import derived_context as derived_context
 from .closed_form import edit_map as edit_map
 from .closed_form.collect import gather_statistics as gather_statistics

@@ -204,8 +204,13 @@ class LazyWeights(Mapping[str, Tensor]):
 
 def entry_weights(model: TextReader) -> Mapping[str, Tensor]:
     """Return the weights of all text entries of a model, by name."""
-    entries = model.text_entries().values()
-    return LazyWeights({name: partial(entry.weights.__getitem__, name) for entry in entries for name in entry.weights})
+    return weights_of(model.text_entries())
+
+
+def weights_of(entries: Mapping[str, TextEntry]) -> Mapping[str, Tensor]:
+    """Return the weights of ``entries`` by name, each computed when it is read."""
+    readers = {name: partial(entry.weights.__getitem__, name) for entry in entries.values() for name in entry.weights}
+    return LazyWeights(readers)
 
 
 def token_embeddings(model: DiffusionModel) -> dict[str, Tensor]:

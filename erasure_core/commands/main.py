@@ -13,16 +13,23 @@ from ..files.images import pictures_in
 from ..files.outputs import Outputs
 from ..training.loop import TrainingError
 from .attack import add_attack
+from .bake import add_bake
+from .combine import add_combine
 from .compare import add_compare
 from .demo import add_demo
 from .erase import add_erase
 from .evaluate import add_evaluate
 from .exit_codes import FAILED, INTERRUPTED, code_for_text, tell
+from .inspect_file import add_inspect
 from .options import Parser, as_typed, option
 from .purify import add_purify
+from .rebase import add_rebase
 from .report import add_report
 from .request import TOY
 from .suggest import add_suggest
+
+POSITIONAL = {"erasure_file": "ERASURE", "erasures": "ERASURE ...", "checkpoint": "CHECKPOINT"}
+"""The arguments without an option that name files to read, as the help spells them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,10 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _inputs(args: argparse.Namespace) -> dict[str, list[Path]]:
     """Return the files and folders that a command reads, by the options that name them."""
     inputs = {}
-    for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip"):
+    for name in ("model", "erasure", "statistics", "concepts", "prompts", "images", "clip", *POSITIONAL):
         value = getattr(args, name, None)
         paths = value if isinstance(value, list) else [value]
-        inputs[option(name)] = [Path(path) for path in paths if isinstance(path, str | Path) and path != TOY]
+        inputs[POSITIONAL.get(name) or option(name)] = [
+            Path(path) for path in paths if isinstance(path, str | Path) and path != TOY
+        ]
     inputs["--concepts"] = [place_of(path)[0] for path in inputs["--concepts"]]
     folders = [folder for folder in inputs["--images"] if os.path.isdir(folder)]  # or a number
     return {**inputs, "--images": [path for folder in folders for path in pictures_in(folder)]}
@@ -71,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    for add in (add_demo, add_suggest, add_erase, add_purify, add_compare, add_report, add_attack, add_evaluate):
+    for add in (
+        add_demo, add_suggest, add_erase, add_bake, add_combine, add_rebase, add_inspect, add_purify, add_compare,
+        add_report, add_attack, add_evaluate,
+    ):  # fmt: skip
         add(commands)
     return parser

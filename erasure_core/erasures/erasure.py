@@ -20,8 +20,8 @@ from ..model import (
     TextEntry,
     TextReader,
     UnsupportedModelError,
-    entry_weights,
     fingerprint,
+    weights_of,
 )
 from ..quoting import quoted
 from . import erasure_file
@@ -174,26 +174,7 @@ class Erasure(ErasureRecord):
 
         Raises ``ValueError`` when no closed form made this erasure, or when text enters ``model`` in another width.
         """
-        if not self.maps:
-            made = ", ".join(origin.method for origin in self.origins)
-            raise ValueError(f"an erasure made by {made} keeps no context map and cannot be rebased; make it anew")
-        entries = model.text_entries()
-        own, theirs = _widths(self.maps), {name: _width(entry) for name, entry in entries.items()}
-        if own != theirs:
-            raise ValueError(
-                f"the erasure is for text read as {_width_list(own)}, the model reads it as {_width_list(theirs)}"
-            )
-        deltas: dict[str, Delta] = {}
-        maps, error = {}, self.error
-        for name, entry in entries.items():
-            change = self.maps[name].change
-            formed, lost = deltas_of(change, entry)
-            deltas.update(formed)
-            error = max(error, lost)
-            maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
-        made_on = fingerprint(entry_weights(model))
-        origins = tuple(replace(origin, fingerprint=made_on) for origin in self.origins)
-        return Erasure(deltas, origins, maps, error)
+        return rebased(self, model.text_entries())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a safetensors file that common LoRA loaders read, and return its path; see ``erasure_file.save``."""
@@ -204,6 +185,32 @@ class Erasure(ErasureRecord):
         """Read a file that ``save`` wrote; see ``erasure_file.load``."""
         record = erasure_file.load(path)
         return Erasure(record.deltas, record.origins, record.maps, record.error)
+
+
+def rebased(erasure: Erasure, entries: Mapping[str, TextEntry]) -> Erasure:
+    """Return the same erasure for the weights of ``entries``, where text enters another model.
+
+    Raises ``ValueError`` when no closed form made this erasure, or when text enters the other model in another width.
+    """
+    if not erasure.maps:
+        made = ", ".join(origin.method for origin in erasure.origins)
+        raise ValueError(f"an erasure made by {made} keeps no context map and cannot be rebased; make it anew")
+    own, theirs = _widths(erasure.maps), {name: _width(entry) for name, entry in entries.items()}
+    if own != theirs:
+        raise ValueError(
+            f"the erasure is for text read as {_width_list(own)}, the model reads it as {_width_list(theirs)}"
+        )
+    deltas: dict[str, Delta] = {}
+    maps, error = {}, erasure.error
+    for name, entry in entries.items():
+        change = erasure.maps[name].change
+        formed, lost = deltas_of(change, entry)
+        deltas.update(formed)
+        error = max(error, lost)
+        maps[name] = ContextMap(change, tuple(entry.weights), entry.columns)
+    made_on = fingerprint(weights_of(entries))
+    origins = tuple(replace(origin, fingerprint=made_on) for origin in erasure.origins)
+    return Erasure(deltas, origins, maps, error)
 
 
 def counts_twice(one: Erasure, other: Erasure) -> Concept | None:

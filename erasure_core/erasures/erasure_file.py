@@ -165,7 +165,7 @@ def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> ErasureRecord:
     if twice(names) is not None:
         raise ValueError(f"it lists {excerpt(twice(names), LONGEST)} twice")
     deltas = {name: _delta(name, key, left) for name, key in stored_stems(names, tensors).items()}
-    origins = tuple(_origin(one) for one in header.objects("origins"))
+    origins = tuple(stored_origin(one) for one in header.objects("origins"))
     maps = _context_maps(_of_format_1(header) if first else header.object("maps"), deltas, left)
     if left:
         raise ValueError(f"it holds tensors that its header does not list, for example {excerpt(min(left), LONGEST)}")
@@ -182,7 +182,8 @@ def _of_format_1(header: Fields) -> Fields:
     return Fields({CONTEXT: only}, "'maps'")
 
 
-def _origin(stored: Fields) -> Origin:
+def stored_origin(stored: Fields) -> Origin:
+    """Return the origin that a header describes; raise ``ValueError`` for what is missing or of another type."""
     return Origin(
         stored.get("method", str),
         stored_concepts(stored),

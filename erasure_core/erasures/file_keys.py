@@ -7,23 +7,17 @@ and if possible diffusers too. The tests in tests/toy and tests/host load files 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Iterable
 
 from ..families.transformers import transformer_of_layers
 from ..families.unets import family_of_layers, lora_prefixes
 from ..quoting import excerpt
+from .original_names import original
 
 UNET, FIRST, FIRST_OF_TWO = "lora_unet_", "lora_te_", "lora_te1_"
 """The prefixes of the UNet, and of the first text encoder, alone and beside a second one."""
-LABEL = {"add_embedding.linear_1": "label_emb_0_0", "add_embedding.linear_2": "label_emb_0_2"}
+LABEL = {name: original(name, 0).replace(".", "_") for name in ("add_embedding.linear_1", "add_embedding.linear_2")}
 """Layers that loaders know by the names of the original checkpoints; diffusers ignores its own names for them."""
-ORIGINAL = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-            "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-          "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}  # fmt: skip
-BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(attentions|resnets|downsamplers|upsamplers)\.(\d+)\.(.+)")
-MIDDLE = re.compile(r"mid_block\.(attentions|resnets)\.(\d+)\.(.+)")
 ENDINGS = (".lora_up.weight", ".lora_B.weight", ".diff_b", ".diff")
 """The endings of keys; every change has a key with one of them."""
 
@@ -45,7 +39,7 @@ def stems(names: Iterable[str]) -> dict[str, str]:
     family, transformer = family_of_layers(layers.values()), transformer_of_layers(layers.values())
     if family is not None and family.lora.original:
         blocks = family.unet["layers_per_block"] + 1
-        keys |= {name: f"{UNET}{_original(layer, blocks).replace('.', '_')}" for name, layer in layers.items()}
+        keys |= {name: f"{UNET}{original(layer, blocks).replace('.', '_')}" for name, layer in layers.items()}
     elif transformer is not None:
         keys |= {name: transformer.stem(layer) for name, layer in layers.items()}
     return keys
@@ -89,22 +83,3 @@ def _split(name: str) -> tuple[str, str]:
             if module and kind in ("weight", "bias"):
                 return part, module
     raise ValueError(f"LoRA files have no name for the weight '{excerpt(name)}'")
-
-
-def _original(module: str, blocks: int) -> str:
-    """Return the name of a UNet's module in the original checkpoint, which numbers so many ``blocks`` per level."""
-    if match := BLOCK.fullmatch(module):
-        side, level, kind, index, rest = match.groups()
-        block = blocks * int(level) + int(index)
-        if kind == "downsamplers":
-            return f"input_blocks.{block + blocks}.0.op"
-        if kind == "upsamplers":
-            return f"output_blocks.{block + blocks - 1}.2.{rest}"
-        owner = f"input_blocks.{block + 1}" if side == "down_blocks" else f"output_blocks.{block}"
-        return f"{owner}.1.{rest}" if kind == "attentions" else f"{owner}.0.{RESNET.get(rest, rest)}"
-    if match := MIDDLE.fullmatch(module):
-        kind, index, rest = match.groups()
-        if kind == "attentions":
-            return f"middle_block.1.{rest}"
-        return f"middle_block.{2 * int(index)}.{RESNET.get(rest, rest)}"
-    return {**ORIGINAL, **LABEL}.get(module, module)

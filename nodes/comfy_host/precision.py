@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
-from ...erasure_core import LowRank
 from ...erasure_core.erasures.low_rank import Delta
+from ...erasure_core.erasures.rounding import acting_squares, orthonormal_rows
 from .weights import stored
 
 log = logging.getLogger(__name__)
@@ -47,18 +46,13 @@ def rounding_error(patcher, deltas: Mapping[str, Delta], strength: float) -> flo
     ``|(q(W) - W) V^T| / |dW V^T|``, where ``q`` rounds as the model does. A dense change acts everywhere.
     """
     error_square = change_square = 0.0
-    basis = lru_cache(_basis)  # one for all layers that share a factor
+    basis = lru_cache(orthonormal_rows)  # one for all layers that share a factor
     for key, delta in deltas.items():
         weight = stored(patcher, key)
         exact = weight.merged(torch.device("cpu"))
         error = weight.rounded(exact.clone()) - exact
-        if isinstance(delta, LowRank):
-            directions = basis(delta.down)
-            change, error = delta.up.float() @ (delta.down @ directions), error @ directions
-        else:
-            change = delta.change
-        error_square += float(error.double().square().sum())
-        change_square += float((strength * change).double().square().sum())
+        lost, acted = acting_squares(delta, error, basis)
+        error_square, change_square = error_square + lost, change_square + strength**2 * acted
     return (error_square / change_square) ** 0.5 if change_square else 0.0
 
 
@@ -67,8 +61,3 @@ def spread(names: list[str], count: int) -> list[str]:
     if len(names) <= count:
         return names
     return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
-
-
-def _basis(down: Tensor) -> Tensor:
-    """Return orthonormal columns ``[in, rank]`` that span the rows of ``down``."""
-    return torch.linalg.qr(down.T).Q

@@ -10,8 +10,8 @@ from rooms import imports_of, modules, rooms_imported
 ROOT = Path(__file__).parents[2]
 ROOMS = (
     "quoting", "conditioning", "model", "progress", "arguments", "limits", "devices", "families", "files", "concepts",
-    "text_layers", "erasures", "closed_form", "drawing", "sampling", "training", "methods", "diffusers", "toy",
-    "audit", "commands", "eval_unlearn",
+    "text_layers", "erasures", "baking", "closed_form", "drawing", "sampling", "training", "methods", "diffusers",
+    "toy", "audit", "commands", "eval_unlearn",
 )  # fmt: skip
 """Of ``erasure_core``, from the lowest to the highest; a room is a folder or a single module."""
 FACADE = ("__init__", "__main__")

@@ -1,0 +1,60 @@
+"""Opening a checkpoint to read its weights one at a time: a ``.safetensors`` file or a diffusers folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..erasures.erasure_file import KEY, STATISTICS_KEY
+from ..files.tensor_file import TensorFile, open_tensor_file
+from ..model import UnsupportedModelError
+from ..quoting import excerpt
+from .folder import checkpoint_folder
+from .places import Checkpoint
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint at ``path``; only headers are read.
+
+    Raises ``FileNotFoundError``, ``ValueError`` for what is no checkpoint in safetensors, and ``UnsupportedModelError``
+    for GGUF.
+    """
+    if path.is_dir():
+        return checkpoint_folder(path)
+    (file,) = files_of(path)
+    if KEY in file.metadata or STATISTICS_KEY in file.metadata:
+        kind = "an erasure" if KEY in file.metadata else "statistics"
+        raise ValueError(f"{excerpt(path.name)} holds {kind}, not a model; give the checkpoint that is to change")
+    return Checkpoint(path, {"": [file]})
+
+
+def files_of(path: Path) -> list[TensorFile]:
+    """Return the files of a checkpoint, or any other file in safetensors; raise the errors of ``open_checkpoint``."""
+    name = excerpt(path.name)
+    if path.is_dir():
+        return checkpoint_folder(path).files
+    if not path.exists():
+        raise FileNotFoundError(no_model_at(str(path)))
+    if path.suffix.lower() == ".gguf":
+        raise UnsupportedModelError(
+            f"{name} is GGUF, whose weights are quantised in blocks: bake into the .safetensors that it was made of "
+            "and convert what comes out, or load it with ComfyUI-GGUF and put the erasure on it with Apply Erasure"
+        )
+    if path.suffix.lower() in PICKLES:
+        raise ValueError(
+            f"{name} is a pickle, which can run any code when it is read; convert it to .safetensors first"
+        )
+    return [open_tensor_file(path)]
+
+
+def no_model_at(path: str) -> str:
+    """Return the sentence for a path where nothing is, which says more for what looks like the id of a hub."""
+    if HUB_ID.fullmatch(path):
+        return (
+            f"there is no model at {path}; if that is an id on Hugging Face: nothing is downloaded here, so download "
+            f"it first (hf download {path} --local-dir {path.partition('/')[2]}) and give the folder"
+        )
+    return f"there is no model at {excerpt(path, 300)}; give a .safetensors file or a diffusers folder"
