@@ -7,7 +7,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned bench-parsing results families thumbnails mutants mutants-table lint clean
+.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned bench-parsing results families thumbnails mutants mutants-table lint dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -83,6 +83,13 @@ lint: $(READY) ## ruff (rules, format) and mypy
 	@mkdir -p build/types && ln -sfn ../.. build/types/pack
 	$(BIN)/mypy
 
+dist: $(READY) ## build what pip installs, the library and the command without the nodes, into dist/, and check it
+	$(BIN)/python -m pip install --quiet build twine
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tools/check_dist.py
+	$(BIN)/python -m twine check --strict dist/*
+
 clean: ## remove what the other targets made (build/toy, hours of training, stays)
-	rm -rf .venv build/comfyui mutants *.egg-info out tests/.pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build/comfyui mutants *.egg-info out dist tests/.pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './build/*' -prune -exec rm -rf {} +

@@ -6,5 +6,7 @@ WEB_DIRECTORY = "./web"
 async def comfy_entrypoint():
     """ComfyUI's way in."""
     from .nodes import ErasureExtension
+    from .nodes.comfy_host.copies import warn_of_another_copy
 
+    warn_of_another_copy()
     return ErasureExtension()

@@ -38,7 +38,7 @@ def save_numbered(folder: str, prefix: str, save: Callable[[Path], Path]) -> Pat
     target_folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
     if not os.path.basename(prefix).strip(". "):
         raise ValueError(f"filename_prefix '{excerpt(prefix)}' names no file; write for example 'erasure/no-van-gogh'")
-    if os.path.commonpath((root, target_folder)) != root:
+    if not Path(target_folder).is_relative_to(root):
         raise ValueError(f"filename_prefix '{excerpt(prefix)}' leads out of {root}; saving elsewhere is not allowed")
     try:
         place, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root)

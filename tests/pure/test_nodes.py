@@ -383,6 +383,17 @@ def test_a_prefix_that_leads_elsewhere_is_refused(pack: Pack, tmp_path: Path, pr
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_prefix_on_another_drive_is_refused_too(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There Windows has no path that both have in common, and raises an error of its own."""
+
+    def different_drives(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(os.path, "commonpath", different_drives)
+    with pytest.raises(ValueError, match=r"leads out of .*; saving elsewhere is not allowed"):
+        pack.nodes("comfy_host.files").save_as_lora(erasure_of(pack, key=low_rank(pack, 6, 4)), "/d/escaped")
+
+
 @pytest.mark.parametrize("prefix", ["", "   ", "folder/", "..", ".", "folder/.."])
 def test_a_prefix_that_names_no_file_is_refused(pack: Pack, tmp_path: Path, prefix: str) -> None:
     with pytest.raises(ValueError, match="names no file; write for example"):
