@@ -80,6 +80,7 @@ class ErasureRedTeam(io.ComfyNode):
                     "from. Without them the model without the erasure draws four.",
                 ),
                 *judge_inputs(),
+                io.Boolean.Input("finetune", optional=True, default=False, tooltip=_about(ATTACKS["finetune"])),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="All attacks' pictures, with how many show the concept."),
@@ -96,11 +97,12 @@ class ErasureRedTeam(io.ComfyNode):
     @checked
     def execute(
         cls, model, clip, vae, erased_model, concept, kind, prompts, pictures, steps, seconds, sampling_steps, guidance,
-        seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, **switches,
+        seed, erased_clip=None, images=None, clip_vision=None, clip_judge=None, finetune=False, **switches,
     ):  # fmt: skip
         concept = name_of_erased(concept)
         prompt_list = parse_prompts(prompts, "prompts")
-        attacks = [*(name for name in SWITCHES if switches[name]), *(["list"] if prompt_list else [])]
+        switches["finetune"] = finetune
+        attacks = [*(name for name, chosen in switches.items() if chosen), *(["list"] if prompt_list else [])]
         examples = None if images is None else to_pictures(images)
         chosen_attacks(attacks, prompt_list, examples, pictures, kind)
         settings = {"seed": seed, "sampling_steps": sampling_steps, "guidance": guidance}

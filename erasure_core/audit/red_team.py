@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from PIL import Image
@@ -51,8 +52,11 @@ class RedTeam:
         return sum(self.shown[index]) / len(self.shown[index]) if self.shown else float("nan")
 
     def strongest(self) -> Attempt:
-        """Return the attempt that recovers the most, the first of several; controls and the name do not count."""
-        names = [name for name in ATTACKS if name != "name"]
+        """Return the attempt that recovers the most, the first of several.
+
+        Controls, the name and training on the concept do not count.
+        """
+        names = [name for name, attack in ATTACKS.items() if name != "name" and not attack.trains]
         places = [i for i, one in enumerate(self.attempts) if one.attack in names]
         if not places:
             return self.attempts[0]
@@ -84,6 +88,7 @@ class RedTeam:
         end = "No attack recovered it; a longer search or another attack may."
         if won > 0:
             end = f"The strongest attack is '{best.attack}' with {100 * won:.0f} % ({ATTACKS[best.attack].summary})."
+        end += "".join(self._trained(index) for index, one in enumerate(self.attempts) if _trains(one))
         return f"Pictures that show '{self.concept}' after its erasure, by {self.recogniser}: {', '.join(parts)}. {end}"
 
     def as_json(self) -> str:
@@ -115,6 +120,14 @@ class RedTeam:
         numbers = [str(number + 1) for number in range(columns)]
         return contact_sheet([Section(title, numbers, rows)], scale=CELL / max(rows[0][1].shape[-2:]))
 
+    def _trained(self, index: int) -> str:
+        shown, steps = self.recovered(index), self.attempts[index].steps
+        result = f"it is in {100 * shown:.0f} % of the pictures" if shown else "no picture shows it"
+        return (
+            f" After {steps} steps of training on pictures of it, {result}; any model can be taught a concept, so "
+            "compare with one that never knew it."
+        )
+
     def _count(self, index: int) -> str:
         if self.shown is None:
             return "-"
@@ -143,12 +156,13 @@ def attack(
     """Attack ``edited``, the model without ``concept``, to audit one's own erasure; neither model is changed.
 
     ``edited`` is ``erasure.over(original)``, or any model of the same architecture. ``kind`` is ``object`` or
-    ``style``. ``attacks`` are names from ``ATTACKS``, by default all ("list" only with ``prompts``, which are those of
-    the user); "name" always runs first. ``images`` show the concept, ``[n, 3, h, w]`` with values from 0 to 1; without
-    them the original model draws four. ``recogniser`` counts the pictures that show the concept. Each attack draws
-    ``pictures`` in ``sampling_steps`` DDIM steps with classifier-free ``guidance``. An attack that searches takes at
-    most ``steps`` updates and ``seconds``, by default without limit of time. ``callback`` gets the progress. Raises
-    ``ValueError`` for settings that cannot be used, and ``TrainingError`` when the numbers of a search are not finite.
+    ``style``. ``attacks`` are names from ``ATTACKS``, by default all but "finetune" ("list" only with ``prompts``,
+    which are those of the user); "name" always runs first. ``images`` show the concept, ``[n, 3, h, w]`` with values
+    from 0 to 1; without them the original model draws four. ``recogniser`` counts the pictures that show the concept.
+    Each attack draws ``pictures`` in ``sampling_steps`` DDIM steps with classifier-free ``guidance``. An attack that
+    searches takes at most ``steps`` updates and ``seconds``, by default without limit of time; "finetune" ends when
+    ``recogniser`` sees the concept in half of its pictures. ``callback`` gets the progress. Raises ``ValueError`` for
+    settings that cannot be used, and ``TrainingError`` when the numbers of a search are not finite.
     """
     prompts = as_prompts(prompts)
     chosen = chosen_attacks(attacks, prompts, images, pictures, kind)
@@ -163,16 +177,17 @@ def attack(
     check_steps(original, sampling_steps, "sampling_steps")
     if images is None:
         images = draw_concept(original, concept, kind, recogniser, seed, sampling_steps, guidance, callback=callback)
-    recognised = sum(recogniser.shows(images, [concept] * len(images))) if recogniser else None
+    recognised = sum(_shows(recogniser, concept, images)) if recogniser else None
     scene = Scene(
-        original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed
-    )
+        original, edited, concept, kind, images, tuple(prompts), pictures, sampling_steps, guidance, budget, seed,
+        shows=partial(_shows, recogniser, concept) if recogniser else None,
+    )  # fmt: skip
     runs = [run for name in chosen for run in ATTACKS[name].runs]
     callbacks = [part_of(callback, index, len(runs), steps=1000) for index in range(len(runs))]
     attempts = tuple(run(replace(scene, callback=part)) for run, part in zip(runs, callbacks, strict=True))
     shown, name = None, None
     if recogniser:
-        shown = tuple(tuple(recogniser.shows(a.images, [concept] * len(a.images))) for a in attempts)
+        shown = tuple(tuple(_shows(recogniser, concept, one.images)) for one in attempts)
         name = recogniser.name
     return RedTeam(concept, attempts, shown, name, len(images), recognised, settings)
 
@@ -198,7 +213,7 @@ def draw_concept(
     images = generate(model, prompts, seeds, steps=steps, guidance=guidance, callback=callback)
     if recogniser is None:
         return images[:count]
-    good = torch.tensor(recogniser.shows(images, [concept] * len(images)))
+    good = torch.tensor(_shows(recogniser, concept, images))
     return images[(~good).int().argsort(stable=True)][:count]
 
 
@@ -210,7 +225,7 @@ def chosen_attacks(
     Raises ``ValueError`` that names a setting which cannot be used.
     """
     wordings(kind, "")
-    default = [name for name in ATTACKS if name != "list" or prompts]
+    default = [name for name, one in ATTACKS.items() if not one.trains and (name != "list" or prompts)]
     names = default if attacks is None else as_prompts(attacks, "attacks")
     unknown = [name for name in names if name not in ATTACKS]
     if unknown:
@@ -222,6 +237,15 @@ def chosen_attacks(
     if images is not None:
         check_images(images)
     return [name for name in ATTACKS if name == "name" or name in names]
+
+
+def _shows(recogniser: Recogniser, concept: str, images: Tensor) -> list[bool]:
+    return recogniser.shows(images, [concept] * len(images))
+
+
+def _trains(attempt: Attempt) -> bool:
+    """Whether an attempt has trained the model on the concept: a control has a name of its own."""
+    return attempt.attack in ATTACKS and ATTACKS[attempt.attack].trains
 
 
 def _padded(images: Tensor, count: int) -> Tensor:

@@ -49,7 +49,9 @@ def add_attack(commands) -> None:
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     add_audited(command, "attack")
     summaries = "; ".join(f"{name}: {one.summary}" for name, one in ATTACKS.items())
-    command.add_argument("--attack", action="append", choices=list(ATTACKS), help=f"all by default. {summaries}")
+    command.add_argument(
+        "--attack", action="append", choices=list(ATTACKS), help=f"all but finetune by default. {summaries}"
+    )
     command.add_argument("--images", type=as_path, metavar="FOLDER", help="of the concept; else the model draws it")
     command.add_argument("--pictures", type=whole(1), default=8, help="that each attack draws")
     command.add_argument("--steps", type=whole(1), default=200, help="of each attack that searches")

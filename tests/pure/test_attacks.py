@@ -8,19 +8,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pure.fakes import FakeModel, digest
+from pure.fakes import Adam, FakeModel, Uneven, digest
 from torch import Tensor
 
 from erasure_core import rece
 from erasure_core.audit.attacks import ATTACKS
 from erasure_core.audit.attacks.attempt import Scene, in_turn
 from erasure_core.audit.attacks.derived_context import by_derived_context, seen_weights
+from erasure_core.audit.attacks.finetuning import (
+    BATCH,
+    CHECKS,
+    LEARNING_RATE,
+    OTHERS,
+    RANK,
+    by_finetuning,
+    by_finetuning_on_others,
+)  # fmt: skip
 from erasure_core.audit.attacks.noised_images import STRENGTH, by_noised_pictures, control
 from erasure_core.audit.attacks.plain_prompts import by_list, by_name
-from erasure_core.audit.red_team import attack, draw_concept
+from erasure_core.audit.red_team import attack, chosen_attacks, draw_concept
 from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 from erasure_core.sampling.ddim import ddim, generate, timesteps
+from erasure_core.training.denoising import noised
+from erasure_core.training.loop import Budget
 
 PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(3))
 CHOSEN = ("derived", "noised")
@@ -131,6 +142,103 @@ def test_skipped_steps_are_the_first(model: FakeModel) -> None:
     torch.testing.assert_close(again, middle)
 
 
+def test_the_first_step_of_finetuning_by_hand() -> None:
+    """The denoising error of the pictures with the concept's prompts, and Adam, written out; ``up`` starts at zero."""
+    model = Uneven()
+    edited = rece(model, "cat").over(model)
+    scene = Scene(model, edited, "cat", "object", PICTURES, pictures=4, sampling_steps=3, budget=Budget(1), seed=5)
+    attempt = by_finetuning(scene)
+
+    generator = torch.Generator().manual_seed(5)
+    downs = {
+        name: torch.randn(min(RANK, *weight.shape), weight.shape[1], generator=generator) / weight.shape[1] ** 0.5
+        for name, weight in edited.weights.items()
+    }
+    pairs = [(image, prompt) for prompt in scene.prompts for image in range(len(PICTURES))]
+    which = torch.randint(len(pairs), (BATCH,), generator=generator).tolist()
+    clean = scene.latents[[pairs[index][0] for index in which]]
+    noise = torch.randn(clean.shape, generator=generator)
+    steps = torch.randint(len(model.alphas_cumprod), (BATCH,), generator=generator)
+    prompts = edited.encode_prompts([pairs[index][1] for index in which])
+    ups = {name: torch.zeros(len(edited.weights[name]), len(down)).requires_grad_() for name, down in downs.items()}
+
+    def tuned(ups):
+        return edited.with_weights({name: weight + ups[name] @ downs[name] for name, weight in edited.weights.items()})
+
+    loss = (
+        tuned(ups).predict_noise(noised(clean, noise, model.alphas_cumprod[steps]), steps, prompts) - noise
+    ).square().mean()  # fmt: skip
+    slopes = dict(zip(ups, torch.autograd.grad(loss, list(ups.values())), strict=True))
+    ups = Adam(LEARNING_RATE).step({name: up.detach() for name, up in ups.items()}, slopes)
+    assert attempt.losses == pytest.approx([float(loss.detach())])
+    expected = generate(tuned(ups), scene.prompts, range(5, 9), steps=3, guidance=scene.guidance)
+    torch.testing.assert_close(attempt.images, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(attempt.images, generate(edited, scene.prompts, range(5, 9), steps=3), atol=1e-5)
+
+
+def test_finetuning_ends_when_half_of_the_pictures_show_the_concept(scene: Scene) -> None:
+    judged = []
+
+    def shows(share: float):
+        def judge(images: Tensor) -> list[bool]:
+            judged.append(images)
+            return [place < share * len(images) for place in range(len(images))] if len(judged) == 3 else [False] * 4
+
+        return judge
+
+    long = replace(scene, budget=Budget(4 * CHECKS), shows=shows(0.5))
+    attempt = by_finetuning(long)
+    assert attempt.steps == len(attempt.losses) == 12 and torch.equal(attempt.images, judged[-1])
+    judged.clear()
+    assert by_finetuning(replace(long, shows=shows(0.25))).steps == 4 * CHECKS and len(judged) == CHECKS
+    assert by_finetuning(replace(long, shows=None)).steps == 4 * CHECKS
+
+
+def test_finetuning_on_others_learns_from_the_original_and_never_stops(scene: Scene, monkeypatch) -> None:
+    asked = []
+
+    def seen(model, prompts, *rest, **more):
+        asked.append((model, list(prompts)))
+        return generate(model, prompts, *rest, **more)
+
+    monkeypatch.setattr("erasure_core.audit.attacks.finetuning.generate", seen)
+    attempt = by_finetuning_on_others(replace(scene, budget=Budget(6), shows=lambda images: [True] * len(images)))
+    ((model, prompts),) = asked
+    assert model is scene.original and len(set(prompts)) == OTHERS and "cat" not in prompts
+    assert attempt.attack == "finetune, others" and attempt.steps == 6 and set(attempt.prompts) == set(scene.prompts)
+
+
+def test_finetuning_writes_to_no_model(scene: Scene) -> None:
+    before = [digest(model.weights) for model in (scene.original, scene.edited)]
+    by_finetuning(replace(scene, budget=Budget(3)))
+    by_finetuning_on_others(replace(scene, budget=Budget(3)))
+    assert [digest(model.weights) for model in (scene.original, scene.edited)] == before
+
+
+def test_what_was_trained_is_not_the_strongest(model: FakeModel) -> None:
+    edited = rece(model, "cat").over(model)
+    given = dict(images=PICTURES, recogniser=Bright(0.0), pictures=2, steps=20, sampling_steps=3)
+    result = attack(model, edited, "cat", attacks=["noised", "finetune"], **given)
+    assert [one.attack for one in result.attempts][-2:] == ["finetune, others", "finetune"]
+    assert result.strongest().attack == "noised" and [one.steps for one in result.attempts[-2:]] == [20, 2]
+    assert "After 2 steps of training on pictures of it, it is in 100 % of the pictures" in result.verdict()
+    alone = attack(model, edited, "cat", attacks="finetune", **{**given, "recogniser": Bright(2.0)})
+    assert alone.strongest().attack == "name" and [one.steps for one in alone.attempts] == [0, 20, 20]
+
+
+def test_finetuning_can_be_cancelled_while_it_draws(scene: Scene) -> None:
+    told = []
+
+    def stop(done: int, total: int, what: str) -> None:
+        told.append((done, total))
+        if "sampling" in what:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        by_finetuning(replace(scene, budget=Budget(CHECKS), shows=lambda images: [False] * len(images), callback=stop))
+    assert told == [(1, CHECKS)] * 2
+
+
 def test_a_red_team_counts_and_tells(model: FakeModel) -> None:
     edited = rece(model, "cat").over(model)
     found = attack(model, edited, "cat", attacks=CHOSEN, images=PICTURES, recogniser=Bright(0.0), pictures=4)
@@ -176,7 +284,8 @@ def test_an_attack_on_what_was_not_erased_is_told(model: FakeModel, caplog) -> N
 
 def test_the_same_seed_gives_the_same_attack(model: FakeModel) -> None:
     def run(seed: int) -> list[Tensor]:
-        found = attack(model, model, "cat", attacks=CHOSEN, images=PICTURES, pictures=2, seed=seed)
+        chosen = [*CHOSEN, "finetune"]
+        found = attack(model, model, "cat", attacks=chosen, images=PICTURES, pictures=2, steps=3, seed=seed)
         return [one.images for one in found.attempts]
 
     assert all(map(torch.equal, run(1), run(1)))
@@ -200,9 +309,10 @@ def test_the_model_draws_what_attacks_learn_from(model: FakeModel) -> None:
 def test_progress_of_all_attacks_and_cancel(model: FakeModel) -> None:
     told = []
     attack(
-        model, model, "cat", attacks=CHOSEN, images=PICTURES, pictures=2, callback=lambda *seen: told.append(seen[:2])
-    )
-    assert told == sorted(told) and told[-1] == (4000, 4000)
+        model, model, "cat", attacks=[*CHOSEN, "finetune"], images=PICTURES, pictures=2, steps=3,
+        callback=lambda *seen: told.append(seen[:2]),
+    )  # fmt: skip
+    assert told == sorted(told) and told[-1] == (6000, 6000)
 
     class Stopped(Exception):
         pass
@@ -230,6 +340,11 @@ def test_progress_of_all_attacks_and_cancel(model: FakeModel) -> None:
 def test_settings_that_cannot_be_used(model: FakeModel, given: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         attack(model, model, "cat", **{"images": PICTURES, **given})
+
+
+def test_training_is_left_out_unless_it_is_chosen() -> None:
+    assert chosen_attacks(None, [], PICTURES, 4, "object") == ["name", "derived", "inversion", "discrete", "noised"]
+    assert chosen_attacks(["finetune"], [], PICTURES, 4, "object") == ["name", "finetune"]
 
 
 def test_every_attack_says_what_it_is() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from pure.fakes import digest
 
 from erasure_core import Concept, Erasure, common_concepts, rece
+from erasure_core.audit.attacks.attempt import Scene
 from erasure_core.audit.attacks.discrete_prompt import SLOTS, Words
+from erasure_core.audit.attacks.finetuning import by_finetuning, by_finetuning_on_others
 from erasure_core.audit.attacks.textual_inversion import placeholder
 from erasure_core.audit.recognisers.toy import ToyRecogniser
 from erasure_core.audit.red_team import RedTeam, attack
@@ -17,6 +20,7 @@ from erasure_core.commands.main import main
 from erasure_core.methods.rece import RECE
 from erasure_core.model import token_embeddings
 from erasure_core.toy.evaluation import pictures_of, subject_of
+from erasure_core.training.loop import Budget
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,21 @@ def test_white_box_attacks_bring_back_what_the_name_does_not(toy, without_cats: 
     assert weights(toy) == before
     losses = found.attempts[-1].losses
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+
+
+def test_a_few_steps_of_finetuning_bring_cats_back(toy, without_cats: Erasure) -> None:
+    view = without_cats.over(toy)
+    before = weights(toy), weights(view)
+    judge = ToyRecogniser()
+    scene = Scene(
+        toy, view, "cat", "object", pictures_of(subject_of("cat"), 8), pictures=4, sampling_steps=8, budget=Budget(60),
+        shows=lambda images: judge.shows(images, ["cat"] * len(images)),
+    )  # fmt: skip
+    learned = by_finetuning(scene)
+    assert learned.steps < 60 and sum(scene.shows(learned.images)) >= 2
+    others = by_finetuning_on_others(replace(scene, budget=Budget(12)))
+    assert not any(scene.shows(others.images))
+    assert (weights(toy), weights(view)) == before
 
 
 def test_the_discrete_attack_finds_words_that_lower_the_error(toy, without_cats: Erasure) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -43,6 +43,8 @@ class Scene:
     """The limits of each attack that searches: steps, and seconds."""
     seed: int = 0
     callback: Callback | None = None
+    shows: Callable[[Tensor], Sequence[bool]] | None = None
+    """Says of pictures ``[n, 3, h, w]`` which show the concept; ``None`` where nobody judges."""
 
     @cached_property
     def prompts(self) -> list[str]:
