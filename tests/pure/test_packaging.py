@@ -116,9 +116,11 @@ def test_one_page_names_every_place_of_the_owner() -> None:
     texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in pages if path.is_file()}
     del texts["docs/publishing.md"]
     named = {name for name, text in texts.items() if "/OWNER" in text or '"OWNER"' in text}
-    assert named == set(command.split())
+    places = command.split()
+    assert [name for name in named if not any(fnmatch(name, place) for place in places)] == []
+    assert [place for place in places if not any(fnmatch(name, place) for name in named)] == []
     refusal = (ROOT / ".github" / "workflows" / "publish.yml").read_text(encoding="utf-8")
-    assert f"grep -rn OWNER {' '.join(sorted(named, key=command.index))}" in refusal
+    assert f"grep -rn OWNER {command.removesuffix('/*.md')}" in refusal
 
 
 def ignored(path: str) -> bool:

@@ -1,0 +1,98 @@
+"""Draw the pictures of the nodes' help pages (web/docs/*.jpg) on the embedded model, with the commands of this pack.
+
+    python tools/make_help_pictures.py [name ...]      # all, or those named, as in DRAWN
+
+Takes some minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from erasure_core.commands.main import main as command
+
+HELP = Path(__file__).resolve().parent.parent / "web" / "docs"
+WIDTH, QUALITY = 900, 82  # pixels, and of JPEG
+CAT, STYLE = "cat.safetensors", "style.safetensors"
+LIONS = ("a lion in the style of noto", "a lion in the style of blob")
+ANIMALS = ("a cat on a red background", "a cat in the style of noto", "a lion in the style of noto")
+
+
+def run(*words: str) -> None:
+    """Run a command of the pack; a failure ends the script."""
+    if code := command(list(words)):
+        raise SystemExit(f"{words[0]} ended with {code}")
+
+
+def compare(out: str, prompts: tuple[str, ...], *more: str) -> None:
+    asked = [word for prompt in prompts for word in ("--prompt", prompt)]
+    run("compare", "--model", "toy", *asked, *more, "--out", out)
+
+
+def erasures() -> None:
+    """Make the erasures that the pictures show."""
+    run("erase", "--model", "toy", "--concept", "cat -> dog", "--out", CAT)
+    run("erase", "--model", "toy", "--concept", "noto -> fluent", "--out", STYLE)
+
+
+def erase(out: str) -> None:
+    compare(out, ANIMALS, "--erasure", CAT)
+
+
+def style(out: str) -> None:
+    compare(out, LIONS, "--erasure", STYLE)
+
+
+def difference(out: str) -> None:
+    compare(out, ANIMALS, "--erasure", CAT, "--erasure", STYLE, "--difference")
+
+
+def report(out: str) -> None:
+    run("report", "--model", "toy", "--erasure", CAT, "--out", "measured")
+    Path("measured/report.png").rename(out)
+
+
+def attack(out: str) -> None:
+    run("attack", "--model", "toy", "--erasure", CAT, "--steps", "50", "--out", "attacked")
+    Path("attacked/attack.png").rename(out)
+
+
+def trained(method: str, concept: str, prompts: tuple[str, ...], out: str) -> None:
+    file = f"{method}.safetensors"
+    run("erase", "--model", "toy", "--method", method, "--concept", concept, "--out", file)
+    compare(out, prompts, "--erasure", file)
+
+
+DRAWN = {
+    "erase": erase,
+    "style": style,
+    "compare": difference,
+    "report": report,
+    "attack": attack,
+    "few_shot": partial(trained, "few_shot", "noto -> fluent", LIONS),
+    "doco": partial(trained, "doco", "cat -> dog", ANIMALS),
+    "abo": partial(trained, "abo", "cat -> dog", ANIMALS),
+}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(DRAWN)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        erasures()
+        for name in names:
+            DRAWN[name](f"{name}.png")
+            picture = Image.open(f"{name}.png").convert("RGB")
+            picture.thumbnail((WIDTH, picture.height), Image.Resampling.LANCZOS)
+            picture.save(HELP / f"{name}.jpg", quality=QUALITY, optimize=True)
+            print(HELP / f"{name}.jpg")
+
+
+if __name__ == "__main__":
+    main()
