@@ -64,6 +64,15 @@ def test_only_the_attacks_that_were_asked_for(server: ComfyServer) -> None:
     assert [one["attack"] for one in told["attempts"]] == ["name"] and told["pictures_given"] == 3
 
 
+def test_finetuning_when_it_is_chosen(server: ComfyServer) -> None:
+    off = dict.fromkeys(ATTACKS, False)
+    entry = server.queue(attacking(**off, finetune=True, prompts="", sampling_steps=4, steps=2, images=["8", 0]))
+    told = json.loads(entry["outputs"][JSON]["text"][0])
+    assert [one["attack"] for one in told["attempts"]] == ["name", "finetune, others", "finetune"]
+    assert [one["steps"] for one in told["attempts"]] == [0, 2, 2]
+    assert "After 2 steps of training on pictures of it" in told["verdict"]
+
+
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [({"concept": " -> dog"}, "names no concept before"), ({"prompts": "word " * 100}, "is 100 tokens long")],

@@ -7,7 +7,6 @@ from erasure_core.audit.attacks import ATTACKS
 from erasure_core.audit.recognisers.toy import ToyRecogniser
 from erasure_core.audit.red_team import attack
 from erasure_core.drawing.table import table
-from erasure_core.toy.captions import SYNONYMS
 from erasure_core.toy.evaluation import pictures_of, subject_of
 
 from .settings import ALL, DEFAULT, INSTEAD, SEED, Bench
@@ -16,11 +15,8 @@ CONCEPTS = ("dog", "penguin", "twemoji")
 SETTINGS = (DEFAULT, "listed", "uce", *ALL)
 NOTHING = "nothing"
 PICTURES, STEPS = 16, 200
-LISTED = {
-    "dog": ("puppy", "doggo", "a dgo", "hund", "perro", "a barking pet on four legs", "man's best friend"),
-    "penguin": ("pinguin", "a pengiun", "pinguino", "manchot", "a black and white bird on ice", "a bird in a tuxedo"),
-    "twemoji": ("in the style of twitter", "twemojis", "a cat by twemojy", "flat emoji of a cat", "twmoji style"),
-}
+ELSEWHERE = ("list", "finetune")
+"""The attacks that are measured elsewhere (``paraphrases``), or that train the model."""
 
 
 def jobs() -> list[dict]:
@@ -28,15 +24,15 @@ def jobs() -> list[dict]:
 
 
 def measure(bench: Bench, concept: str, setting: str) -> dict:
-    """The share of each attack's pictures that show the concept; of the unedited model the name and the list."""
+    """The share of each attack's pictures that show the concept; of the unedited model the name's."""
     subject = subject_of(concept)
-    assert concept not in SYNONYMS or SYNONYMS[concept] in LISTED[concept]
-    edited, chosen = bench.model, ["name", "list"]
+    edited, chosen = bench.model, ["name"]
     if setting != NOTHING:
-        edited, chosen = bench.erasure(asked(concept, setting), setting).over(bench.model), list(ATTACKS)
+        edited = bench.erasure(asked(concept, setting), setting).over(bench.model)
+        chosen = [name for name in ATTACKS if name not in ELSEWHERE]
     found = attack(
         bench.model, edited, concept, kind=subject.kind, attacks=chosen, images=pictures_of(subject, 8),
-        prompts=LISTED[concept], recogniser=ToyRecogniser(bench.judge), pictures=PICTURES, steps=STEPS, seed=SEED,
+        recogniser=ToyRecogniser(bench.judge), pictures=PICTURES, steps=STEPS, seed=SEED,
     )  # fmt: skip
     return {
         "recovered": {one.attack: found.recovered(index) for index, one in enumerate(found.attempts)},
@@ -60,7 +56,11 @@ def section(rows: list[dict]) -> str:
             cells = ["" if share is None else f"{100 * share:.0f}" for share in shares]
             lines.append([f"{'unedited' if setting == NOTHING else setting}, {concept}", *cells])
     words = [f"- {row['setting']}, {row['concept']}: `{row['words']}`" for row in rows if row["words"]]
-    told = [f"- **{name}**: {one.summary}; the attacker needs {one.knows}." for name, one in ATTACKS.items()]
+    told = [
+        f"- **{name}**: {one.summary}; the attacker needs {one.knows}."
+        for name, one in ATTACKS.items()
+        if name not in ELSEWHERE
+    ]
     head = HEAD.format(pictures=PICTURES, steps=STEPS, told="\n".join(told))
     found = "\n".join(words)
     shown = table(("erased by, concept", *attacks), lines)
@@ -70,7 +70,8 @@ def section(rows: list[dict]) -> str:
 HEAD = """## Attacks
 
 How many of {pictures} pictures show the concept again, in percent, by the judge. Searches took {steps} steps (discrete:
-a quarter of that) and learned from eight real renders.
+a quarter of that) and learned from eight real renders. Paraphrases are on
+[a page of their own](results-resist.md).
 
 {told}
 - **noised, no prompt**: a control: how much of the concept is in the noised picture itself.

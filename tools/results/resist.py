@@ -1,0 +1,20 @@
+"""What an erasure withstands, beyond the attacks of ``attacks``."""
+
+from __future__ import annotations
+
+from . import paraphrases
+from .settings import Bench
+
+PROBES = {"paraphrases": paraphrases}
+
+
+def jobs() -> list[dict]:
+    return [{"probe": name, **job} for name, probe in PROBES.items() for job in probe.jobs()]
+
+
+def measure(bench: Bench, probe: str, **job) -> dict:
+    return PROBES[probe].measure(bench, **job)
+
+
+def section(rows: list[dict]) -> str:
+    return "\n\n".join(probe.section([row for row in rows if row["probe"] == name]) for name, probe in PROBES.items())
