@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension
 
+from .bake import ErasureBake
 from .compare import ErasureCompare
 from .erasures import ErasureApply, ErasureCombine, ErasureLoad, ErasureSave
 from .purify import ErasurePurify
@@ -21,7 +22,7 @@ class ErasureExtension(ComfyExtension):
 
     async def get_node_list(self):
         methods = [ErasureRECE, ErasureFewShot, ErasureDoCo, ErasureAbO]
-        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasurePurify]
+        uses = [ErasureApply, ErasureCombine, ErasureSave, ErasureLoad, ErasureBake, ErasurePurify]
         proofs = [ErasureCompare, ErasureReport, ErasureRedTeam]
         many = [ErasureSuggestNames, ErasureLoadConcepts, ErasureRestore, ErasureSaveStatistics, ErasureLoadStatistics]
         return [*methods, *uses, *proofs, *many, ErasureLoadToy]

@@ -26,10 +26,10 @@ TRANSFORMERS: Mapping[str, tuple[str, ...]] = {
 }
 """How the keys of text encoders begin that are named as in transformers."""
 OPEN_CLIPS: Mapping[str, tuple[str, ...]] = {
-    "text_encoder": ("cond_stage_model.model.",),
+    "text_encoder": ("cond_stage_model.model.", "conditioner.embedders.0.model."),
     "text_encoder_2": ("conditioner.embedders.1.model.", "conditioner.embedders.0.model."),
 }
-"""How the keys of text encoders begin that are named as in OpenCLIP."""
+"""How the keys of text encoders begin that are named as in OpenCLIP; ComfyUI counts SDXL's refiner's as the first."""
 NEST = "text_model."
 LAYER = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 QUERIES = re.compile(r"self_attn\.([qkv])_proj")

@@ -13,7 +13,7 @@ from ...erasure_core import Erasure
 from ...erasure_core.concepts.lists import TABLES
 from ...erasure_core.quoting import excerpt, shortened
 
-LORAS, STATISTICS = "loras", "erasure-statistics"  # folders of the output folder
+LORAS, CHECKPOINTS, STATISTICS = "loras", "checkpoints", "erasure-statistics"  # folders of the output folder
 SUFFIX = ".safetensors"
 MOST_FOLDERS, MOST_BYTES = 20, 200  # of a prefix, in one another, and of one name: file systems take 255
 
@@ -68,10 +68,17 @@ def lora_path(name: str) -> str:
 
     Raises ``ValueError`` for a file that is in none of them, in a sentence that ComfyUI can print.
     """
-    path = folder_paths.get_full_path("loras", name) if isinstance(name, str) else None
-    if path is None:
-        raise ValueError(f"file '{excerpt(name)}' is in none of the loras folders; choose one that the list shows")
-    return path
+    return _path_in(LORAS, name)
+
+
+def checkpoint_files() -> list[str]:
+    """Return the names of the safetensors files in ComfyUI's checkpoints folders."""
+    return [name for name in folder_paths.get_filename_list(CHECKPOINTS) if name.endswith(SUFFIX)]
+
+
+def checkpoint_path(name: str) -> str:
+    """Return the path of a file in ComfyUI's checkpoints folders; raise the error of ``lora_path``."""
+    return _path_in(CHECKPOINTS, name)
 
 
 def statistics_files() -> list[str]:
@@ -111,6 +118,13 @@ def stamp(path: str | Path) -> tuple[int, int]:
     """
     status = os.stat(path)
     return status.st_mtime_ns, status.st_size
+
+
+def _path_in(kind: str, name: str) -> str:
+    path = folder_paths.get_full_path(kind, name) if isinstance(name, str) else None
+    if path is None:
+        raise ValueError(f"file '{excerpt(name)}' is in none of the {kind} folders; choose one that the list shows")
+    return path
 
 
 def _statistics_folder() -> Path:

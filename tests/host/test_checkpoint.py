@@ -71,7 +71,9 @@ def test_the_workflow_and_its_file(own_server: ComfyServer, checkpoint: Path) ->
 
 
 def test_small_families(comfy_path: Path) -> None:
-    run_inside(comfy_path, *(str(INSIDE / f"check_{name}.py") for name in ("families", "precision", "gguf", "lowvram")))
+    run_inside(
+        comfy_path, *(str(INSIDE / f"check_{name}.py") for name in ("families", "precision", "bake", "gguf", "lowvram"))
+    )
 
 
 @pytest.mark.full

@@ -19,8 +19,9 @@ from erasure_core.quoting import excerpt
 
 NODES = (
     "ErasureRECE", "ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureApply", "ErasureCombine", "ErasureSave",
-    "ErasureLoad", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam", "ErasureSuggestNames",
-    "ErasureLoadConcepts", "ErasureRestore", "ErasureSaveStatistics", "ErasureLoadStatistics", "ErasureLoadToy",
+    "ErasureLoad", "ErasureBake", "ErasurePurify", "ErasureCompare", "ErasureReport", "ErasureRedTeam",
+    "ErasureSuggestNames", "ErasureLoadConcepts", "ErasureRestore", "ErasureSaveStatistics", "ErasureLoadStatistics",
+    "ErasureLoadToy",
 )  # fmt: skip
 RECE, BEFORE, AFTER, DECODED_AFTER = "6", "9", "12", "11"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import graphs
 import pytest
-from comfy_server import ComfyServer, PromptError
+from comfy_server import ROOT, ComfyServer, PromptError
 
 TOY, RECE, OTHER, EMPTY, PICTURES, ANCHORS, WRITTEN = "2", "6", "7", "5", "8", "9", "90"
 HALF, NUL, BELL = "cat \ud83d", "cat\x00", "cat\x07"
@@ -37,6 +38,9 @@ RUNS: dict[str, dict[str, Any]] = {
     "ErasureCombine": {"a": [RECE, 2], "b": [OTHER, 2], "strength_a": 1.0, "strength_b": 1.0},
     "ErasureSave": {"erasure": [RECE, 2], "filename_prefix": "wrong"},
     "ErasureLoad": {"file": ABSENT[0]},
+    "ErasureBake": {
+        "checkpoint": "wrong.safetensors", "erasure": [RECE, 2], "strength": 1.0, "filename_prefix": "wrong",
+    },
     "ErasurePurify": {
         **MODEL, "vae": [TOY, 2], "erasure": [RECE, 2], "images": [PICTURES, 0], "prompt": "a cat", "steps": 1,
         "guidance": 1.0,
@@ -114,6 +118,9 @@ def failure(server: ComfyServer, prompt_id: str) -> tuple[str, str]:
 def test_wrong_inputs(server: ComfyServer, prompt: dict[str, Any], name: str) -> None:
     (server.directory / "input").mkdir(exist_ok=True)
     (server.directory / "input" / "wrong.txt").write_text("cat")
+    checkpoints = server.directory / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "erasure_core" / "toy" / "weights" / "unet.safetensors", checkpoints / "wrong.safetensors")
     given, listed = prompt[RECE]["inputs"] | RUNS[name], server.object_info()[name]["input"]
     given = {one: given[one] for kind in listed.values() for one in kind if one in given}
     if given.get("file") not in ABSENT:

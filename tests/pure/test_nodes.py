@@ -507,6 +507,31 @@ def test_the_nodes_of_erasures(pack: Pack) -> None:
     assert clip is None
 
 
+def test_a_checkpoint_is_baked(pack: Pack, tmp_path: Path) -> None:
+    """Below output/checkpoints under a new number each time; progress is shown, and a cancel leaves nothing."""
+    node, save = pack.nodes("bake").ErasureBake, pack.core("files.safetensors_files").write
+    folder = tmp_path / "output" / "checkpoints"
+    folder.mkdir()
+    with (folder / "own.safetensors").open("wb") as file:
+        save(file, {f"model.diffusion_model.{OWN}to_k.weight": torch.ones(6, 4)}, {"title": "x"})
+    erasure = erasure_of(pack, key=dense(pack, 6, 4))
+    before = node.fingerprint_inputs(checkpoint="own.safetensors", strength=1.0)
+    for number, strength in ((1, 1.0), (2, 0.5)):
+        shown = node.execute("own.safetensors", erasure, strength, "a/new")
+        (path,) = shown.result
+        assert path == str(folder / "a" / f"new_{number:05}_.safetensors") and path == shown.ui["text"][0]
+        assert (
+            "1 tensors have changed. Rounding loses 0.00% of the change. The erasure was trained" in shown.ui["text"][1]
+        )
+        (weight,) = pack.core("files.safetensors_files").read(Path(path))[1].values()
+        torch.testing.assert_close(weight, 1 + strength * erasure.deltas[KEY].change)
+    assert before == node.fingerprint_inputs(checkpoint="own.safetensors", strength=0.5)
+    with pytest.raises(ValueError, match="checkpoint 'x.safetensors' is unknown"):
+        node.execute("x.safetensors", erasure, 1.0, "new")
+    with pytest.raises(ValueError, match="in none of the checkpoints folders"):
+        node.fingerprint_inputs(checkpoint="../x.safetensors")
+
+
 def test_names_are_suggested_without_a_model(pack: Pack) -> None:
     """From the table, and added to the list unless that is switched off; targets are no aliases."""
     node = pack.nodes("suggest").ErasureSuggestNames
@@ -532,7 +557,7 @@ def test_lists_are_preserved_by_nodes(pack: Pack) -> None:
 
 def test_schemas_have_the_inputs_that_execute_takes(pack: Pack) -> None:
     """By name, for every node whose modules need no more of ComfyUI than the stand-in has."""
-    for module in ("erasures", "statistics", "suggest"):
+    for module in ("bake", "erasures", "statistics", "suggest"):
         for name, node in vars(pack.nodes(module)).items():
             if name.startswith("Erasure") and hasattr(node, "execute"):
                 schema = node.define_schema()
