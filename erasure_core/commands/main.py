@@ -32,6 +32,9 @@ POSITIONAL = {"erasure_file": "ERASURE", "erasures": "ERASURE ...", "checkpoint"
 """The arguments without an option that name files to read, as the help spells them."""
 
 
+NO_NODES = "pip installs this command and the library. The ComfyUI nodes are a folder in ComfyUI's custom_nodes."
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command with ``arguments``, by default those of the process, and return the exit code."""
     outputs, args = Outputs({}), argparse.Namespace()
@@ -77,7 +80,9 @@ def _sentence(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m erasure_core", description="Erase concepts from text-to-image models.")
+    parser = Parser(
+        prog="python -m erasure_core", description="Erase concepts from text-to-image models.", epilog=NO_NODES
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in (

@@ -63,6 +63,13 @@ def test_links_lead_somewhere(name: str) -> None:
             assert anchor in [re.sub(r"[^\w -]", "", one).strip().lower().replace(" ", "-") for one in headings], link
 
 
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert [
+        path.name for path in ROOT.glob("docs/*.md") if path.name != "README.md" and f"]({path.name})" not in index
+    ] == []
+
+
 @pytest.mark.parametrize("name", relative(PAGES))
 def test_names_of_the_library_exist(name: str) -> None:
     for dotted in set(re.findall(r"\berasure_core((?:\.\w+)+)", (ROOT / name).read_text(encoding="utf-8"))):

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from pure.whole_pack import comfyui, load
 
+from erasure_core.commands.main import _parser
 from erasure_core.erasures.erasure_record import __version__
 from erasure_core.files.images import as_tensor
 
@@ -149,4 +150,5 @@ def test_pip_installs_every_file_of_the_library() -> None:
 
 def test_pip_says_that_it_brings_no_nodes() -> None:
     page = (ROOT / value("readme")).read_text(encoding="utf-8")
+    assert "The ComfyUI nodes are a folder" in " ".join(_parser().format_help().split())
     assert "does not install the ComfyUI nodes" in page and "](../" not in page and "](docs" not in page
