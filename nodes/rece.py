@@ -68,7 +68,7 @@ class ErasureRECE(io.ComfyNode):
                 io.Combo.Input(
                     "preset",
                     options=[*RECE, CUSTOM],
-                    tooltip="'general' is for an object or a style, 'several' for tens of concepts at once; both need "
+                    tooltip="'general' is for an object or a style, 'several' for several at once; both need "
                     "no list of what to preserve. Only 'custom' uses the numbers below.",
                 ),
                 *_custom_inputs(),

@@ -99,7 +99,7 @@ RECE: Mapping[str, ReceSettings] = {
     "explicit": PUBLISHED["explicit"],
     "many": ReceSettings(loops=1, regularization=1e-3, amplification=1.2, name_only=True),
 }
-"""``general`` is for an object or a style, ``several`` for tens of concepts at once; both hold what nobody lists
+"""``general`` is for an object or a style, ``several`` for several at once; both hold what nobody lists
 (docs/method.md, "The ridge"). ``object``, ``style`` and ``many`` are those of earlier versions, which need a list of
 what to preserve. All by ``tools/sweep.py`` and ``tools/sweep_many.py`` on the embedded model; nothing explicit could be
 measured there."""
