@@ -7,7 +7,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-oldest test-newest bench bench-learned bench-parsing results families thumbnails mutants mutants-table lint dist clean
+.PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing results families workflows thumbnails mutants mutants-table lint dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -29,14 +29,22 @@ demo: $(READY) ## erase three concepts from the embedded model, as a picture; TO
 
 test: $(READY) ## every tier but the longest tests; fetches a ComfyUI if COMFYUI_PATH names none
 	$(BIN)/python tools/get_comfyui.py
-	$(TESTS) -m "not full"
+	$(TESTS) -m "not full and not browser"
+	@if $(BIN)/python tools/get_chromium.py; then $(MAKE) test-browser; else echo "The browser tests were not run."; fi
+
+test-browser: $(READY) ## the templates and nodes in Chromium; screenshots are in build/screenshots
+	$(BIN)/python -m pip install --quiet -e '.[browser]'
+	$(BIN)/python tools/get_comfyui.py
+	$(BIN)/python tools/get_chromium.py
+	$(BIN)/python -m pytest -c tests/pytest.ini tests/browser
 
 test-fast: $(READY) ## the pure tier: no model, no ComfyUI, under 30 seconds
 	$(TESTS) -m "not toy and not host and not full"
 
 test-full: $(READY) ## everything, the longest tests too
 	$(BIN)/python tools/get_comfyui.py
-	$(TESTS)
+	$(TESTS) -m "not browser"
+	$(MAKE) test-browser
 
 test-oldest: ## the fast and the toy tier on Python 3.10 with the lowest versions that pyproject.toml allows; gigabytes
 	$(OLDEST) -m venv build/oldest
@@ -63,6 +71,10 @@ results: $(READY) ## measure again what docs/results.md says
 
 families: $(READY) ## the table of families and precisions, from what the host tests have found
 	$(BIN)/python tools/families_table.py
+
+workflows: $(READY) ## lay the workflows out anew, from tools/workflow_templates.py and tools/workflow_notes.txt
+	$(BIN)/python tools/get_comfyui.py
+	$(BIN)/python tools/make_workflows.py
 
 thumbnails: $(READY) ## draw the workflows' thumbnails anew, in a real ComfyUI
 	$(BIN)/python tools/get_comfyui.py

@@ -10,7 +10,8 @@ from ..erasure_core.baking.bake import BakedCheckpoint, bake
 from .comfy_host.files import CHECKPOINTS, checkpoint_files, checkpoint_path, save_numbered, stamp
 from .comfy_host.progress import progress
 from .input_checks import checked
-from .inputs import CATEGORY, Erasure
+from .inputs import USE, Erasure
+from .schema import schema
 
 log = logging.getLogger(__name__)
 LOSES_MUCH = 0.1  # of the change; above it the log is a warning
@@ -27,10 +28,11 @@ class ErasureBake(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureBake",
             display_name="Bake Erasure",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("save checkpoint", "merge into checkpoint", "export", "permanent", "forget", "unlearn"),
             description="Writes a checkpoint to hand out: the file that you choose, with the erasure in its weights "
             "and all else as it is, below output/checkpoints. One tensor is in memory at a time.",
             is_output_node=True,
@@ -72,4 +74,4 @@ class ErasureBake(io.ComfyNode):
         summary = f"{result.changed} tensors have changed. Rounding loses {result.rounding:.2%} of the change."
         summary += WEIGHTS[result.weights]
         log.log(logging.WARNING if result.rounding > LOSES_MUCH else logging.INFO, "%s: %s", path, summary)
-        return io.NodeOutput(path, ui={"text": (path, summary)})
+        return io.NodeOutput(path, ui={"text": (path, summary), "saved": (True,)})

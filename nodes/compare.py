@@ -10,8 +10,9 @@ from ..erasure_core.concepts.parse import parse_prompts
 from .comfy_host.images import to_image
 from .comfy_host.sampling import Sampling, draw
 from .input_checks import checked
-from .inputs import CATEGORY
+from .inputs import CHECK
 from .sampler_inputs import sampler_inputs
+from .schema import schema
 
 MOST = 5  # models beside the first
 
@@ -21,10 +22,11 @@ class ErasureCompare(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureCompare",
             display_name="Compare Models (Erasure)",
-            category=CATEGORY,
+            category=CHECK,
+            search_aliases=("before and after", "side by side", "grid", "xy plot", "difference"),
             description="Draws the same prompts from the same seeds through several models, as one labelled grid: a "
             "row for each picture, a column for each model. Works with every model that KSampler takes.",
             inputs=[
@@ -38,7 +40,7 @@ class ErasureCompare(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default="",
-                    placeholder="a landscape by van gogh",
+                    placeholder="Prompts to draw, one a line. For example: a landscape by van gogh",
                     tooltip="One prompt a line. Lines that start with # are passed over. Brackets are text, as in a "
                     "name to erase; they set no weights.",
                 ),
@@ -47,7 +49,7 @@ class ErasureCompare(io.ComfyNode):
                     "labels",
                     multiline=True,
                     default="",
-                    placeholder="RECE",
+                    placeholder="Names of the columns after the first, one a line",
                     tooltip="What the columns after the first are called, one a line; 'model_1' and so on if empty.",
                 ),
                 *sampler_inputs("The noise that every column begins with, as KSampler draws it."),

@@ -12,7 +12,8 @@ from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
 from .comfy_host.patches import apply_erasure
 from .comfy_host.rebase import rebase_if_needed
 from .input_checks import checked
-from .inputs import CATEGORY, Erasure
+from .inputs import USE, Erasure
+from .schema import schema
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,11 @@ class ErasureApply(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureApply",
             display_name="Apply Erasure",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("apply lora", "forget", "unlearn", "remove concept"),
             description="Applies an erasure to a model, on top of the LoRAs and erasures that it has.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to change; a copy is changed, never the original."),
@@ -56,10 +58,11 @@ class ErasureCombine(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureCombine",
             display_name="Combine Erasures",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("merge erasures", "add erasures", "merge lora"),
             description="Adds two erasures to one. To erase one concept on top of another, chain the methods' nodes "
             "instead: the second then sees what the first did.",
             inputs=[
@@ -82,12 +85,13 @@ class ErasureSave(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureSave",
             display_name="Save Erasure",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("save lora", "export", "forget", "unlearn"),
             description="Saves an erasure as a LoRA file below output/loras: the stock Load LoRA lists it. Which other "
-            "programs read it depends on the model's family; the log says which.",
+            "programs read it depends on the model's family; the node says which.",
             is_output_node=True,
             inputs=[
                 Erasure.Input("erasure", tooltip="What to save."),
@@ -107,7 +111,7 @@ class ErasureSave(io.ComfyNode):
         path = str(save_as_lora(erasure, filename_prefix))
         readers = f"As a LoRA {readers_of(erasure)}."
         log.info("%s: %s", path, readers)
-        return io.NodeOutput(path, ui={"text": (path, readers)})
+        return io.NodeOutput(path, ui={"text": (path, readers), "saved": (True,)})
 
 
 class ErasureLoad(io.ComfyNode):
@@ -115,10 +119,11 @@ class ErasureLoad(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureLoad",
             display_name="Load Erasure",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("load lora", "forget", "unlearn"),
             description="Loads a file that Save Erasure or the command line wrote. LoRAs of other origin belong into "
             "Load LoRA.",
             inputs=[

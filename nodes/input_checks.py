@@ -30,6 +30,7 @@ SOCKETS: Mapping[str, Callable[[Any], bool]] = {
     "ERASURE_STATISTICS": lambda value: isinstance(value, Statistics),
 }
 """The test for values of each type; for a type of ComfyUI itself, whether they have what this pack uses of it."""
+LIBRARY = Erasure.__module__.rpartition(".erasures.")[0]
 HINTS = {"CLIP": "; where a checkpoint has no text encoder, load one with 'Load CLIP'"}
 
 
@@ -37,7 +38,8 @@ def checked(execute: Callable | None = None, *, without: Sequence[str] = ()) -> 
     """Return a node's ``execute`` that first checks every input against the node's schema.
 
     Inputs in ``without`` may be ``None``, as they are where a node upstream has nothing to give; by default none may.
-    Raises ``ValueError`` in one sentence that names the input.
+    Raises ``ValueError`` in one sentence that names the input. An error class of the library is raised as the builtin
+    class that it is derived from, because ComfyUI shows the module of any other, which in a pack is a path.
     """
     if execute is None:
         return lambda one: checked(one, without=without)
@@ -49,9 +51,18 @@ def checked(execute: Callable | None = None, *, without: Sequence[str] = ()) -> 
         for one in cls.define_schema().inputs:
             if one.id in values_by_name and not (values_by_name[one.id] is None and one.id in without):
                 check(one, values_by_name[one.id])
-        return execute(cls, *values, **keywords)
+        try:
+            return execute(cls, *values, **keywords)
+        except Exception as error:
+            if not type(error).__module__.startswith(LIBRARY):
+                raise
+            raise _builtin(type(error))(str(error)) from error
 
     return run
+
+
+def _builtin(kind: type) -> type:
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def check(one, value: Any) -> None:

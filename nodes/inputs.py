@@ -7,11 +7,16 @@ from dataclasses import fields
 from comfy_api.latest import io
 
 from ..erasure_core.concepts.name_lists import LISTS, listed_beside
-from ..erasure_core.concepts.parse import name_of
+from ..erasure_core.concepts.parse import name_of, parse_concepts
 from ..erasure_core.concepts.templates import WORDINGS
 from ..erasure_core.limits import Limits, Settings, limits_of
+from .input_checks import check_text
+from .schema import advanced
 
 CATEGORY = "Erasure"
+ERASE, USE, CHECK, MANY, TRY = (
+    f"{CATEGORY}/{name}" for name in ("Erase", "Use and save", "Check", "Many concepts", "Small model")
+)
 MODELS = "Stable Diffusion 1.x, 2.x and XL, and this pack's toy model."  # that can be trained, attacked and inverted
 NO_LIST = "none"
 Erasure = io.Custom("ERASURE")
@@ -32,6 +37,22 @@ def name_of_erased(concept: str) -> str:
     return name_of(concept)
 
 
+def concepts_verdict(text: str | None, name: str, *, may_be_empty: bool = False) -> bool | str:
+    """Return what ``validate_inputs`` of a node says of the input ``name``: true, or what is wrong with its text.
+
+    ``text`` is ``None`` where the input is linked, so that its text is not known yet. With ``may_be_empty`` no text is
+    left to the node itself, which knows what else is connected.
+    """
+    if text is None or (may_be_empty and not text.strip()):
+        return True
+    try:
+        check_text(name, text)
+        parse_concepts(text, name)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def audited_inputs() -> list:
     """Return the inputs for the model as it was before the erasure that a node audits."""
     return [
@@ -44,7 +65,12 @@ def audited_inputs() -> list:
 def concept_inputs() -> list:
     """Return the inputs for the erased concept and its kind, one of ``WORDINGS``."""
     return [
-        io.String.Input("concept", default="", placeholder="van gogh", tooltip="What was erased, as you erased it."),
+        io.String.Input(
+            "concept",
+            default="",
+            placeholder="What was erased, for example: van gogh",
+            tooltip="What was erased, as you erased it.",
+        ),
         io.Combo.Input("kind", options=list(WORDINGS), tooltip="How prompts name the concept."),
     ]
 
@@ -79,7 +105,7 @@ def _largest(limits: Limits, most: float) -> float:
 
 
 def seed_input(most: int, tooltip: str):
-    """Return the input for a seed from 0 to ``most``."""
+    """Return the input for a seed from 0 to ``most``; ``web/erasure.js`` lets it be the same for the next run."""
     return io.Int.Input("seed", default=0, min=0, max=most, control_after_generate=True, tooltip=tooltip)
 
 
@@ -105,7 +131,7 @@ def preserve_input(**more):
         "preserve",
         multiline=True,
         default="",
-        placeholder="what must stay as it is",
+        placeholder="Prompts that must stay as they are, one a line",
         tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
         **more,
     )
@@ -125,12 +151,15 @@ def preserve_common_input(
 
 
 def preserve_list_input():
-    return io.Combo.Input(
-        "preserve_list",
-        options=[NO_LIST, *LISTS],
-        optional=True,
-        tooltip="Also preserve a whole list: 5,265 artists, 200 movements or 95 mediums, less the names that share a "
-        "word with what is erased. Every name is encoded once, which takes time.",
+    """Return the choice of a whole list of names to preserve."""
+    return advanced(
+        io.Combo.Input(
+            "preserve_list",
+            options=[NO_LIST, *LISTS],
+            optional=True,
+            tooltip="Also preserve a whole list: 5,265 artists, 200 movements or 95 mediums, less the names that share "
+            "a word with what is erased. Every name is encoded once, which takes time.",
+        )
     )
 
 

@@ -10,7 +10,8 @@ from .comfy_host.progress import progress
 from .comfy_host.rebase import rebase_if_needed
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, Erasure
+from .inputs import MODELS, USE, Erasure
+from .schema import schema
 
 
 class ErasurePurify(io.ComfyNode):
@@ -18,10 +19,11 @@ class ErasurePurify(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasurePurify",
             display_name="Purify Pictures (Erasure)",
-            category=CATEGORY,
+            category=USE,
+            search_aliases=("remove from picture", "inversion", "img2img", "forget", "unlearn", "edit image"),
             description="Takes a concept out of given pictures: finds the noise that the model would have drawn them "
             "from (DDIM inversion) and draws from it again with an erasure applied. Reconstructed from the abstract of "
             "the paper 'All but One' (AAAI 2024); works with the erasure of any method. " + MODELS,
@@ -34,7 +36,7 @@ class ErasurePurify(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     default="",
-                    placeholder="a painting of a bridge in the style of van gogh",
+                    placeholder="What the pictures show, the concept included",
                     tooltip="What the pictures show, the concept included. Empty for the name of the concept alone.",
                 ),
                 io.Int.Input(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 
 from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
-from ..erasure_core.concepts.parse import parse_prompts
+from ..erasure_core.concepts.parse import Concept, parse_prompts
 from ..erasure_core.limits import limits_of
 from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
+from ..erasure_core.quoting import shortened
 from .comfy_host.open_model import reader
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import progress
 from .input_checks import checked
 from .inputs import (
-    CATEGORY,
+    ERASE,
     NO_LIST,
     Erasure,
     Statistics,
+    concepts_verdict,
     limits_by_name,
     listed,
     preserve_common_input,
@@ -27,9 +30,11 @@ from .inputs import (
     setting_input,
     strength_input,
 )
+from .schema import ALIASES, advanced, schema, with_extra
 
 CUSTOM = "custom"
-NUMBERS = ReceSettings(regularization=1e-3, amplification=1.4)  # of preset "custom", until they are changed
+NUMBERS = ReceSettings(regularization=1e-3, amplification=1.4)
+"""What the inputs show before the page has set them to the preset's: older graphs lack the last of them."""
 MOST_LOOPS = 20  # of the input; published settings have 3 at most
 LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
@@ -39,10 +44,11 @@ class ErasureRECE(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureRECE",
             display_name="Erase Concepts (RECE)",
-            category=CATEGORY,
+            category=ERASE,
+            search_aliases=(*ALIASES, "UCE", "ESD", "RECE", "concept ablation", "negative prompt"),
             description="Erases concepts in closed form where text enters the model: no training, no images. "
             "Stable Diffusion (SDXL too), diffusion transformers, and this pack's toy model.",
             inputs=[
@@ -55,7 +61,7 @@ class ErasureRECE(io.ComfyNode):
                     "concepts",
                     multiline=True,
                     default="",
-                    placeholder="van gogh -> art",
+                    placeholder="What to erase, one concept a line. For example: van gogh -> art",
                     tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
                     "without it, nothing in particular. '# ' starts a comment. Brackets are text; they set no weights.",
                 ),
@@ -65,28 +71,36 @@ class ErasureRECE(io.ComfyNode):
                     about="Also preserve about a hundred everyday concepts, less those that share a word with what is "
                     "erased. Preset 'general' needs no list; the others harm the model less with it.",
                 ),
-                io.Combo.Input(
-                    "preset",
-                    options=[*RECE, CUSTOM],
-                    tooltip="'general' is for an object or a style, 'several' for several at once; both need "
-                    "no list of what to preserve. Only 'custom' uses the numbers below.",
+                with_extra(
+                    io.Combo.Input(
+                        "preset",
+                        options=[*RECE, CUSTOM],
+                        tooltip="'general' is for an object or a style, 'several' for several at once; both "
+                        "need no list of what to preserve. The advanced numbers are those of the preset; changing one "
+                        "makes it 'custom'.",
+                    ),
+                    presets={name: asdict(settings) for name, settings in RECE.items()},
                 ),
                 *_custom_inputs(),
                 strength_input(),
-                io.String.Input(
-                    "exactly",
-                    multiline=True,
-                    default="",
-                    optional=True,
-                    placeholder="what must not change at all",
-                    tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all that is read "
-                    "for them. A few: every one leaves the edit less room.",
+                advanced(
+                    io.String.Input(
+                        "exactly",
+                        multiline=True,
+                        default="",
+                        optional=True,
+                        placeholder="Prompts that must not change at all, one a line",
+                        tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all that is "
+                        "read for them. A few: every one leaves the edit less room.",
+                    )
                 ),
-                io.Boolean.Input(
-                    "name_only",
-                    default=NUMBERS.name_only,
-                    optional=True,
-                    tooltip=_tooltip("name_only"),
+                advanced(
+                    io.Boolean.Input(
+                        "name_only",
+                        default=NUMBERS.name_only,
+                        optional=True,
+                        tooltip=_tooltip("name_only"),
+                    )
                 ),
                 _setting("exactness", step=0.0001, round=False, optional=True),
                 Statistics.Input(
@@ -106,6 +120,10 @@ class ErasureRECE(io.ComfyNode):
                 Statistics.Output(display_name="STATISTICS", tooltip="What is known of all concepts, to add to later."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, concepts=None):
+        return concepts_verdict(concepts, "concepts", may_be_empty=True)
 
     @classmethod
     @checked
@@ -128,7 +146,15 @@ class ErasureRECE(io.ComfyNode):
             callback=progress(),
         )
         erasure = erasure.scaled(strength)
-        return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, all_statistics)
+        outcome = _outcome(erasure.concepts, len(prompts) + len(alone), preset, strength)
+        return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, all_statistics, ui={"text": (outcome,)})
+
+
+def _outcome(concepts: Sequence[Concept], preserved: int, preset: str, strength: float) -> str:
+    """Return a sentence on what a node has done, to show at it."""
+    strongly = "" if strength == 1 else f", at strength {strength:g}"
+    stays = f" {preserved} prompt{'s' * (preserved > 1)} preserved." if preserved else ""
+    return f"Erased with preset '{preset}'{strongly}: {shortened(list(map(str, concepts)))}.{stays}"
 
 
 def _custom_inputs() -> list:
@@ -139,9 +165,9 @@ def _custom_inputs() -> list:
 
 def _setting(name: str, **more):
     """Return the number input for a setting of RECE; see ``setting_input``."""
-    return setting_input(NUMBERS, name, tooltip=_tooltip(name), **more)
+    return advanced(setting_input(NUMBERS, name, tooltip=_tooltip(name), **more))
 
 
 def _tooltip(name: str) -> str:
     """Return what the settings say of the one of this name."""
-    return f"Used with preset '{CUSTOM}'. {limits_by_name(ReceSettings)[name].help}"
+    return f"{limits_by_name(ReceSettings)[name].help} The preset's, unless the preset is '{CUSTOM}'."

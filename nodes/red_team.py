@@ -16,7 +16,8 @@ from .comfy_host.text_encoders import host_conditioning
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased, seed_input
+from .inputs import CHECK, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased, seed_input
+from .schema import schema
 
 SWITCHES = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -27,10 +28,11 @@ class ErasureRedTeam(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureRedTeam",
             display_name="Red-Team an Erasure",
-            category=CATEGORY,
+            category=CHECK,
+            search_aliases=("attack", "jailbreak", "adversarial", "audit", "robustness", "test erasure"),
             description="Audits your own erasure: attacks the model that should have forgotten, shows what brings the "
             "concept back, and at what cost. Writes nothing to disk. " + MODELS,
             inputs=[
@@ -41,7 +43,7 @@ class ErasureRedTeam(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default="",
-                    placeholder="the painter of sunflowers",
+                    placeholder="More prompts to try, one a line. For example: the painter of sunflowers",
                     tooltip="Prompts to try, one a line: paraphrases, misspellings, other languages, descriptions that "
                     "do not name it.",
                 ),
@@ -125,7 +127,8 @@ class ErasureRedTeam(io.ComfyNode):
         best_images = best.images.movedim(1, -1).clamp(0, 1)
         conditioning = host_conditioning(_most_adversarial(result, best))
         sheet = to_image(result.picture())
-        return io.NodeOutput(sheet, best_images, conditioning, result.as_json(), result.verdict())
+        verdict = result.verdict()
+        return io.NodeOutput(sheet, best_images, conditioning, result.as_json(), verdict, ui={"text": (verdict,)})
 
 
 def _about(attack) -> str:

@@ -22,8 +22,9 @@ from .comfy_host.recognisers import recogniser
 from .comfy_host.sampling import Sampling, draw_both
 from .comfy_host.toy import is_toy
 from .input_checks import checked
-from .inputs import CATEGORY, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased
+from .inputs import CHECK, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased
 from .sampler_inputs import sampler_inputs
+from .schema import schema
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ class ErasureReport(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureReport",
             display_name="Report on an Erasure",
-            category=CATEGORY,
+            category=CHECK,
+            search_aliases=("evaluate", "measure", "test erasure", "before and after", "score"),
             description="Measures what an erasure does to its concept, to the concepts nearest to it in the text "
             "encoder, and to far ones, on pictures from the same noise before and after. " + MODELS,
             inputs=[
@@ -51,7 +53,7 @@ class ErasureReport(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default="",
-                    placeholder="sunflowers by van gogh",
+                    placeholder="More prompts that ask for it, one a line. For example: sunflowers by van gogh",
                     tooltip="More prompts that ask for the concept, one a line. Brackets are text and set no weights.",
                 ),
                 io.Int.Input(
@@ -104,7 +106,8 @@ class ErasureReport(io.ComfyNode):
         added = [one for each in carriers for one in erasures_of(each)][len(erasures_of(model)) :]
         left = regeneration_error(reader, added, name)
         result = summarise(name, all_prompts, before, after, judge, {**settings, "kind": kind}, left)
-        return io.NodeOutput(to_image(report_sheet(result)), result.as_json(), result.verdict())
+        verdict = result.verdict()
+        return io.NodeOutput(to_image(report_sheet(result)), result.as_json(), verdict, ui={"text": (verdict,)})
 
 
 def _counter(total: int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..erasure_core.closed_form.statistics_file import load_statistics, save_statistics
 from ..erasure_core.closed_form.update import restored
@@ -22,7 +22,8 @@ from .comfy_host.files import (
 from .comfy_host.open_model import reader
 from .comfy_host.progress import progress
 from .input_checks import checked
-from .inputs import CATEGORY, Statistics
+from .inputs import MANY, Statistics
+from .schema import schema
 
 
 class ErasureLoadConcepts(io.ComfyNode):
@@ -30,10 +31,11 @@ class ErasureLoadConcepts(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureLoadConcepts",
             display_name="Load Concepts",
-            category=CATEGORY,
+            category=MANY,
+            search_aliases=("text file", "csv", "list of concepts", "many concepts", "artists"),
             description="Reads concepts or prompts from a text file, one a line, or from a column of a table, to "
             "connect where they are typed otherwise.",
             inputs=[
@@ -46,7 +48,7 @@ class ErasureLoadConcepts(io.ComfyNode):
                     "column",
                     default="",
                     optional=True,
-                    placeholder="concept",
+                    placeholder="The name of a column",
                     tooltip="Of a .csv or .tsv: the column to read, as its first line names it.",
                 ),
             ],
@@ -68,10 +70,11 @@ class ErasureRestore(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureRestore",
             display_name="Restore Concepts",
-            category=CATEGORY,
+            category=MANY,
+            search_aliases=("undo", "bring back", "relearn"),
             description="Takes concepts back out of statistics, as if they had never been named. Connect the result to "
             "'Erase Concepts (RECE)', on the model without the erasure.",
             inputs=[
@@ -79,7 +82,11 @@ class ErasureRestore(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Its text encoder: it encodes what is taken back, once more."),
                 Statistics.Input("statistics", tooltip="From 'Erase Concepts (RECE)' or 'Load Statistics'."),
                 io.String.Input(
-                    "names", multiline=True, default="", placeholder="van gogh", tooltip="What to take back, one a line"
+                    "names",
+                    multiline=True,
+                    default="",
+                    placeholder="What to take back, one concept a line",
+                    tooltip="What to take back, one a line.",
                 ),
             ],
             outputs=[Statistics.Output(display_name="STATISTICS", tooltip="The statistics without these concepts.")],
@@ -99,10 +106,11 @@ class ErasureSaveStatistics(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureSaveStatistics",
             display_name="Save Statistics",
-            category=CATEGORY,
+            category=MANY,
+            search_aliases=("many concepts", "continue later"),
             description="Writes statistics to a new file in output/erasure-statistics, so that another concept can be "
             "added, or one taken back, without encoding all of them again.",
             inputs=[
@@ -120,7 +128,7 @@ class ErasureSaveStatistics(io.ComfyNode):
     def execute(cls, statistics, filename_prefix) -> io.NodeOutput:
         folder = STATISTICS
         path = str(save_numbered(folder, filename_prefix, lambda target: save_statistics(statistics, target)))
-        return io.NodeOutput(path, ui=ui.PreviewText(path))
+        return io.NodeOutput(path, ui={"text": (path,), "saved": (True,)})
 
 
 class ErasureLoadStatistics(io.ComfyNode):
@@ -128,10 +136,11 @@ class ErasureLoadStatistics(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureLoadStatistics",
             display_name="Load Statistics",
-            category=CATEGORY,
+            category=MANY,
+            search_aliases=("many concepts", "continue later"),
             description="Reads a file that Save Statistics wrote.",
             inputs=[io.Combo.Input("file", options=statistics_files(), tooltip="A file of output/erasure-statistics.")],
             outputs=[

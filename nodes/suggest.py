@@ -10,7 +10,8 @@ from ..erasure_core import aliases_of, parse_concepts, suggest
 from ..erasure_core.concepts.aliases import LIMIT, MINIMUM, with_aliases
 from .comfy_host.open_model import reader
 from .input_checks import checked
-from .inputs import CATEGORY
+from .inputs import MANY
+from .schema import schema
 
 
 class ErasureSuggestNames(io.ComfyNode):
@@ -18,10 +19,11 @@ class ErasureSuggestNames(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureSuggestNames",
             display_name="Suggest Names",
-            category=CATEGORY,
+            category=MANY,
+            search_aliases=("aliases", "synonyms", "other names", "similar words"),
             description="Lists other names that reach the same concepts, to connect to 'concepts' of 'Erase Concepts "
             "(RECE)': a cat also goes by kitty, feline and gato.",
             inputs=[
@@ -29,7 +31,7 @@ class ErasureSuggestNames(io.ComfyNode):
                     "concepts",
                     multiline=True,
                     default="",
-                    placeholder="van gogh -> art",
+                    placeholder="What you want to erase, one concept a line. For example: van gogh -> art",
                     tooltip="What you want to erase, one concept a line, as in 'Erase Concepts (RECE)'.",
                 ),
                 io.Boolean.Input(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .comfy_host.toy import load_toy
-from .inputs import CATEGORY
+from .inputs import TRY
+from .schema import schema
 
 
 class ErasureLoadToy(io.ComfyNode):
@@ -13,10 +14,11 @@ class ErasureLoadToy(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureLoadToy",
             display_name="Load Toy Model (Erasure)",
-            category=CATEGORY,
+            category=TRY,
+            search_aliases=("demo", "example model", "small model", "test model"),
             description="Loads the small text-to-image model that comes with this pack: emoji in four drawing styles, "
             "64 x 64 pixels, on a CPU in seconds. Prompt it like 'a cat in the style of noto on a blue background'.",
             outputs=[

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from comfy_api.latest import io
 
 from ..erasure_core.concepts.common import common_concepts
+from ..erasure_core.concepts.name_lists import kind_of
 from ..erasure_core.concepts.parse import parse_concepts, parse_prompts
 from ..erasure_core.drawing.loss_curve import loss_curve
 from ..erasure_core.methods import METHODS
@@ -15,6 +15,7 @@ from ..erasure_core.methods.abo import SCOPES, abo
 from ..erasure_core.methods.doco import doco
 from ..erasure_core.methods.few_shot import few_shot
 from ..erasure_core.methods.inputs import DRAWN, TEXT_ENCODERS, GradientCheckpointing
+from ..erasure_core.toy.captions import STYLES
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.patches import apply_erasure
 from .comfy_host.progress import training_progress
@@ -22,10 +23,11 @@ from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
 from .inputs import (
-    CATEGORY,
+    ERASE,
     MODELS,
     NO_LIST,
     Erasure,
+    concepts_verdict,
     listed,
     preserve_common_input,
     preserve_input,
@@ -34,9 +36,10 @@ from .inputs import (
     setting_input,
     strength_input,
 )
+from .schema import ALIASES, Choices, advanced, schema
 
-log = logging.getLogger(__name__)
-TOY = " (toy)"
+AUTO = "auto"
+TOY = " (toy)"  # the end of presets in earlier versions, which had own ones for the toy model
 MOST_SEEDS = 0xFFFFFFFF
 
 
@@ -45,35 +48,40 @@ class ErasureFewShot(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureFewShot",
             display_name="Erase a Concept (Few-Shot)",
-            category=CATEGORY,
+            category=ERASE,
+            search_aliases=(*ALIASES, "few-shot", "fine-tune", "train", "ESD"),
             description="Trains the text encoder until prompts that name a concept give what prompts with its "
             f"replacement gave, or without a replacement something else, on a few pictures of it. {MODELS}",
             inputs=[
                 *_model_and_clip("read"),
                 _concept(
-                    "van gogh -> monet",
+                    "For example: van gogh -> monet",
                     "What to erase; after '->' what prompts should give instead, without it something else. The "
                     "published presets take no '->'.",
                 ),
                 *_training("few_shot"),
-                io.Float.Input(
-                    "growth",
-                    default=0.0,
-                    min=0.0,
-                    max=1e6,
-                    step=0.1,
-                    tooltip="Training ends early once the model's error on the pictures has grown so many times; 0 for "
-                    "the preset's. Higher erases more and harms more.",
+                advanced(
+                    io.Float.Input(
+                        "growth",
+                        default=0.0,
+                        min=0.0,
+                        max=1e6,
+                        step=0.1,
+                        tooltip="Training ends early once the model's error on the pictures has grown so many times; 0 "
+                        "for the preset's. Higher erases more and harms more.",
+                    )
                 ),
-                io.Combo.Input(
-                    "towers",
-                    options=list(TEXT_ENCODERS),
-                    optional=True,
-                    tooltip="Which text encoder to train where the model has two (SDXL), by its name in diffusers: "
-                    "text_encoder is CLIP-L, text_encoder_2 is the larger one.",
+                advanced(
+                    io.Combo.Input(
+                        "towers",
+                        options=list(TEXT_ENCODERS),
+                        optional=True,
+                        tooltip="Which text encoder to train where the model has two (SDXL), by its name in diffusers: "
+                        "text_encoder is CLIP-L, text_encoder_2 is the larger one.",
+                    )
                 ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="The model's autoencoder; needed when pictures are connected."
@@ -89,7 +97,7 @@ class ErasureFewShot(io.ComfyNode):
                     "captions",
                     multiline=True,
                     default="",
-                    placeholder="a portrait in the style of van gogh",
+                    placeholder="What each picture shows, one a line",
                     optional=True,
                     tooltip="What each picture shows, one a line, in their order, with the concept's name in it. "
                     "Without pictures: what the model draws of the concept, in turn.",
@@ -102,13 +110,17 @@ class ErasureFewShot(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, concept=None):
+        return concepts_verdict(concept, "concept")
+
+    @classmethod
     @checked
     def execute(
         cls, model, clip, concept, preset, steps, learning_rate, growth=0.0, towers=TEXT_ENCODERS[0], vae=None,
         images=None, captions="", preserve="", preserve_common=True, preserve_list=NO_LIST, **training,
     ):  # fmt: skip
-        settings = _settings("few_shot", preset, steps=steps, learning_rate=learning_rate, growth=growth)
-        parsed = parse_concepts(concept)
+        parsed = parse_concepts(concept, "concept")
+        settings = _settings("few_shot", preset, parsed, model, steps=steps, learning_rate=learning_rate, growth=growth)
         prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
         texts = [line.strip() for line in captions.splitlines() if line.strip()]
 
@@ -120,7 +132,7 @@ class ErasureFewShot(io.ComfyNode):
                 **more,
             )  # fmt: skip
 
-        return _train_and_apply(learn, preset, model, clip, vae, **training)
+        return _train_and_apply(learn, settings, model, clip, vae, **training)
 
 
 class ErasureDoCo(io.ComfyNode):
@@ -128,15 +140,19 @@ class ErasureDoCo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ErasureDoCo",
             display_name="Erase a Concept (DoCo)",
-            category=CATEGORY,
+            category=ERASE,
+            search_aliases=(*ALIASES, "DoCo", "fine-tune", "train", "ESD", "LECO", "concept ablation", "anchor"),
             description="Trains cross-attention against a discriminator until prompts of a concept pass for an "
             f"anchor's, a harmless class, while the anchor itself is preserved. {MODELS}",
             inputs=[
                 *_model_and_clip("changed"),
-                _concept("parachute -> airplane", "What to erase, '->', and the anchor that its prompts should give."),
+                _concept(
+                    "For example: parachute -> airplane",
+                    "What to erase, '->', and the anchor that its prompts should give.",
+                ),
                 *_training("doco"),
                 io.Latent.Input(
                     "anchors",
@@ -149,15 +165,20 @@ class ErasureDoCo(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, concept=None):
+        return concepts_verdict(concept, "concept")
+
+    @classmethod
     @checked
     def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
-        settings = _settings("doco", preset, steps=steps, learning_rate=learning_rate)
+        parsed = parse_concepts(concept, "concept")
+        settings = _settings("doco", preset, parsed, model, steps=steps, learning_rate=learning_rate)
 
         def learn(training_model, **more):
             latents = None if anchors is None else _anchor_latents(training_model, anchors["samples"])
-            return doco(training_model, concept, settings, anchor_latents=latents, **more)
+            return doco(training_model, parsed, settings, anchor_latents=latents, **more)
 
-        return _train_and_apply(learn, preset, model, clip, **training)
+        return _train_and_apply(learn, settings, model, clip, **training)
 
 
 class ErasureAbO(io.ComfyNode):
@@ -166,24 +187,30 @@ class ErasureAbO(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         default = METHODS["abo"].presets["object"]
-        return io.Schema(
+        return schema(
             node_id="ErasureAbO",
             display_name="Erase a Concept (AbO)",
-            category=CATEGORY,
+            category=ERASE,
+            search_aliases=(*ALIASES, "AbO", "fine-tune", "train", "ESD", "LECO", "negative prompt"),
             description="Trains cross-attention until a concept guides as an alternative does, or not at all; the "
             "layout of pictures mostly stays. Reconstructed from the abstract of the paper 'All but One' (AAAI 2024), "
             f"whose code was never published. {MODELS}",
             inputs=[
                 *_model_and_clip("changed"),
-                _concept("pig -> cow", "What to erase; after '->' what should guide instead, without it nothing."),
+                _concept(
+                    "For example: pig -> cow",
+                    "What to erase; after '->' what should guide instead, without it nothing.",
+                ),
                 preserve_input(),
                 preserve_common_input(),
-                setting_input(default, "unconditional_weight", step=0.1, round=False),
-                setting_input(default, "preserve_weight", step=0.1, round=False),
-                io.Combo.Input(
-                    "scope",
-                    options=list(SCOPES),
-                    tooltip="What is trained. More of the model erases more and needs more memory.",
+                advanced(setting_input(default, "unconditional_weight", step=0.1, round=False)),
+                advanced(setting_input(default, "preserve_weight", step=0.1, round=False)),
+                advanced(
+                    io.Combo.Input(
+                        "scope",
+                        options=list(SCOPES),
+                        tooltip="What is trained. More of the model erases more and needs more memory.",
+                    )
                 ),
                 *_training("abo"),
                 preserve_list_input(),
@@ -192,39 +219,48 @@ class ErasureAbO(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, concept=None):
+        return concepts_verdict(concept, "concept")
+
+    @classmethod
     @checked
     def execute(
         cls, model, clip, concept, preserve, preserve_common, unconditional_weight, preserve_weight, scope, preset,
         steps, learning_rate, preserve_list=NO_LIST, **training,
     ):  # fmt: skip
         weights = {"unconditional_weight": unconditional_weight, "preserve_weight": preserve_weight}
-        settings = replace(_settings("abo", preset, steps=steps, learning_rate=learning_rate), **weights)
-        parsed = parse_concepts(concept)
+        parsed = parse_concepts(concept, "concept")
+        settings = _settings("abo", preset, parsed, model, steps=steps, learning_rate=learning_rate)
+        settings = replace(settings, **weights)
         prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
 
         def learn(training_model, **more):
             return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)
 
-        return _train_and_apply(learn, preset, model, clip, **training)
+        return _train_and_apply(learn, settings, model, clip, **training)
 
 
-def _train_and_apply(learn, preset, model, clip, vae=None, *, seconds, rank, seed, strength, **memory) -> io.NodeOutput:
+def _train_and_apply(
+    learn, settings, model, clip, vae=None, *, seconds, rank, seed, strength, **memory
+) -> io.NodeOutput:
     """Train with ``learn(training_model, ...)``, which returns an erasure, apply it, and return the node's output."""
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
     with trainable(model, clip, vae) as training_model:
-        if preset.endswith(TOY) and not is_toy(model):
-            raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose one without it")
-        if is_toy(model) and not preset.endswith(TOY):
-            log.warning(
-                "preset '%s' is for Stable Diffusion and hardly trains the toy model; choose '%s%s'",
-                preset,
-                preset,
-                TOY,
-            )
         erasure = learn(training_model, **budget, **memory, callback=training_progress()).scaled(strength)
     (origin,) = erasure.origins
     curve = to_image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
-    return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, curve)
+    outcome = _outcome(origin, settings)
+    return io.NodeOutput(*apply_erasure(model, clip, erasure), erasure, curve, ui={"text": (outcome,)})
+
+
+def _outcome(origin, settings) -> str:
+    """Return a sentence on what a node has done, to show at it."""
+    done, first, last = len(origin.losses), origin.losses[0], origin.losses[-1]
+    steps = f"{done} steps" if done == settings.steps else f"{done} of {settings.steps} steps"
+    return (
+        f"Erased {origin.concepts[0]} in {steps} as {settings.kind}, learning rate {settings.learning_rate:g}; "
+        f"the loss went from {first:.3g} to {last:.3g}."
+    )
 
 
 def _preserved(concepts, preserve: str, preserve_common: bool, preserve_list: str) -> list[str]:
@@ -240,15 +276,19 @@ def _anchor_latents(training_model, samples):
     return training_model.scaled_latents(samples)
 
 
-def _presets(method: str) -> dict:
-    """Return the presets of a method by their names in nodes, where those of the toy model end in ``TOY``."""
-    entry = METHODS[method]
-    return {**entry.presets, **{name + TOY: preset for name, preset in entry.toy_presets.items()}}
+def _settings(method: str, preset: str, concepts, model, **own):
+    """Return a preset with the numbers that a user set in place of its own; 0 stands for the preset's.
 
-
-def _settings(method: str, preset: str, **own):
-    """Return a preset with the numbers that a user set in place of its own; 0 stands for the preset's."""
-    return replace(_presets(method)[preset], **{name: value for name, value in own.items() if value})
+    The toy model has presets of its own, since those for Stable Diffusion hardly train it. Raises ``ValueError`` for a
+    preset of an earlier version that was for the toy alone, where the model is another.
+    """
+    toy = is_toy(model)
+    if preset.endswith(TOY) and not toy:
+        raise ValueError(f"preset '{preset}' is for the toy model and would ruin this one; choose '{AUTO}'")
+    name = preset.removesuffix(TOY)
+    name = kind_of(concepts[0].name, STYLES if toy else ()) if name == AUTO else name
+    presets = METHODS[method].toy_presets if toy else METHODS[method].presets
+    return replace(presets[name], **{name: value for name, value in own.items() if value})
 
 
 def _model_and_clip(use: str) -> list:
@@ -262,20 +302,28 @@ def _concept(placeholder: str, tooltip: str):
     return io.String.Input("concept", default="", placeholder=placeholder, tooltip=tooltip)
 
 
-def _weight(name: str, default, tooltip: str):
-    return io.Float.Input(
-        name, default=getattr(default, name), min=0.0, max=1e4, step=0.1, round=False, tooltip=tooltip
-    )
-
-
 def _training(method: str) -> list:
-    """Return the inputs of every method that trains; 0 for ``steps`` or ``learning_rate`` stands for the preset's."""
+    """Return the inputs of every method that trains."""
+    presets = METHODS[method].presets
     return [
         io.Combo.Input(
             "preset",
-            options=list(_presets(method)),
-            tooltip="The settings for a kind of concept, and for Stable Diffusion or for this pack's toy model.",
+            options=Choices([AUTO, *presets], earlier=[name + TOY for name in METHODS[method].toy_presets]),
+            tooltip="The settings for a kind of concept. 'auto' takes 'style' for what is in the pack's lists of "
+            "artists, movements and mediums, and 'object' for all else. The toy model has settings of its own.",
         ),
+        *map(advanced, _numbers()),
+        *([advanced(_checkpointing())] if GradientCheckpointing in METHODS[method].takes else []),
+        seed_input(
+            MOST_SEEDS, "Of all that is drawn in training. The same seed gives the same erasure on the same machine."
+        ),
+        strength_input(),
+    ]
+
+
+def _numbers() -> list:
+    """Return the inputs for how long and how much is trained; 0 stands for the preset's, or for no limit."""
+    return [
         io.Int.Input("steps", default=0, min=0, max=100_000, tooltip="How many updates; 0 for the preset's number."),
         io.Float.Input(
             "learning_rate",
@@ -302,11 +350,6 @@ def _training(method: str) -> list:
             max=1024,
             tooltip="Train changes of this rank, as a LoRA: less memory and a smaller file. 0 trains whole weights.",
         ),
-        *([_checkpointing()] if GradientCheckpointing in METHODS[method].takes else []),
-        seed_input(
-            MOST_SEEDS, "Of all that is drawn in training. The same seed gives the same erasure on the same machine."
-        ),
-        strength_input(),
     ]
 
 

@@ -1,14 +1,16 @@
-"""Run the workflows in a real ComfyUI and write each one's thumbnail, before and after side by side.
+"""Run the workflows in a real ComfyUI and write each one's square thumbnail.
 
     python tools/make_thumbnails.py [NAME ...]
 
-All pictures are drawn by the embedded model, those of ``erase-from-your-checkpoint`` too.
+All pictures are drawn by the embedded model, for the workflows with a checkpoint of the user's by that of the first
+workflow with other concepts.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,72 +22,104 @@ sys.path.insert(0, str(ROOT / "tests" / "host"))
 import graphs  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
 
-BEFORE, AFTER = "9", "12"
-WHOLE = {"audit-an-erasure": "10"}  # workflows whose thumbnail is one picture of theirs
-INSTEAD_OF_A_CHECKPOINT = {
-    "3": {"text": "a rose in the style of twemoji on a green background"},
-    "5": {"width": 64, "height": 64, "batch_size": 4},
-    "6": {"concepts": "rose", "preserve": "", "preset": "object"},
-    "7": {"cfg": 3.0},
-    "10": {"cfg": 3.0},
+SIDE, MARGIN, GAP, CAPTION, TEXT = 512, 16, 12, 52, 30  # pixels
+PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (120, 120, 120)
+PICTURE, STEP, EDGE, BELOW = 128, 134, 16, 22  # of a comparison: a picture, to the next one, right of and below all
+CAPTIONS: Mapping[str, str] = {
+    "01 Erase an object": "cat to dog, lion stays",
+    "02 Erase a style": "one style to another",
+    "03 Erase from your checkpoint": "your SD or SDXL",
+    "04 Erase from a transformer": "Flux, SD 3 and others",
+    "05 Erase many concepts": "12 at once, 2 stay",
+    "06 Erase from a fast model at CFG 1": "works at CFG 1",
+    "07 Learn to forget with few-shot": "few-shot: trained",
+    "08 Learn to forget with DoCo": "DoCo: trained",
+    "09 Learn to forget with AbO": "AbO: trained",
+    "10 Take it out of a picture": "cat taken out",
+    "11 Check an erasure": "measured, attacked",
 }
-SIDE, COLUMNS, ROWS = 128, 2, 2
-GAP, CAPTION, TEXT = 12, 34, 20  # pixels
-PAPER, INK = (255, 255, 255), (20, 20, 20)
+IN_PLACE_OF_THE_USERS: Mapping[str, dict[str, str]] = {
+    "03 Erase from your checkpoint": {
+        "concepts": "rose -> sunflower",
+        "prompts": "a rose in the style of noto on a blue background\na tulip in the style of noto on a red background",
+    },
+    "04 Erase from a transformer": {
+        "concepts": "owl -> penguin",
+        "prompts": "an owl in the style of fluent on a yellow background\n"
+        "a frog in the style of fluent on a purple background",
+    },
+}
 
 
-def on_the_toy(prompt: dict[str, Any]) -> dict[str, Any]:
-    """A graph that loads a checkpoint, on the embedded model and without saving; others as they are."""
-    if prompt["2"]["class_type"] == "CheckpointLoaderSimple":
-        prompt["2"] = {"class_type": "ErasureLoadToy", "inputs": {}}
-        del prompt["13"]
-        for node, inputs in INSTEAD_OF_A_CHECKPOINT.items():
-            prompt[node]["inputs"] |= inputs
-    return prompt
+def prompt_of(name: str, known: dict[str, Any]) -> dict[str, Any]:
+    """The workflow as ComfyUI runs it, on the embedded model."""
+    instead = IN_PLACE_OF_THE_USERS.get(name)
+    prompt = graphs.as_api(graphs.ui("01 Erase an object" if instead else name), known)
+    for node in prompt.values():
+        node["inputs"].update({key: value for key, value in (instead or {}).items() if key in node["inputs"]})
+    return {key: node for key, node in prompt.items() if not node["class_type"].startswith("ErasureSave")}
 
 
-def grid(pictures: list[Image.Image], caption: str) -> Image.Image:
-    """The first pictures in rows, under a caption."""
-    step = SIDE + GAP
-    page = Image.new("RGB", (COLUMNS * step, CAPTION + ROWS * step), PAPER)
-    ImageDraw.Draw(page).text((0, 4), caption, INK, ImageFont.load_default(size=TEXT))
-    for place, picture in enumerate(pictures[: COLUMNS * ROWS]):
-        row, column = divmod(place, COLUMNS)
-        enlarged = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        page.paste(enlarged, (column * step, CAPTION + row * step))
+def pairs(sheet: Image.Image, rows: Sequence[int]) -> list[Image.Image]:
+    """Pictures of a comparison before and after, of these rows counted from the last."""
+    left = sheet.width - EDGE - PICTURE - STEP
+    tops = [sheet.height - BELOW - PICTURE - row * STEP for row in rows]
+    return [
+        sheet.crop((x, top, x + PICTURE, top + PICTURE)).convert("RGB") for top in tops for x in (left, left + STEP)
+    ]
+
+
+def thumbnail(caption: str, pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures in two columns, before and after, under a caption."""
+    page = Image.new("RGB", (SIDE, SIDE), PAPER)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=TEXT)
+    pen.text((SIDE / 2, MARGIN), caption, INK, font, anchor="ma")
+    rows = len(pictures) // 2
+    side = (SIDE - CAPTION - MARGIN - rows * GAP) // rows
+    left = (SIDE - 2 * side - 2 * GAP) // 2
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, 2)
+        large = picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        page.paste(large, (left + column * (side + 2 * GAP), CAPTION + GAP + row * (side + GAP)))
     return page
 
 
-def thumbnail(before: list[Image.Image], after: list[Image.Image], concept: str) -> Image.Image:
-    """Both grids side by side."""
-    left, right = grid(before, "before"), grid(after, f"erased: {concept}")
-    sheet = Image.new("RGB", (2 * GAP + left.width + right.width, GAP + left.height), PAPER)
-    sheet.paste(left, (GAP, GAP))
-    sheet.paste(right, (2 * GAP + left.width, GAP))
-    return sheet
-
-
-def top(sheet: Image.Image) -> Image.Image:
-    """The upper part of a sheet, as wide as the other thumbnails."""
-    width = 2 * COLUMNS * (SIDE + GAP) + 2 * GAP
-    height = CAPTION + ROWS * (SIDE + GAP) + GAP
+def cropped(caption: str, sheet: Image.Image) -> Image.Image:
+    """The upper part of a sheet under a caption."""
+    page = Image.new("RGB", (SIDE, SIDE), PAPER)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(size=TEXT)
+    pen.text((SIDE / 2, MARGIN), caption, INK, font, anchor="ma")
+    width = SIDE - 2 * MARGIN
     shrunk = sheet.convert("RGB").resize((width, round(sheet.height * width / sheet.width)), Image.Resampling.LANCZOS)
-    return shrunk.crop((0, 0, width, min(height, shrunk.height)))
+    page.paste(shrunk, (MARGIN, CAPTION + GAP))
+    return page
+
+
+def drawn(server: ComfyServer, name: str) -> Image.Image:
+    """Run a workflow and return its thumbnail."""
+    prompt = prompt_of(name, server.object_info())
+    entry = server.queue(prompt, timeout=3600)
+    previews = {key: node["inputs"]["images"] for key, node in prompt.items() if node["class_type"] == "PreviewImage"}
+    shown = {
+        prompt[source]["class_type"]: server.images(entry, key) for key, (source, slot) in previews.items() if not slot
+    }
+    if "ErasureCompare" in shown:
+        (sheet,) = shown["ErasureCompare"]
+        count = (sheet.height - EDGE) // STEP
+        rows = range(count - 1, -1, -1) if name.startswith("05") else [count - 1, 0]
+        return thumbnail(CAPTIONS[name], pairs(sheet, rows))
+    if "ErasurePurify" in shown:
+        both = zip(shown["VAEDecode"], shown["ErasurePurify"], strict=True)
+        return thumbnail(CAPTIONS[name], [picture for pair in list(both)[:2] for picture in pair])
+    return cropped(CAPTIONS[name], shown["ErasureReport"][0])
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ComfyServer(comfyui(), Path(folder)) as server:
-        for name in sys.argv[1:] or graphs.NAMES:
-            prompt = on_the_toy(graphs.api(name))
-            entry = server.queue(prompt)
+        for name in sys.argv[1:] or CAPTIONS:
             target = ROOT / "workflows" / f"{name}.jpg"
-            if name in WHOLE:
-                top(server.images(entry, WHOLE[name])[0]).save(target, quality=90)
-            else:
-                before, after = (server.images(entry, node) for node in (BEFORE, AFTER))
-                inputs = prompt["6"]["inputs"]
-                thumbnail(before, after, inputs.get("concepts") or inputs["concept"]).save(target, quality=90)
-            print(target)
+            drawn(server, name).save(target, quality=90)
+            print(target, flush=True)
 
 
 if __name__ == "__main__":

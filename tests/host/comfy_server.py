@@ -86,6 +86,11 @@ class ComfyServer:
             self._process.kill()
             self._process.wait()
 
+    @property
+    def url(self) -> str:
+        """Where its page is."""
+        return self._url
+
     def object_info(self) -> dict[str, Any]:
         """Every node by its id."""
         return self._json("/object_info", timeout=120)
@@ -130,6 +135,22 @@ class ComfyServer:
                 return
             time.sleep(0.02)
         raise TimeoutError(f"prompt {prompt_id} was not seen running within {timeout} s; {self.log_tail()}")
+
+    def wait_until_idle(self, timeout: float = 120) -> None:
+        """Return when nothing is executed and nothing waits."""
+        deadline = time.monotonic() + timeout
+        while any(self._json("/queue").values()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the queue was not empty within {timeout} s; {self.log_tail()}")
+            time.sleep(0.1)
+
+    def wait_for_log(self, text: str, since: int, timeout: float = 300) -> None:
+        """Return when ComfyUI has printed a text, behind the first ``since`` characters of its log."""
+        deadline = time.monotonic() + timeout
+        while text not in self.log()[since:]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"'{text}' was not printed within {timeout} s; {self.log_tail()}")
+            time.sleep(0.2)
 
     def interrupt(self) -> None:
         """Cancel the prompt that is being executed."""

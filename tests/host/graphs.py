@@ -20,6 +20,14 @@ def api(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "tests" / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """A workflow as earlier versions shipped it, which users have saved; its twin is ``api(name)``."""
+    return json.loads((ROOT / "tests" / "workflows" / "earlier" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+TEMPLATES = tuple(sorted(path.stem for path in (ROOT / "workflows").glob("*.json")))
+
+
 def ui(name: str) -> dict[str, Any]:
     """A workflow as the user gets it."""
     return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
@@ -35,7 +43,7 @@ def as_api(graph: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     prompt = {}
     for node in graph["nodes"]:
         if node["type"] not in NOTES:
-            linked = {socket["name"]: sources[socket["link"]] for socket in node["inputs"]}
+            linked = {one["name"]: sources[one["link"]] for one in node["inputs"] if one["link"] is not None}
             values = zip(widgets(nodes[node["type"]]), node["widgets_values"], strict=True)
             named = {name: value for name, value in values if name}
             prompt[str(node["id"])] = {"class_type": node["type"], "inputs": named | linked}

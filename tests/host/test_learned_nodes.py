@@ -62,6 +62,8 @@ def test_it_changes_the_pictures_and_shows_its_loss(server: ComfyServer, node: s
     assert pixels(server, entry, CURVE).shape == (1, 288, 512, 3)
     steps = prompt_of(node)[METHOD]["inputs"]["steps"]
     assert f"step {steps} of {steps}" in server.log()[printed:] and "loss " in server.log()[printed:]
+    (outcome,) = entry["outputs"][METHOD]["text"]
+    assert outcome.startswith("Erased cat") and f" in {steps} steps as object, learning rate 0.0" in outcome
 
 
 def test_the_original_is_left_alone(server: ComfyServer) -> None:

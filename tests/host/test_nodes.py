@@ -71,12 +71,70 @@ def test_every_socket_explains_itself(server: ComfyServer) -> None:
     known = server.object_info()
     for name in NODES:
         node = known[name]
-        assert node["category"] == "Erasure" and node["description"] and node["display_name"] != name
+        assert node["category"].startswith("Erasure/") and node["description"] and node["display_name"] != name
         for kind in ("required", "optional"):
             for socket, (_, *options) in node["input"].get(kind, {}).items():
                 assert options and options[0].get("tooltip"), f"{name}.{socket}"
         if node["output"]:
             assert len(node["output_tooltips"]) == len(node["output"]) and all(node["output_tooltips"]), name
+
+
+def test_newer_hosts_find_nodes_by_other_words_and_hide_numbers(server: ComfyServer) -> None:
+    known = server.object_info()
+    rece = known["ErasureRECE"]["input"]["required"]
+    assert rece["ridge"][1]["advanced"] and "advanced" not in rece["preset"][1]
+    assert rece["preset"][1]["presets"]["general"]["amplification"] == 1.8
+    if "search_aliases" in known["KSampler"]:
+        assert {"forget", "unlearn", "negative", "UCE"} <= set(known["ErasureRECE"]["search_aliases"])
+        assert all(known[name]["search_aliases"] for name in NODES)
+
+
+@pytest.mark.parametrize(
+    ("concepts", "sentence"),
+    [
+        ("cat => dog", "concepts - the concept 'cat => dog' has the unknown separator '=>'; write 'cat -> dog'"),
+        ("cat -> Cat", "concepts - the concept 'cat -> Cat'"),
+        ("cat\n-> dog", "concepts - line 2 of concepts, '-> dog'"),
+    ],
+)
+def test_a_concept_is_refused_before_anything_runs(
+    server: ComfyServer, prompt: dict[str, Any], concepts: str, sentence: str
+) -> None:
+    prompt[RECE]["inputs"]["concepts"] = concepts
+    with pytest.raises(PromptError) as refusal:
+        server.submit(prompt)
+    assert sentence in str(refusal.value)
+    assert [one["extra_info"]["input_name"] for one in refusal.value.node_errors[RECE]["errors"]] == ["concepts"]
+
+
+def test_errors_are_named_by_builtin_classes(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """ComfyUI shows the class, with its module, which in a pack is a path."""
+    prompt[RECE]["inputs"]["concepts"] = "cat\nCat"
+    with pytest.raises(PromptError) as failure:
+        server.queue(prompt)
+    (error,) = [detail for event, detail in failure.value.messages if event == "execution_error"]
+    assert error["exception_type"] == "ValueError"
+
+
+def test_nodes_say_what_they_did(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    prompt[RECE]["inputs"] |= {"concepts": "cat -> dog", "preserve": "lion", "preset": "general", "strength": 0.9}
+    prompt["30"] = {"class_type": "ErasureSave", "inputs": {"erasure": [RECE, 2], "filename_prefix": "said"}}
+    outputs = server.queue(prompt)["outputs"]
+    assert outputs[RECE]["text"] == ["Erased with preset 'general', at strength 0.9: cat -> dog. 1 prompt preserved."]
+    assert outputs["30"]["saved"] == [True] and "said_00001_" in outputs["30"]["text"][0]
+
+
+@pytest.mark.parametrize("name", graphs.NAMES)
+def test_graphs_of_earlier_versions_load(server: ComfyServer, name: str) -> None:
+    """Each value of a widget still belongs to the same input, and the host takes it."""
+    prompt = graphs.as_api(graphs.earlier(name), server.object_info())
+    assert prompt == graphs.without_titles(graphs.api(name))
+    if any(node["class_type"] == "CheckpointLoaderSimple" for node in prompt.values()):
+        return  # which fails without its file
+    started = server.submit(prompt)
+    server.request("/queue", {"delete": [started]})
+    server.interrupt()
+    server.wait_until_idle()
 
 
 @pytest.mark.parametrize("name", NODES)

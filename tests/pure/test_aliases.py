@@ -18,7 +18,7 @@ from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.concepts import aliases, name_lists
 from erasure_core.concepts.aliases import TABLE, candidates_of, spellings_of, with_aliases
-from erasure_core.concepts.name_lists import LISTS, listed_beside, name_list
+from erasure_core.concepts.name_lists import LISTS, kind_of, listed_beside, name_list
 from erasure_core.concepts.names import spelled
 from erasure_core.concepts.parse import kept_prompts
 
@@ -257,3 +257,15 @@ def test_what_is_a_word() -> None:
     assert fragments("eagle", "agle", known) == fragments("agle", "eagle", known) == ["agle"]
     assert fragments("boss", "aboss", known) == ["aboss"] and fragments("boss", "myboss", known) == []
     assert fragments("live", "alive", known) == fragments("merica", "bron", known) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("van gogh", "style"), ("Vincent van Gogh", "style"), ("cubism", "style"), ("a cartoon", "style"),
+        ("cartoons", "style"), ("comic style", "style"), ("cat", "object"), ("noto", "object"), ("rose", "object"),
+    ],
+)  # fmt: skip
+def test_the_kind_of_a_concept(name: str, kind: str) -> None:
+    assert kind_of(name) == kind
+    assert kind_of(name, ("noto", "blob")) == ("style" if name == "noto" else kind)

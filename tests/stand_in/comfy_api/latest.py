@@ -12,7 +12,7 @@ class Kind:
         self.name = name
 
     def Input(self, id, **more):
-        return Part(kind=self.name, io_type=self.name, id=id, **{"optional": False, **more})
+        return Part(kind=self.name, io_type=self.name, id=id, extra_dict={}, **{"optional": False, **more})
 
     def Output(self, **more):
         return Part(kind=self.name, **more)
@@ -23,11 +23,16 @@ class NodeOutput:
         self.result, self.ui = result, ui
 
 
+class Schema(Part):
+    def __init__(self, node_id, search_aliases=None, **more):
+        super().__init__(node_id=node_id, search_aliases=search_aliases, **more)
+
+
 class Io:
     Custom = Kind
     NodeOutput = NodeOutput
     ComfyNode = type("ComfyNode", (), {})
-    Schema = Part
+    Schema = Schema
 
     def __getattr__(self, name):
         return Kind(name.upper())

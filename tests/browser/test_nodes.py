@@ -1,0 +1,77 @@
+"""Single nodes in the browser: refusals, cancelling, searching, and what their own page code does."""
+
+from __future__ import annotations
+
+import graphs
+from comfy_page import ComfyPage, is_newer
+
+FIRST, TRAINING = "01 Erase an object", "09 Learn to forget with AbO"
+
+
+def test_a_typo_gives_its_sentence(comfy: ComfyPage) -> None:
+    comfy.load(graphs.ui(FIRST), FIRST)
+    comfy.set("ErasureRECE", "concepts", "cat => dog")
+    comfy.run()
+    comfy.page.wait_for_timeout(3000)
+    comfy.shot("typo")
+    comfy.says("the concept 'cat => dog' has the unknown separator '=>'; write 'cat -> dog'")
+
+
+def test_what_fails_while_it_runs_gives_its_sentence(comfy: ComfyPage) -> None:
+    comfy.load(graphs.ui(FIRST), FIRST)
+    comfy.set("ErasureRECE", "concepts", "")
+    comfy.run()
+    comfy.says("no concept is named in concepts: write one, or one a line, for example 'van gogh -> art'")
+    comfy.shot("empty")
+
+
+def test_a_training_is_cancelled_and_run_again(comfy: ComfyPage) -> None:
+    comfy.server.free()
+    comfy.load(graphs.ui(TRAINING), TRAINING)
+    comfy.set("ErasureAbO", "steps", 100_000)
+    printed = len(comfy.server.log())
+    comfy.run()
+    comfy.server.wait_for_log("AbO, loss", since=printed)
+    comfy.shot("training")
+    comfy.server.interrupt()
+    comfy.server.wait_until_idle()
+    comfy.set("ErasureAbO", "steps", 2)
+    comfy.run()
+    comfy.says("Erased cat -> dog in 2 steps as object")
+    assert comfy.values("ErasureAbO")["seed"] == 0
+
+
+def test_the_node_is_found_by_what_people_look_for(comfy: ComfyPage) -> None:
+    """Hosts before 0.33 search names alone."""
+    comfy.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+    comfy.page.wait_for_timeout(1000)
+    comfy.page.keyboard.type("forget" if is_newer() else "erase concepts")
+    comfy.says("Erase Concepts (RECE)")
+    comfy.shot("search")
+    comfy.page.keyboard.press("Escape")
+
+
+def test_numbers_shown_are_those_of_the_preset(comfy: ComfyPage) -> None:
+    comfy.add("ErasureRECE")
+    shown = comfy.values("ErasureRECE")
+    assert (shown["preset"], shown["amplification"], shown["relative_ridge"]) == ("general", 1.8, 0.3)
+    comfy.set("ErasureRECE", "preset", "published")
+    shown = comfy.values("ErasureRECE")
+    assert (shown["amplification"], shown["regularization"], shown["relative_ridge"]) == (1, 0.1, 0)
+    comfy.set("ErasureRECE", "ridge", 0.5)
+    assert comfy.values("ErasureRECE")["preset"] == "custom"
+
+
+def test_seeds_stay(comfy: ComfyPage) -> None:
+    for node in ("ErasureAbO", "ErasureDoCo", "ErasureFewShot", "ErasureCompare", "ErasureReport", "ErasureRedTeam"):
+        comfy.add(node)
+        assert comfy.values(node)["control_after_generate"] == "fixed"
+
+
+def test_graphs_of_earlier_versions_keep_their_values(comfy: ComfyPage) -> None:
+    name = "learn-to-forget-abo"
+    comfy.load(graphs.earlier(name), name)
+    shown = comfy.values("ErasureAbO")
+    wanted = graphs.api(name)["6"]["inputs"]
+    assert {key: shown[key] for key in wanted if key in shown} == {key: wanted[key] for key in wanted if key in shown}
+    assert shown["preset"] == "object (toy)"

@@ -1,0 +1,95 @@
+import { app } from "../../scripts/app.js"
+import { ComfyWidgets } from "../../scripts/widgets.js"
+
+const OURS = "Erasure"
+const OUTCOME = "outcome"
+const CUSTOM = "custom"
+const CONTROL = "control_after_generate"
+
+const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
+
+/** The host's default is a new seed for each run, with which a training would start again each time. */
+function fixSeed(node) {
+  const control = widgetOf(node, CONTROL)
+  if (control) control.value = "fixed"
+}
+
+/** The numbers of a node that has presets are those of its preset; a number that is changed makes it "custom". */
+function showPreset(node, presets) {
+  const preset = widgetOf(node, "preset")
+  for (const [name, value] of Object.entries(presets[preset.value] ?? {})) {
+    const widget = widgetOf(node, name)
+    if (widget) widget.value = value
+  }
+}
+
+function followPreset(node, presets) {
+  const preset = widgetOf(node, "preset")
+  const after = (widget, act) => {
+    const before = widget.callback
+    widget.callback = function (...values) {
+      const result = before?.apply(this, values)
+      act()
+      return result
+    }
+  }
+  after(preset, () => showPreset(node, presets))
+  for (const name of Object.keys(Object.values(presets)[0])) {
+    const widget = widgetOf(node, name)
+    if (!widget) continue
+    after(widget, () => {
+      const shown = presets[preset.value]
+      if (shown && shown[name] !== widget.value) preset.value = CUSTOM
+    })
+  }
+  showPreset(node, presets)
+}
+
+/** What a node has done, in a text at the node; it is not saved with the graph. */
+function showOutcome(node, text) {
+  let widget = widgetOf(node, OUTCOME)
+  if (!widget) {
+    widget = ComfyWidgets.STRING(node, OUTCOME, ["STRING", { multiline: true }], app).widget
+    widget.serialize = false
+    widget.options.serialize = false
+    widget.options.read_only = true
+    if (widget.element) widget.element.readOnly = true
+    const [width, height] = node.size
+    const least = node.computeSize()
+    node.setSize([Math.max(width, least[0]), Math.max(height, least[1])])
+  }
+  widget.value = text
+}
+
+/** Lists of files show what was saved, as after pressing R. */
+const refreshLists = () => (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refreshComboInNodes())
+
+app.registerExtension({
+  name: "ConceptErasure",
+
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith(OURS)) return
+    const executed = nodeType.prototype.onExecuted
+    nodeType.prototype.onExecuted = function (output) {
+      executed?.apply(this, arguments)
+      if (output?.text) showOutcome(this, output.text.join("\n"))
+      if (output?.saved) refreshLists()
+    }
+  },
+
+  nodeCreated(node) {
+    if (!node.comfyClass?.startsWith(OURS)) return
+    fixSeed(node)
+    const presets = presetsOf(node)
+    if (presets) followPreset(node, presets)
+  },
+
+  loadedGraphNode(node) {
+    const presets = node.comfyClass?.startsWith(OURS) && presetsOf(node)
+    if (presets) showPreset(node, presets)
+  },
+})
+
+function presetsOf(node) {
+  return node.constructor.nodeData?.input?.required?.preset?.[1]?.presets
+}
