@@ -10,7 +10,8 @@ from erasure_core.concepts.common import COMMON
 
 LOOPS = 3
 ADJECTIVES = (
-    "old", "small", "wooden", "golden", "broken", "striped", "shiny", "dusty", "frozen", "painted", "plastic", "tall"
+    "old", "small", "wooden", "golden", "broken", "striped", "shiny", "dusty", "frozen", "painted", "plastic", "tall",
+    "rusty", "soft", "hollow", "dark", "bright", "carved", "giant", "tiny", "round", "square", "folded", "torn"
 )  # fmt: skip
 NOUNS = COMMON[: COMMON.index("photo")]
 

@@ -1,10 +1,12 @@
-"""How much memory of a device is free."""
+"""What a device has: free memory, and float64."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 MEMINFO = Path("/proc/meminfo")  # Linux
 
@@ -21,3 +23,23 @@ def free_memory(device: torch.device) -> int | None:
         (line,) = [line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:")]
         return int(line.split()[1]) * 1024
     return None
+
+
+def has_float64(device: torch.device) -> bool:
+    """Return whether a device computes in float64; Apple's GPUs do not."""
+    return device.type != "mps"
+
+
+def on_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors of one precision on the CPU, in one transfer from each device that they are on."""
+    by_device: dict[torch.device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        by_device.setdefault(tensor.device, []).append(place)
+    moved = list(tensors)
+    for device, places in by_device.items():
+        if device.type != "cpu":
+            flat = torch.cat([tensors[place].reshape(-1) for place in places]).cpu()
+            parts = flat.split([tensors[place].numel() for place in places])
+            for place, part in zip(places, parts, strict=True):
+                moved[place] = part.view(tensors[place].shape)
+    return moved

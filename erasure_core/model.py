@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .conditioning import Conditioning
+from .devices import on_cpu
 
 CONTEXT, POOLED = "context", "pooled"
 POOLED_LAYER = "unet.add_embedding.linear_1.weight"
@@ -36,12 +37,16 @@ class EncodedPrompts:
     conditioning: Conditioning
     last_content: tuple[int, ...]
 
-    def rows(self) -> list[dict[str, tuple[TextRows, ...]]]:
-        """The ``text_rows`` of a model whose layers read the context, and the pooled vector, as they are."""
+    def rows(self, behind: int | None = None) -> list[dict[str, tuple[TextRows, ...]]]:
+        """The ``text_rows`` of a model whose layers read the context, and the pooled vector, as they are.
+
+        ``behind`` is the number of rows behind the last token, by default all.
+        """
         found: list[dict[str, tuple[TextRows, ...]]] = []
         for place, last in enumerate(self.last_content):
             texts = [one[place] for one in self.conditioning.tensors]
-            rows = TextRows(texts[0], last), *(TextRows(vector[None], 0) for vector in texts[1:])
+            context = texts[0] if behind is None else texts[0][: last + 1 + behind]
+            rows = TextRows(context, last), *(TextRows(vector[None], 0) for vector in texts[1:])
             found.append({name: (one,) for name, one in zip((CONTEXT, POOLED), rows, strict=False)})
         return found
 
@@ -98,6 +103,17 @@ class TextReader(Protocol):
         """Return for each prompt the rows that the layers of each text entry read, by the entry's name.
 
         Raises ``ValueError`` for a prompt longer than the window.
+        """
+
+
+@runtime_checkable
+class NameReader(TextReader, Protocol):
+    """A model whose text encoders read from left to right, so that the rows of a name need not those behind it."""
+
+    def name_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        """Return the ``text_rows`` of each prompt up to its end-of-text, which take less time to compute.
+
+        They are the same within the rounding of the encoder. Raises ``ValueError`` for a prompt longer than the window.
         """
 
 
@@ -248,16 +264,37 @@ def overlaid(weights: Mapping[str, Tensor], stand_ins: Mapping[str, Tensor]) -> 
     return LazyWeights({name: partial(read, name) for name in weights})
 
 
-def fingerprint_of(name: str, weight: Tensor) -> bytes:
-    """Return a digest of a weight's name, shape and 64 of its values rounded to half precision."""
+@dataclass(frozen=True)
+class Sample:
+    """A weight's shape and at most 64 of its values in half precision, from which its digest is made."""
+
+    shape: tuple[int, ...]
+    values: Tensor
+
+    def digest(self, name: str) -> bytes:
+        """Return the digest of the weight of this name; the values are on the CPU."""
+        return hashlib.sha256(f"{name}{self.shape}".encode() + self.values.numpy().tobytes()).digest()
+
+
+def sample_of(weight: Tensor) -> Sample:
+    """Return the sample of a weight, with its values where the weight is."""
     flat = weight.detach().reshape(-1)
-    picked = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.float16)
-    return hashlib.sha256(f"{name}{tuple(weight.shape)}".encode() + picked.numpy().tobytes()).digest()
+    return Sample(tuple(weight.shape), flat[:: max(1, flat.numel() // 64)][:64].to(torch.float16))
+
+
+def digests_of(samples: Mapping[str, Sample]) -> dict[str, bytes]:
+    """Return the digest of each weight by its name, from the samples by name; a GPU is waited for once."""
+    values = on_cpu([sample.values for sample in samples.values()])
+    return {
+        name: Sample(sample.shape, one).digest(name)
+        for (name, sample), one in zip(samples.items(), values, strict=True)
+    }
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
     """Return sixteen hexadecimal digits that identify a checkpoint, the same for float32 and float16."""
-    return combined([fingerprint_of(name, weights[name]) for name in sorted(weights)])
+    digests = digests_of({name: sample_of(weights[name]) for name in sorted(weights)})
+    return combined(list(digests.values()))
 
 
 def combined(digests: Sequence[bytes]) -> str:

@@ -13,18 +13,18 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import Named, Reads, distinct, folded, reader, spelled
 from ..concepts.parse import EMPTY_TARGET, Concept, as_concepts, as_prompts, kept_prompts
-from ..concepts.readable import Read, check_read
-from ..model import Callback, TextReader, TextRows
+from ..concepts.readable import Read, check_reads
+from ..devices import has_float64
+from ..model import Callback, NameReader, TextReader, TextRows
 from ..quoting import excerpt
-from .align import aligned_rows, facing_rows
 from .already_erased import check_pair
-from .linalg import row_gram
-from .statistics import EntryStatistics, Statistics
-from .uce import PairSums, RowPairs
+from .gatherer import EntryGatherer, reference_row
+from .statistics import Statistics
 
 log = logging.getLogger(__name__)
 ENCODING = "encoding prompts"
 BATCH = 16  # prompts that are encoded between two reports of progress
+BATCH_OF_NAMES = 128  # names that are encoded without the rows behind them, which are most of a window
 
 
 @checked
@@ -58,11 +58,7 @@ def reference_rows(model: TextReader) -> dict[str, Tensor]:
     """
     with torch.no_grad():
         (read,) = model.text_rows([EMPTY_TARGET])
-    return {name: _reference_row(rows) for name, rows in read.items()}
-
-
-def _reference_row(rows: Sequence[TextRows]) -> Tensor:
-    return rows[-1].rows[-1].float().cpu().clone()
+    return {name: reference_row(rows) for name, rows in read.items()}
 
 
 def check_preserve(
@@ -141,45 +137,74 @@ def collect(
     encoded again to subtract them.
     """
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
-    paired = [prompt for pair in pairs for prompt in pair]
+    whole = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly]))
+    names = [one for one in dict.fromkeys(prompt for pair in pairs for prompt in pair) if one not in set(whole)]
     erasures = model.erasures if check else ()
-    prompts = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly, *paired]))
     to_preserve, to_exempt = set(preserve), set(exactly)
-    gatherers: dict[str, _EntryGatherer] = {}
+    gatherers: dict[str, EntryGatherer] = {}
     pending = _PendingPairs(list(pairs))
-    for prompt, read in _encoded(model, prompts, callback):
-        for name, rows in read.items():
-            if name not in gatherers:
-                gatherers[name] = _EntryGatherer(rows, name_only)  # of the empty prompt, which comes first
-            gatherers[name].read(rows, prompt in to_preserve, prompt in to_exempt)
+    for batch in _encoded(model, whole, names, name_only, callback):
+        checks = []
+        for prompt, read in batch:
+            for name, rows in read.items():
+                if name not in gatherers:
+                    gatherers[name] = EntryGatherer(rows, name_only)  # of the empty prompt, which comes first
+                gatherers[name].read(rows, prompt in to_preserve, prompt in to_exempt)
             if prompt == EMPTY_TARGET:
                 nothing = read
-        for pair, concept, target in pending.complete_with(prompt, read):
-            if check:
-                check_read(pairs[pair], concept, target, nothing)
-            if erasures:
-                check_pair(erasures, pairs[pair], concept, target)
-            for name, gatherer in gatherers.items():
-                gatherer.add_pair(concept[name], target[name])
+            for pair, concept, target in pending.complete_with(prompt, read):
+                if check:
+                    checks.append((pairs[pair], concept, target))
+                if erasures:
+                    check_pair(erasures, pairs[pair], concept, target)
+                for name, gatherer in gatherers.items():
+                    gatherer.add_pair(concept[name], target[name], pair[1])
+        check_reads(checks, nothing)
     entries = {name: gatherer.statistics() for name, gatherer in gatherers.items()}
     return Statistics(entries, tuple(concepts), tuple(preserve), tuple(exactly), name_only)
 
 
-def _encoded(model: TextReader, prompts: Sequence[str], callback: Callback | None) -> Iterator[tuple[str, Read]]:
-    """Encode prompts in batches, and yield each with the rows that the text entries read for it."""
-    batches = [prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH)]
-    for done, batch in enumerate(batches):
+def _encoded(
+    model: TextReader, whole: Sequence[str], names: Sequence[str], name_only: bool, callback: Callback | None
+) -> Iterator[list[tuple[str, Read]]]:
+    """Encode prompts in batches, and yield each batch with the rows that the text entries read for its prompts.
+
+    Of ``whole`` all rows are needed. With ``name_only`` those of ``names`` are needed up to the last token only, which
+    a ``NameReader`` computes alone.
+    """
+    if name_only and isinstance(model, NameReader):
+        batches = [(model.text_rows, part) for part in _batches(whole, BATCH)]
+        batches += [(model.name_rows, part) for part in _batches(names, BATCH_OF_NAMES)]
+    else:
+        batches = [(model.text_rows, part) for part in _batches([*whole, *names], BATCH)]
+    for done, (encode, batch) in enumerate(batches):
         if callback:
             callback(done, len(batches), ENCODING)
         with torch.no_grad():
-            reads = model.text_rows(batch)
-        for prompt, read in zip(batch, reads, strict=True):
-            yield prompt, {name: [_on_float64_device(rows) for rows in parts] for name, parts in read.items()}
+            reads = on_float64_device(encode(batch))
+        yield list(zip(batch, reads, strict=True))
 
 
-def _on_float64_device(rows: TextRows) -> TextRows:
-    """Return ``rows`` on the CPU if they are on an Apple device, which has no float64."""
-    return replace(rows, rows=rows.rows.cpu()) if rows.rows.device.type == "mps" else rows
+def _batches(prompts: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def on_float64_device(reads: Sequence[Read]) -> Sequence[Read]:
+    """Return the rows of a batch as they are, or on the CPU if they are on an Apple device, which has no float64.
+
+    Each text entry is moved once, not prompt by prompt.
+    """
+    moved: list[dict[str, list[TextRows]]] = [{} for _ in reads]
+    for name in reads[0] if reads else ():
+        parts = [part for read in reads for part in read[name]]
+        if has_float64(parts[0].rows.device):
+            rows = [part.rows for part in parts]
+        else:
+            rows = list(torch.cat([part.rows for part in parts]).cpu().split([len(part.rows) for part in parts]))
+        each = iter([replace(part, rows=one) for part, one in zip(parts, rows, strict=True)])
+        for read, result in zip(reads, moved, strict=True):
+            result[name] = [next(each) for _ in read[name]]
+    return moved
 
 
 class _PendingPairs:
@@ -204,62 +229,3 @@ class _PendingPairs:
                 self.uses[one] -= 1
                 if not self.uses[one]:
                     del self.rows[one]
-
-
-class _EntryGatherer:
-    """Gathers the ``EntryStatistics`` of one text entry."""
-
-    def __init__(self, of_empty_prompt: Sequence[TextRows], name_only: bool):
-        rows, self.reference_row = of_empty_prompt[0].rows, _reference_row(of_empty_prompt)
-        self.name_only = name_only
-        self.edited, self.derived, self.distance = _Pairs(rows), _Pairs(rows), 0.0
-        zeros = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
-        self.preserve_gram, self.exactly_gram = zeros, zeros.clone()
-
-    def read(self, parts: Sequence[TextRows], preserve: bool, exactly: bool) -> None:
-        """Add the rows of one prompt, by encoder, if it is in the list ``preserve``, or in the list ``exactly``."""
-        gram = row_gram([part.rows for part in parts]) if preserve or exactly else None
-        if gram is not None:
-            self.preserve_gram += gram * preserve
-            self.exactly_gram += gram * exactly
-
-    def add_pair(self, concept: Sequence[TextRows], target: Sequence[TextRows]) -> None:
-        """Add the rows of a concept and of its target, by encoder."""
-        for one, other in zip(concept, target, strict=True):
-            contexts = (one.rows, other.rows, one.last_content, other.last_content)
-            aligned = aligned_rows(*contexts)
-            if self.name_only:
-                aligned = aligned[0][:1], aligned[1][:1]
-            self.edited.add(*aligned)
-            self.distance += float((aligned[0].double() - aligned[1].double()).square().sum())
-            self.derived.add(*(aligned if self.name_only else facing_rows(*contexts)))
-
-    def statistics(self) -> EntryStatistics:
-        """Return the statistics of all prompts and pairs so far."""
-        edited, derived = self.edited.pairs(), self.derived.pairs()
-        return EntryStatistics(
-            edited, derived, self.preserve_gram, self.exactly_gram, self.reference_row, self.distance
-        )
-
-
-class _Pairs:
-    """Paired rows, as they are while they are fewer than their width, and as sums from then on."""
-
-    def __init__(self, like: Tensor):
-        self.concepts, self.targets = [like[:0].clone()], [like[:0].clone()]
-        self.sums: PairSums | None = None
-
-    def add(self, concept: Tensor, target: Tensor) -> None:
-        """Add the paired rows ``[rows, d]`` of a concept and its target."""
-        if self.sums is not None:
-            self.sums.add_(concept, target)
-            return
-        self.concepts.append(concept.clone())  # not a view, which would hold all that was encoded together
-        self.targets.append(target.clone())
-        if sum(map(len, self.concepts)) >= concept.shape[1]:
-            self.sums = PairSums.of(self.concepts, self.targets)
-            self.concepts, self.targets = [], []
-
-    def pairs(self) -> RowPairs | PairSums:
-        """Return the rows of all pairs so far, or their sums."""
-        return self.sums or RowPairs(self.concepts, self.targets)

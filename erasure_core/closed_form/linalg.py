@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from ..devices import has_float64
+
 
 class SingularSystemError(ValueError):
     """The normal equations have no unique solution."""
@@ -37,29 +39,57 @@ def row_gram(rows: Sequence[Tensor]) -> Tensor | None:
     total = torch.zeros(width, width, dtype=torch.float64, device=rows[0].device)
     for one in rows:
         part = stacked([one])
-        total += part.T @ part
+        total.addmm_(part.T, part)
     return total
 
 
 def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
     """Return ``sum_l W_l^T W_l``, float64 ``[d, d]``, over weights ``[out_l, d]``; raise ``ValueError`` for none."""
-    total: Tensor | None = None
+    gram = WeightGram()
     for weight in weights:
-        total = plus_gram(total, weight)
-    if total is None:
-        raise ValueError("no weights were given")
-    return total
+        gram.add(weight)
+    return gram.total()
 
 
-def plus_gram(total: Tensor | None, weight: Tensor) -> Tensor:
-    """Return ``total + W^T W``, float64 ``[d, d]``, and write it into ``total`` if that is not ``None``.
+class WeightGram:
+    """The sum ``W^T W``, float64 ``[d, d]``, over weights ``[out, d]`` that are added.
 
-    The product itself is computed in the precision of ``weight``. On Apple's devices, which have no float64, the sum
-    is kept on the CPU.
+    Each product is computed in the precision of its weight. Nothing waits for a GPU while weights are added. On Apple's
+    devices, which have no float64, the sum is kept as two float32 numbers, of which the second is what the first one
+    lost to rounding (Knuth's TwoSum), and goes to the CPU once.
     """
-    part = weight.T @ weight
-    part = part.cpu() if part.device.type == "mps" else part
-    return part.double() if total is None else total.to(part.device).add_(part)
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._lost: Tensor | None = None
+
+    @property
+    def width(self) -> int | None:
+        """The width ``d``, or ``None`` before the first weight."""
+        return None if self._sum is None else len(self._sum)
+
+    def add(self, weight: Tensor) -> Tensor:
+        """Add a weight, and return whether its product is finite, as a boolean tensor on the weight's device."""
+        part = weight.T @ weight
+        finite = torch.isfinite(part.diagonal()).all()
+        if self._sum is None:
+            exact = has_float64(part.device)
+            self._sum, self._lost = (part.double(), None) if exact else (part.float(), torch.zeros_like(part))
+        elif self._lost is None:
+            self._sum.add_(part.to(self._sum.device))
+        else:
+            part = part.to(self._sum)
+            total = self._sum + part
+            shared = total - self._sum
+            self._lost += (self._sum - (total - shared)) + (part - shared)
+            self._sum = total
+        return finite
+
+    def total(self) -> Tensor:
+        """Return the sum so far. Raises ``ValueError`` where no weight was added."""
+        if self._sum is None:
+            raise ValueError("no weights were given")
+        return self._sum if self._lost is None else self._sum.cpu().double() + self._lost.cpu().double()
 
 
 def solve_positive(system: Tensor, right: Tensor) -> Tensor:
@@ -91,9 +121,14 @@ def stacked(rows: Sequence[Tensor]) -> Tensor:
     """
     check_widths(rows)
     out = torch.cat([part.to(torch.float64) for part in rows])
-    if not torch.isfinite(out).all():
-        raise ValueError("a context holds NaN or infinite values; the text encoder's weights may be damaged")
+    check_finite(out)
     return out
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise ``ValueError`` unless rows of text, or sums of them, are finite; the device is waited for once."""
+    if not torch.stack([torch.isfinite(one).all() for one in tensors]).all():
+        raise ValueError("a context holds NaN or infinite values; the text encoder's weights may be damaged")
 
 
 def check_widths(rows: Sequence[Tensor]) -> None:

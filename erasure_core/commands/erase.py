@@ -14,6 +14,7 @@ from ..concepts.lists import load_concepts
 from ..concepts.name_lists import listed_beside
 from ..concepts.names import folded
 from ..concepts.parse import Concept, as_concepts, split
+from ..concepts.remembered import RememberedRows
 from ..concepts.suggest import suggest
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import check_target
@@ -41,6 +42,7 @@ def erase(args: argparse.Namespace) -> None:
     held = _held_statistics(args, request)
     model = open_model(args.model)
     if args.aliases:
+        model = RememberedRows(model)
         request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
     with Progress(args.method) as bar:
         closed_form = METHODS[args.method].closed_form

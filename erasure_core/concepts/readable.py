@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from ..model import TextReader, TextRows
@@ -28,27 +29,47 @@ def check_read(concept: Concept, name: Read, target: Read, nothing: Read) -> Non
     ``name``, ``target`` and ``nothing`` are the rows for the concept's name, its target and the empty prompt. For a
     concept without a target, ``target`` is the same as ``nothing``.
     """
-    for text, read in ((concept.name, name), (concept.instead, target)):
-        if text and alike(read, nothing):
+    check_reads([(concept, name, target)], nothing)
+
+
+def check_reads(pairs: Sequence[tuple[Concept, Read, Read]], nothing: Read) -> None:
+    """Raise ``ConceptError`` for the first of several concepts for which ``check_read`` does.
+
+    ``pairs`` are each concept with the rows for its name and its target; ``nothing`` are those of the empty prompt. A
+    GPU is waited for once.
+    """
+    comparisons = [
+        (concept, text, _alike(one, other))
+        for concept, name, target in pairs
+        for text, one, other in (
+            (concept.name, name, nothing),
+            *(((concept.instead, target, nothing), ("", name, target)) if concept.instead else ()),
+        )
+    ]
+    same = torch.stack([flag for _, _, flag in comparisons]).tolist() if comparisons else []
+    for (concept, text, _), is_same in zip(comparisons, same, strict=True):
+        if is_same and text:
             raise ConceptError(
                 f"the text encoder reads nothing in '{text}' (an embedding that is not there, or no word); name it in "
                 "words, or put the embedding where the text encoder finds it"
             )
-    if alike(name, target):
-        raise ConceptError(
-            f"the text encoder reads '{concept.name}' and '{concept.instead}' alike, so there is nothing to change; "
-            "name something else to draw instead"
-        )
+        if is_same:
+            raise ConceptError(
+                f"the text encoder reads '{concept.name}' and '{concept.instead}' alike, so there is nothing to "
+                "change; name something else to draw instead"
+            )
 
 
-def alike(one: Read, other: Read) -> bool:
-    """Return whether all layers read the same rows, within ``SAME_ROWS``."""
-    return all(
-        _same(mine.rows, theirs.rows) for name in one for mine, theirs in zip(one[name], other[name], strict=True)
-    )
+def _alike(one: Read, other: Read) -> Tensor:
+    """Return whether all layers read the same rows, within ``SAME_ROWS``, as a boolean on the rows' device."""
+    pairs = [pair for name in one for pair in zip(one[name], other[name], strict=True)]
+    return torch.stack([_same(mine, theirs) for mine, theirs in pairs]).all()
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    return bool(((one - other).norm(dim=-1) <= SAME_ROWS * other.norm(dim=-1)).all())
+def _same(one: TextRows, other: TextRows) -> Tensor:
+    """Return whether one encoder's rows are the same; where one has fewer, those behind its tokens are not compared."""
+    count = min(len(one.rows), len(other.rows))
+    if max(one.last_content, other.last_content) >= count:
+        return torch.zeros((), dtype=torch.bool, device=one.rows.device)
+    mine, theirs = one.rows[:count], other.rows[:count]
+    return ((mine - theirs).norm(dim=-1) <= SAME_ROWS * theirs.norm(dim=-1)).all()

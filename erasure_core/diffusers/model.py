@@ -102,6 +102,9 @@ class DiffusersModel:
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         return self._text.encode(prompts).rows()
 
+    def name_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
+        return self._text.names(prompts)
+
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         check_scope(scope)
         if scope == "cross-attention":

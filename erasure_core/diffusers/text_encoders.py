@@ -13,7 +13,7 @@ from ..concepts.parse import as_prompts
 from ..concepts.prompt_length import too_long
 from ..conditioning import Conditioning
 from ..families.family import Family
-from ..model import EncodedPrompts, UnsupportedModelError, padded
+from ..model import EncodedPrompts, TextRows, UnsupportedModelError, padded
 from ..quoting import excerpt
 from .weight_slots import device_of
 from .weights import Parts
@@ -44,13 +44,24 @@ class TextEncoders:
 
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Encode ``prompts`` as the pipeline does. Raises ``ValueError`` for a prompt longer than the window."""
-        prompts = as_prompts(prompts)
-        ids = [[self._ids_that_fit(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
-        windows = [
-            torch.tensor([self._window(row, tokenizer) for row in rows])
-            for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
-        ]
-        return EncodedPrompts(self._encode(torch.stack(windows, 1)), tuple(len(row) - 2 for row in ids[0]))
+        windows, lengths = self._windows(as_prompts(prompts))
+        return EncodedPrompts(self._encode(windows), tuple(length[0] - 2 for length in lengths))
+
+    def names(self, prompts: Sequence[str], batch: int = 64) -> list[dict[str, tuple[TextRows, ...]]]:
+        """Return the rows of ``prompts`` up to end-of-text, in windows no longer than the longest prompt of a batch.
+
+        CLIP reads from left to right, so padding behind a prompt does not change its rows. Prompts of about the same
+        length share a batch. Raises ``ValueError`` for a prompt longer than the window.
+        """
+        windows, lengths = self._windows(as_prompts(prompts))
+        order = sorted(range(len(lengths)), key=lambda place: max(lengths[place]))
+        rows: dict[int, dict[str, tuple[TextRows, ...]]] = {}
+        for start in range(0, len(order), batch):
+            places = order[start : start + batch]
+            conditioning = self._encode(windows[places, :, : max(lengths[places[-1]])], batch)
+            encoded = EncodedPrompts(conditioning, tuple(lengths[place][0] - 2 for place in places))
+            rows.update(zip(places, encoded.rows(behind=1), strict=True))
+        return [rows[place] for place in range(len(order))]
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
         """Return the conditioning for token ``ids`` ``[n, tokens]`` as ``tokenize`` returns them.
@@ -109,6 +120,15 @@ class TextEncoders:
                 pooled = output.text_embeds
         last = contexts[-1] if pooled is None else pooled
         return Conditioning(torch.cat([context.to(last) for context in contexts], -1), pooled)
+
+    def _windows(self, prompts: Sequence[str]) -> tuple[Tensor, list[tuple[int, ...]]]:
+        """Return token ids ``[n, encoders, tokens]``, and each prompt's length by encoder, with start and end."""
+        ids = [[self._ids_that_fit(prompt, tokenizer) for prompt in prompts] for tokenizer in self._tokenizers]
+        windows = [
+            torch.tensor([self._window(row, tokenizer) for row in rows])
+            for rows, tokenizer in zip(ids, self._tokenizers, strict=True)
+        ]
+        return torch.stack(windows, 1), [tuple(map(len, rows)) for rows in zip(*ids, strict=True)]
 
     def _window(self, row: list[int], tokenizer) -> list[int]:
         """Return the ids of a prompt with padding up to the length of the window."""

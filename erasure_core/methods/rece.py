@@ -15,16 +15,17 @@ from ..arguments import checked
 from ..closed_form.already_erased import check_not_erased, not_erased
 from ..closed_form.collect import check_preserve, gather_statistics, reference_rows
 from ..closed_form.derived_contexts import DerivedSystem
-from ..closed_form.linalg import SingularSystemError, free_directions, plus_gram
+from ..closed_form.linalg import SingularSystemError, WeightGram, free_directions
 from ..closed_form.statistics import EntryStatistics, Statistics
 from ..closed_form.update import updated
 from ..concepts.common import common_concepts
 from ..concepts.parse import Concept, as_concepts, as_prompts
+from ..devices import on_cpu
 from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.erasure_record import ContextMap, Origin
 from ..erasures.low_rank import Delta, LowRank
 from ..limits import Settings, setting
-from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, fingerprint_of
+from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, digests_of, sample_of
 from ..progress import TwoStages
 from .inputs import Exactly, Preserve
 from .method import ClosedForm, Method
@@ -183,7 +184,9 @@ def rece_with_statistics(
             statistics, model, concepts, preserve,
             restore=restore, exactly=exactly, common=common, callback=stages.first,
         )  # fmt: skip
-    return erase_statistics(model, result, settings, callback=stages.second), result
+    _check_any(result)
+    with torch.no_grad():
+        return _erase(model, result, settings, stages.second), result
 
 
 @checked
@@ -196,13 +199,17 @@ def erase_statistics(
     ``ReceSettings``; ``callback`` gets the progress. Raises ``ValueError`` for statistics that are empty, are of
     another text encoder, or do not fit the settings, and the errors of ``rece``.
     """
-    if not statistics.concepts:
-        raise ValueError("the statistics hold no concept, so there is nothing to erase")
+    _check_any(statistics)
     check_kind(statistics, settings.name_only)
     check_not_erased(model, statistics.concepts)
     statistics.check_encoder(reference_rows(model))
     with torch.no_grad():
         return _erase(model, statistics, settings, callback or (lambda done, total, what: None))
+
+
+def _check_any(statistics: Statistics) -> None:
+    if not statistics.concepts:
+        raise ValueError("the statistics hold no concept, so there is nothing to erase")
 
 
 def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, report: Callback) -> Erasure:
@@ -364,21 +371,23 @@ def gather(entry: TextEntry, digests: dict[str, bytes]) -> Tensor:
     The digest of each weight is added to ``digests``, by its name. Raises ``UnsupportedModelError`` for an entry
     without weights, and for weights of different widths or with numbers that are not finite.
     """
-    gram = None
+    gram, samples, finite = WeightGram(), {}, []
     for name in sorted(entry.weights):
         weight = entry.weights[name]
         part = entry.part(weight)
-        if gram is not None and part.shape[1] != len(gram):
-            raise UnsupportedModelError(f"{name} reads text {part.shape[1]} wide, other layers {len(gram)} wide")
-        gram = plus_gram(gram, part)
-        if not torch.isfinite(gram.diagonal()).all():
+        if gram.width not in (None, part.shape[1]):
+            raise UnsupportedModelError(f"{name} reads text {part.shape[1]} wide, other layers {gram.width} wide")
+        finite.append(gram.add(part))
+        samples[name] = sample_of(weight)
+    if not finite:
+        raise UnsupportedModelError("a text entry of the model has no weights, so there is nothing to edit")
+    for name, one in zip(samples, on_cpu(finite), strict=True):
+        if not one:
             raise UnsupportedModelError(
                 f"{name} holds NaN or infinite values; the checkpoint or an upstream patch is damaged"
             )
-        digests[name] = fingerprint_of(name, weight)
-    if gram is None:
-        raise UnsupportedModelError("a text entry of the model has no weights, so there is nothing to edit")
-    return gram
+    digests.update(digests_of(samples))
+    return gram.total()
 
 
 def _check_width(name: str, gram: Tensor, statistics: EntryStatistics) -> None:

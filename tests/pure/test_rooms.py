@@ -9,7 +9,7 @@ from rooms import imports_of, modules, rooms_imported
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "quoting", "conditioning", "model", "progress", "arguments", "limits", "devices", "families", "files", "concepts",
+    "quoting", "conditioning", "devices", "model", "progress", "arguments", "limits", "families", "files", "concepts",
     "text_layers", "erasures", "baking", "closed_form", "drawing", "sampling", "training", "methods", "diffusers",
     "toy", "audit", "commands", "eval_unlearn",
 )  # fmt: skip
