@@ -26,7 +26,6 @@ from cases import Case
 from families import full_size_model
 from measure import ROOT, EncoderPasses, machine, now, revision
 
-from erasure_core import common_concepts
 from erasure_core.drawing.table import table
 
 BEFORE = "63e2f6b"
@@ -41,25 +40,23 @@ class Reading:
     preset: str
     count: int
     runs: int
-    common: bool = False
     aliases: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.preset}-{self.count}{'-common' if self.common else ''}{'-aliases' if self.aliases else ''}"
+        return f"{self.preset}-{self.count}{'-aliases' if self.aliases else ''}"
 
     @property
     def title(self) -> str:
         many = f"{self.count:,} concept{'s' if self.count > 1 else ''}, preset `{self.preset}`"
-        return many + (", its list" if self.common else "") + (", with aliases" if self.aliases else "")
+        return many + (", with aliases" if self.aliases else "")
 
 
 CASES = {
     case.name: case
     for case in (
-        Reading("general", 1, 5), Reading("general", 1, 1, aliases=True), Reading("general", 100, 2),
-        Reading("general", 2000, 1), Reading("object", 1, 1, common=True), Reading("many", 100, 2),
-        Reading("many", 2000, 1),
+        Reading("general", 1, 5), Reading("general", 1, 1, aliases=True), Reading("general", 100, 1),
+        Reading("general", 2000, 1), Reading("many", 100, 1), Reading("many", 2000, 1),
     )
 }  # fmt: skip
 
@@ -86,7 +83,6 @@ def read(package: str, pipe, case: Reading) -> tuple[float, float, int, float, l
     rece = part(f"{package}.methods.rece")
     names = [concept.name for concept in Case("sd15", case.count).concepts()]
     concepts = part(f"{package}.concepts.parse").as_concepts(names)
-    prompts = common_concepts(concepts) if case.common else [""]
     ends: list[float] = []
     original = rece.gather
 
@@ -100,7 +96,7 @@ def read(package: str, pipe, case: Reading) -> tuple[float, float, int, float, l
             began = now()
             if case.aliases:
                 model, concepts = with_aliases(part, package, model, concepts)
-            _, statistics = rece.rece_with_statistics(model, concepts, rece.RECE[case.preset], preserve=prompts)
+            _, statistics = rece.rece_with_statistics(model, concepts, rece.RECE[case.preset], preserve=[""])
             done = now()
     finally:
         rece.gather = original

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,9 +17,10 @@ from ..concepts.readable import Read, check_reads
 from ..devices import has_float64
 from ..model import Callback, NameReader, TextReader, TextRows
 from ..quoting import excerpt
+from ..workers import ALONE, Workers
 from .already_erased import check_pair
 from .gatherer import EntryGatherer, reference_row
-from .statistics import Statistics
+from .statistics import EntryStatistics, Statistics
 
 log = logging.getLogger(__name__)
 ENCODING = "encoding prompts"
@@ -36,19 +37,21 @@ def gather_statistics(
     exactly: Sequence[str] | str = (),
     name_only: bool = False,
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> Statistics:
     """Return the statistics of ``concepts`` to erase, prompts to ``preserve`` and prompts to leave ``exactly`` alone.
 
     ``name_only`` and the two lists are explained at ``Statistics``; by default both lists are empty. Rows are kept as
     they are while they are fewer than their width, which gives an erasure of lower rank, and summed up from then on.
-    ``callback`` gets the progress. Raises ``ValueError`` for a concept or prompt that cannot be used: one that the text
-    encoder cannot tell from another or from nothing, a prompt to preserve that is itself a concept to erase, a prompt
-    longer than the window, or a concept that the model has lost already (``ErasedAlreadyError``).
+    ``callback`` gets the progress. With ``workers`` each process encodes its share, and all return the same sums.
+    Raises ``ValueError`` for a concept or prompt that cannot be used: one that the text encoder cannot tell from
+    another or from nothing, a prompt to preserve that is itself a concept to erase, a prompt longer than the window, or
+    a concept that the model has lost already (``ErasedAlreadyError``).
     """
     concepts, reads = as_concepts(concepts), reader(model)
     preserve, exactly = checked_prompts(preserve, "preserve", reads), checked_prompts(exactly, "exactly", reads)
     check_lists(concepts, preserve, exactly, reads)
-    return collect(model, concepts, preserve, exactly, name_only, callback)
+    return collect(model, concepts, preserve, exactly, name_only, callback, workers=workers)
 
 
 def reference_rows(model: TextReader) -> dict[str, Tensor]:
@@ -129,13 +132,45 @@ def collect(
     name_only: bool,
     callback: Callback | None,
     check: bool = True,
+    workers: Workers = ALONE,
 ) -> Statistics:
     """Encode lists that were checked before, and return their statistics; see ``gather_statistics``.
 
-    With ``check``, the default, a concept that the model cannot read raises ``ConceptError``, and one that the model
-    has lost already ``ErasedAlreadyError``. It is off for concepts that were checked when they were added, and are now
-    encoded again to subtract them.
+    Processes share lists of at least ``BATCH`` texts for each; shorter ones each encodes as a whole. An error in one
+    process is raised in all of them. With ``check``, the default, a concept that the model cannot read raises
+    ``ConceptError``, and one that the model has lost already ``ErasedAlreadyError``. It is off for concepts that were
+    checked when they were added, and are now encoded again to subtract them.
     """
+    lists = (tuple(concepts), tuple(preserve), tuple(exactly))
+    if workers.count == 1 or sum(map(len, lists)) < workers.count * BATCH:
+        return Statistics(_entries(model, *lists, name_only, callback, check), *lists, name_only)
+    entries, error = {}, None
+    shares = workers.share_of(lists[0]), workers.share_of(lists[1]), workers.share_of(lists[2])
+    try:
+        entries = _entries(model, *shares, name_only, callback, check)
+    except Exception as problem:
+        error = problem
+    workers.agree(error)
+    return Statistics(summed_entries(entries, workers), *lists, name_only)
+
+
+def summed_entries(entries: Mapping[str, EntryStatistics], workers: Workers) -> dict[str, EntryStatistics]:
+    """Return the sums of the statistics of all processes, by text entry; all processes must call this."""
+    own = {name: entries[name].summed() for name in sorted(entries)}
+    sums = iter(workers.summed([tensor for entry in own.values() for tensor in entry.tensors()]))
+    return {name: entry.with_tensors([next(sums) for _ in entry.tensors()]) for name, entry in own.items()}
+
+
+def _entries(
+    model: TextReader,
+    concepts: Sequence[Concept],
+    preserve: Sequence[str],
+    exactly: Sequence[str],
+    name_only: bool,
+    callback: Callback | None,
+    check: bool,
+) -> dict[str, EntryStatistics]:
+    """Encode lists, and return the statistics of each text entry by its name."""
     pairs = {(concept.name, concept.instead or EMPTY_TARGET): concept for concept in concepts}
     whole = list(dict.fromkeys([EMPTY_TARGET, *preserve, *exactly]))
     names = [one for one in dict.fromkeys(prompt for pair in pairs for prompt in pair) if one not in set(whole)]
@@ -160,8 +195,7 @@ def collect(
                 for name, gatherer in gatherers.items():
                     gatherer.add_pair(concept[name], target[name], pair[1])
         check_reads(checks, nothing)
-    entries = {name: gatherer.statistics() for name, gatherer in gatherers.items()}
-    return Statistics(entries, tuple(concepts), tuple(preserve), tuple(exactly), name_only)
+    return {name: gatherer.statistics() for name, gatherer in gatherers.items()}
 
 
 def _encoded(

@@ -7,10 +7,11 @@ Statistics of some concepts can be added to those of others and subtracted again
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..concepts.names import Reads, folded, spelled
@@ -58,6 +59,18 @@ class EntryStatistics:
     def summed(self) -> EntryStatistics:
         """Return the same statistics with sums in place of rows."""
         return replace(self, edited=self.edited.summed(), derived=self.derived.summed())
+
+    def tensors(self) -> list[Tensor]:
+        """Return all sums of ``summed`` statistics, float64: those of pairs, of prompts, and the distance ``[]``."""
+        edited, derived = self.edited.summed(), self.derived.summed()
+        distance = torch.tensor(self.distance, dtype=torch.float64)
+        return [*vars(edited).values(), *vars(derived).values(), self.preserve_gram, self.exactly_gram, distance]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> EntryStatistics:
+        """Return the statistics with other sums, in the order of ``tensors``."""
+        pairs, (preserve, exactly, distance) = tensors[:4], tensors[4:]
+        edited, derived = PairSums(*pairs[:2]), PairSums(*pairs[2:])
+        return EntryStatistics(edited, derived, preserve, exactly, self.reference_row, float(distance))
 
     def plus(self, other: EntryStatistics, sign: int) -> EntryStatistics:
         """Return these sums plus ``sign`` (1 or -1) times those of ``other``."""

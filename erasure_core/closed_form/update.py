@@ -10,6 +10,7 @@ from ..concepts.names import Named, distinct, finder, reader
 from ..concepts.parse import Concept, as_concepts, as_prompts, check_targets
 from ..model import Callback, TextReader
 from ..quoting import excerpt, quoted
+from ..workers import ALONE, Workers
 from .collect import check_lists, checked_prompts, collect
 from .statistics import Statistics
 
@@ -23,11 +24,13 @@ def extended(
     *,
     exactly: Sequence[str] | str = (),
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> Statistics:
     """Return ``statistics`` with more concepts, prompts to ``preserve`` and prompts to leave ``exactly`` alone.
 
     ``model`` encodes what is new. Concepts and prompts that the statistics already hold are skipped, and a preserved
-    prompt that names a new concept is no longer preserved. ``callback`` gets the progress. Raises ``ValueError`` for
+    prompt that names a new concept is no longer preserved. ``callback`` gets the progress; ``workers`` share the
+    encoding, here and in the functions below. Raises ``ValueError`` for
     a concept that the statistics hold with another target, for lists that contradict each other, and for a model with
     another text encoder.
     """
@@ -40,7 +43,7 @@ def extended(
     names = Named([concept.name for concept in concepts], reads)
     conflicting = [prompt for prompt in statistics.preserve if names.alone_in(prompt)]
     if conflicting:
-        statistics -= collect(model, (), conflicting, (), statistics.name_only, callback)
+        statistics -= collect(model, (), conflicting, (), statistics.name_only, callback, workers=workers)
     new = [concept for concept in concepts if reads(concept.name) not in by_tokens]
     preserve = distinct([*statistics.preserve, *checked_prompts(preserve, "preserve", reads)], reads)
     exactly = distinct([*statistics.exactly, *checked_prompts(exactly, "exactly", reads)], reads)
@@ -56,6 +59,7 @@ def extended(
             [prompt for prompt in exactly if reads(prompt) not in old_exactly],
             statistics.name_only,
             callback,
+            workers=workers,
         ),
         reads,
     )
@@ -69,6 +73,7 @@ def restored(
     *,
     preserve: Sequence[str] | str = (),
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> Statistics:
     """Return ``statistics`` without the concepts of these ``names`` and without the prompts in ``preserve``.
 
@@ -77,7 +82,8 @@ def restored(
     prompt that the statistics do not hold, and for a model with another text encoder.
     """
     concepts, preserve = held_concepts(statistics, names), checked_prompts(preserve, "preserve", reader(model))
-    return statistics - collect(model, concepts, preserve, (), statistics.name_only, callback, check=False)
+    taken = collect(model, concepts, preserve, (), statistics.name_only, callback, check=False, workers=workers)
+    return statistics - taken
 
 
 def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:
@@ -110,6 +116,7 @@ def updated(
     exactly: Sequence[str] | str = (),
     common: bool = True,
     callback: Callback | None = None,
+    workers: Workers = ALONE,
 ) -> Statistics:
     """Return ``statistics`` with the concepts in ``restore`` taken back and ``concepts`` added.
 
@@ -130,7 +137,7 @@ def updated(
     if statistics.preserve == ("",) and preserve and not common:
         obsolete = [""]
     result = extended(
-        restored(statistics, model, map(str, to_restore), preserve=obsolete, callback=callback),
-        model, concepts, preserve_now, exactly=exactly, callback=callback,
+        restored(statistics, model, map(str, to_restore), preserve=obsolete, callback=callback, workers=workers),
+        model, concepts, preserve_now, exactly=exactly, callback=callback, workers=workers,
     )  # fmt: skip
     return result if result.preserve else extended(result, model, preserve=[""])

@@ -24,11 +24,12 @@ from ..methods.inputs import Exactly
 from ..methods.method import ClosedForm
 from ..model import TextReader
 from ..quoting import quoted
+from ..workers import Workers, are_several, joined, leads
 from .method_options import DEFAULT, OPTION, add_method_options, as_name, inputs_of, settings_of
 from .options import as_path, filled, option
 from .progress import Progress
 from .request import TOY, Request
-from .shared import add_model, open_model
+from .shared import add_device, add_model, device_of, open_model
 
 PRESET_HELP = "settings to start from, by default the method's first; learned methods have their own for the toy"
 
@@ -37,19 +38,28 @@ def erase(args: argparse.Namespace) -> None:
     """Compute an erasure and write it as a LoRA file."""
     request = _request(args, _concepts(args))
     request.check()
-    check_target(args.out, args.overwrite, "--out: an erasure is")
-    args.outputs.add("--out", args.out)
+    device = device_of(args)
+    if leads():
+        check_target(args.out, args.overwrite, "--out: an erasure is")
+        args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
-    model = open_model(args.model)
-    if args.aliases:
-        model = RememberedRows(model)
-        request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
-    with Progress(args.method) as bar:
-        closed_form = METHODS[args.method].closed_form
-        if closed_form and (args.statistics or args.save_statistics):
-            erasure = _of_statistics(args, request, closed_form, held, model, bar)
-        else:
-            erasure = request.erasure(model, bar)
+    with joined(device) as workers:
+        model = open_model(args.model, device)
+        if args.aliases:
+            model = RememberedRows(model)
+            request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
+        with Progress(args.method) as bar:
+            closed_form = METHODS[args.method].closed_form
+            if closed_form and (args.statistics or args.save_statistics or workers.count > 1):
+                erasure = _of_statistics(args, request, closed_form, held, model, bar, workers)
+            else:
+                erasure = request.erasure(model, bar)
+    if erasure is not None:
+        _save(args, erasure)
+
+
+def _save(args: argparse.Namespace, erasure: Erasure) -> None:
+    """Write an erasure, and print what it is."""
     path = erasure.save(args.out, overwrite=args.overwrite)
     size = path.stat().st_size / 1e6
     losses = erasure.origins[0].losses
@@ -80,10 +90,12 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
     if args.restore and not args.statistics:
         raise ValueError("--restore takes a concept back from --statistics FILE; name that file")
     closed_form = METHODS[args.method].closed_form
+    if are_several() and closed_form is None:
+        raise ValueError(f"{args.method} trains in one process; start it without torchrun")
     if (args.statistics or args.save_statistics) and closed_form is None:
         forms = ", ".join(name for name, method in METHODS.items() if method.closed_form)
         raise ValueError(f"statistics are of {forms}, not of {args.method}")
-    if args.save_statistics:
+    if args.save_statistics and leads():
         args.outputs.add("--save-statistics", args.save_statistics, besides="--statistics")
         check_target(args.save_statistics, args.overwrite, "--save-statistics: statistics are")
     if closed_form is None or not args.statistics:
@@ -95,17 +107,31 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
 
 
 def _of_statistics(
-    args: argparse.Namespace, request: Request, closed_form: ClosedForm, held: Statistics | None, model, bar
-) -> Erasure:
-    """Gather or update them, keep them if wanted, and erase."""
+    args: argparse.Namespace,
+    request: Request,
+    closed_form: ClosedForm,
+    held: Statistics | None,
+    model,
+    bar,
+    workers: Workers,
+) -> Erasure | None:
+    """Gather or update them, keep them if wanted, and erase. Of several processes only the leading one erases."""
     back = held_concepts(held, args.restore) if held else []
     erased = [*request.concepts, *(concept for concept in (held.concepts if held else ()) if concept not in back)]
     preserve = [*args.preserve, *listed_beside(erased, args.preserve_list)]
     exactly = {"exactly": args.exactly} if Exactly in METHODS[args.method].takes else {}
-    erasure, statistics = closed_form.run(
-        model, request.concepts, request.chosen_settings(), preserve=preserve, common=request.preserves_common(),
-        statistics=held, restore=args.restore, callback=bar, **exactly,
-    )  # fmt: skip
+    settings, callback = request.chosen_settings(), bar if workers.leads else None
+    inputs = {
+        "preserve": preserve, "common": request.preserves_common(), "statistics": held, "restore": args.restore,
+        "callback": callback, **exactly,
+    }  # fmt: skip
+    if workers.count == 1:
+        erasure, statistics = closed_form.run(model, request.concepts, settings, **inputs)
+    else:
+        statistics = closed_form.gather(model, request.concepts, settings, **inputs, workers=workers)
+        if not workers.leads:
+            return None
+        erasure = closed_form.erase(model, statistics, settings, callback=callback)
     if args.save_statistics:
         save_statistics(statistics, args.save_statistics, overwrite=args.overwrite)
     return erasure
@@ -131,6 +157,7 @@ def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
 def add_erase(commands) -> None:
     command = commands.add_parser("erase", help=erase.__doc__, extend=add_method_options)
     add_model(command)
+    add_device(command)
     what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
     what.add_argument(

@@ -19,10 +19,14 @@ class ClosedForm:
     ``run(model, concepts, settings, ...)`` takes ``statistics`` to go on from, the names to ``restore`` of these,
     whether to preserve ``common`` concepts too, prompts as the method itself does, and a ``callback``. It returns the
     erasure and the statistics. ``check(statistics, settings)`` raises ``ValueError`` for those that do not fit.
+    ``gather`` takes what ``run`` takes, and the ``workers`` that share the reading, and returns the statistics alone;
+    ``erase(model, statistics, settings)`` makes the erasure of them.
     """
 
     run: Callable[..., tuple[Erasure, Statistics]]
     check: Callable[[Statistics, Any], None]
+    gather: Callable[..., Statistics]
+    erase: Callable[..., Erasure]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ..erasures.low_rank import Delta, LowRank
 from ..limits import Settings, setting
 from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, digests_of, sample_of
 from ..progress import TwoStages
+from ..workers import ALONE, Workers
 from .inputs import Exactly, Preserve
 from .method import ClosedForm, Method
 
@@ -166,27 +167,50 @@ def rece_with_statistics(
     none, except for those that ``restore`` names; by default there are no statistics, and nothing is restored. Raises
     the errors of ``rece`` and ``updated``.
     """
+    stages = TwoStages(callback, 2 + settings.loops)
+    result = gathered(
+        model, concepts, settings, preserve=preserve, exactly=exactly, common=common, statistics=statistics,
+        restore=restore, callback=stages.first,
+    )  # fmt: skip
+    _check_any(result)
+    with torch.no_grad():
+        return _erase(model, result, settings, stages.second), result
+
+
+@checked
+def gathered(
+    model: TextReader,
+    concepts: Sequence[Concept],
+    settings: ReceSettings,
+    *,
+    preserve: Sequence[str] = (),
+    exactly: Sequence[str] = (),
+    common: bool = False,
+    statistics: Statistics | None = None,
+    restore: Sequence[str] = (),
+    callback: Callback | None = None,
+    workers: Workers = ALONE,
+) -> Statistics:
+    """Return the statistics that ``rece_with_statistics`` erases, and erase nothing; its arguments and errors are here.
+
+    With ``workers`` each process encodes its share of the prompts, and all return the same sums.
+    """
     preserve, exactly = as_prompts(preserve, "preserve"), as_prompts(exactly, "exactly")
     if not model.text_entries():
         raise UnsupportedModelError("no linear layer of the model reads text, so there is nothing to edit")
-    stages = TwoStages(callback, 2 + settings.loops)
     if statistics is None:
         concepts = not_erased(model, concepts)
         check_preserve(concepts, preserve, exactly)
         prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
-        result = gather_statistics(
-            model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=stages.first
+        return gather_statistics(
+            model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=callback, workers=workers
         )
-    else:
-        check_kind(statistics, settings.name_only)
-        check_not_erased(model, statistics.concepts)
-        result = updated(
-            statistics, model, concepts, preserve,
-            restore=restore, exactly=exactly, common=common, callback=stages.first,
-        )  # fmt: skip
-    _check_any(result)
-    with torch.no_grad():
-        return _erase(model, result, settings, stages.second), result
+    check_kind(statistics, settings.name_only)
+    check_not_erased(model, statistics.concepts)
+    return updated(
+        statistics, model, concepts, preserve,
+        restore=restore, exactly=exactly, common=common, callback=callback, workers=workers,
+    )  # fmt: skip
 
 
 @checked
@@ -405,5 +429,5 @@ def check_rows(statistics: Statistics, settings: ReceSettings) -> None:
 
 METHOD = Method(
     "rece", rece, RECE, RECE, "closed form, iterated: erases a concept and what would bring it back",
-    (Preserve, Exactly), ClosedForm(rece_with_statistics, check_rows),
+    (Preserve, Exactly), ClosedForm(rece_with_statistics, check_rows, gathered, erase_statistics),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..arguments import checked
 from ..closed_form.statistics import Statistics
@@ -13,7 +14,7 @@ from ..limits import Settings, setting
 from ..model import Callback, TextReader
 from .inputs import Preserve
 from .method import ClosedForm, Method
-from .rece import ReceSettings, rece_with_statistics
+from .rece import ReceSettings, erase_statistics, gathered, rece_with_statistics
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,27 @@ def uce_with_statistics(
     if statistics is not None:
         check_rows(statistics, settings)
     return rece_with_statistics(
-        model, concepts, ReceSettings(loops=0, **asdict(settings)), preserve=preserve, common=common,
+        model, concepts, _without_loops(settings), preserve=preserve, common=common,
         statistics=statistics, restore=restore, callback=callback,
     )  # fmt: skip
+
+
+def gathered_for_uce(model: TextReader, concepts: Sequence[Concept], settings: UceSettings, **named: Any) -> Statistics:
+    """Return the statistics that ``uce_with_statistics`` erases; ``named`` are the other arguments of ``gathered``."""
+    if named.get("statistics") is not None:
+        check_rows(named["statistics"], settings)
+    return gathered(model, concepts, _without_loops(settings), **named)
+
+
+def erase_by_uce(
+    model: TextReader, statistics: Statistics, settings: UceSettings, *, callback: Callback | None = None
+) -> Erasure:
+    """Erase the concepts of ``statistics`` as ``uce`` does; see ``erase_statistics``."""
+    return erase_statistics(model, statistics, _without_loops(settings), callback=callback)
+
+
+def _without_loops(settings: UceSettings) -> ReceSettings:
+    return ReceSettings(loops=0, **asdict(settings))
 
 
 def check_rows(statistics: Statistics, settings: UceSettings) -> None:
@@ -80,5 +99,5 @@ def check_rows(statistics: Statistics, settings: UceSettings) -> None:
 
 METHOD = Method(
     "uce", uce, UCE, UCE, "closed form, once: the first step of rece",
-    (Preserve,), ClosedForm(uce_with_statistics, check_rows),
+    (Preserve,), ClosedForm(uce_with_statistics, check_rows, gathered_for_uce, erase_by_uce),
 )  # fmt: skip

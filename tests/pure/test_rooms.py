@@ -9,8 +9,9 @@ from rooms import imports_of, modules, rooms_imported
 
 ROOT = Path(__file__).parents[2]
 ROOMS = (
-    "quoting", "conditioning", "devices", "model", "progress", "arguments", "limits", "families", "files", "concepts",
-    "text_layers", "erasures", "baking", "closed_form", "drawing", "sampling", "training", "methods", "diffusers",
+    "quoting", "conditioning", "devices", "workers", "model", "progress", "arguments", "limits", "families", "files",
+    "concepts", "text_layers", "erasures", "baking", "closed_form", "drawing", "sampling", "training", "methods",
+    "diffusers",
     "toy", "audit", "commands", "eval_unlearn",
 )  # fmt: skip
 """Of ``erasure_core``, from the lowest to the highest; a room is a folder or a single module."""
