@@ -7,7 +7,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing results families workflows thumbnails mutants mutants-table lint dist clean
+.PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing bench-encoding gpu-check results families workflows thumbnails mutants mutants-table lint dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -65,6 +65,14 @@ bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as rati
 
 bench-parsing: $(READY) ## how the time to parse concepts grows with their text; seconds
 	$(BIN)/python benchmarks/parsing.py
+
+bench-encoding: $(READY) ## reading concepts by this code and by an earlier commit's; an hour, but resumes
+	PYTHONPATH=. $(BIN)/python benchmarks/encoding.py
+
+gpu-check: $(READY) ## all that only a GPU can show, in six minutes; writes build/gpu.json and docs/gpu.md
+	@mkdir -p build
+	$(BIN)/python benchmarks/gpu_check.py --out build/gpu.json
+	$(BIN)/python benchmarks/gpu_page.py build/gpu.json
 
 results: $(READY) ## measure again what docs/results.md says
 	$(BIN)/python tools/make_results.py

@@ -26,6 +26,7 @@ from cases import Case
 from families import full_size_model
 from measure import ROOT, EncoderPasses, machine, now, revision
 
+import erasure_core
 from erasure_core.drawing.table import table
 
 BEFORE = "63e2f6b"
@@ -59,6 +60,13 @@ CASES = {
         Reading("general", 2000, 1), Reading("many", 100, 1), Reading("many", 2000, 1),
     )
 }  # fmt: skip
+
+
+def check_under_test() -> None:
+    """Raise ``RuntimeError`` unless the package that is installed is that of this checkout."""
+    place = Path(erasure_core.__file__).resolve().parent.parent
+    if place != ROOT.resolve():
+        raise RuntimeError(f"erasure_core is that of {place}; set PYTHONPATH to {ROOT} to measure this checkout")
 
 
 def package_at(commit: str, folder: Path) -> ModuleType:
@@ -123,6 +131,7 @@ def sums(statistics) -> list[torch.Tensor]:
 
 def measure(case: Reading, commit: str) -> dict:
     """Both packages in turns, and the largest difference of their sums relative to each sum's largest number."""
+    check_under_test()
     package_at(commit, ROOT / "build" / "before" / commit)
     pipe = full_size_model("sd15").pipe
     with torch.no_grad():

@@ -28,31 +28,39 @@ def full_size_model(family: str, whole: bool = False):
 
 
 def _pipeline(family: Family):
+    return pipeline_of(family, torch.device("cpu"), torch.float32)
+
+
+def pipeline_of(family: Family, device: torch.device, dtype: torch.dtype):
+    """A pipeline of a family whose UNet is not filled and whose text encoders have random weights."""
     import diffusers
 
     parts = {
-        "vae": diffusers.AutoencoderKL(), "unet": _empty_unet(family),
+        "vae": diffusers.AutoencoderKL(), "unet": _empty_unet(family, device, dtype),
         "scheduler": diffusers.DDIMScheduler(clip_sample=False, steps_offset=1, prediction_type=family.prediction_type),
     }  # fmt: skip
     for encoder in family.encoders:
         tokenizer = clip_tokenizer()
         tokenizer.pad_token = encoder.padding
-        parts |= {encoder.tokenizer: tokenizer, encoder.part: _text_encoder(encoder)}
+        parts |= {encoder.tokenizer: tokenizer, encoder.part: _text_encoder(encoder, device, dtype)}
     if len(family.encoders) == 1:
         parts["feature_extractor"] = None
+    parts["vae"].to(device, dtype)
     return getattr(diffusers, family.pipeline)(**parts, **family.options)
 
 
-def _empty_unet(family: Family):
+def _empty_unet(family: Family, device: torch.device, dtype: torch.dtype):
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**family.unet)
-    return unet.to_empty(device="cpu").eval()
+    return unet.to(dtype).to_empty(device=device).eval()
 
 
-def _text_encoder(encoder: TextEncoder):
+def _text_encoder(encoder: TextEncoder, device: torch.device, dtype: torch.dtype):
     import transformers
 
     config = transformers.CLIPTextConfig(**encoder.config)
-    return getattr(transformers, encoder.classes[0])(config).eval()
+    kind = getattr(transformers, encoder.classes[0])
+    with device:
+        return kind(config).eval().to(dtype)

@@ -55,12 +55,15 @@ def latents(model, count: int) -> torch.Tensor:
     return torch.randn(count, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
 
-def ours(model, method: str, variant: str) -> tuple[list[float], float]:
-    """Seconds of each step but the first, and the megabytes that training says it needs."""
+Clock = Callable[[], float]
+
+
+def steps_of(model, method: str, variant: str, clock: Clock = now) -> list[float]:
+    """Seconds of each step but the first."""
     marks: dict[int, list[float]] = {}  # by optimiser: DoCo's discriminator has one too
 
     def mark(optimiser: torch.optim.Optimizer, arguments: tuple, keywords: dict) -> None:
-        marks.setdefault(id(optimiser), []).append(now())
+        marks.setdefault(id(optimiser), []).append(clock())
 
     hook = register_optimizer_step_post_hook(mark)
     try:
@@ -68,7 +71,12 @@ def ours(model, method: str, variant: str) -> tuple[list[float], float]:
     finally:
         hook.remove()
     ends = next(iter(marks.values()))
-    seconds = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+    return [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+
+
+def ours(model, method: str, variant: str) -> tuple[list[float], float]:
+    """Seconds of each step but the first, and the megabytes that training says it needs."""
+    seconds = steps_of(model, method, variant)
     model.free_memory = lambda: 0
     try:
         METHODS[method](model, **VARIANTS[variant])
@@ -77,15 +85,16 @@ def ours(model, method: str, variant: str) -> tuple[list[float], float]:
     raise RuntimeError(f"{method} trained where no memory is free")
 
 
-def bare(model, method: str) -> list[float]:
+def bare(model, method: str, clock: Clock = now) -> list[float]:
     """The same of the passes alone."""
     unet, encoder = model.pipe.unet, model.pipe.text_encoder
     unet.requires_grad_(False)
     encoder.requires_grad_(False)
     batch = BATCH[method]
-    ids = torch.full((batch, model.tokens), 7)
+    ids = torch.full((batch, model.tokens), 7, device=model.device)
     context = encoder(ids)[0]
-    noisy, times = latents(model, batch), torch.full((batch,), 500)
+    noisy = latents(model, batch).to(model.device, unet.dtype)
+    times = torch.full((batch,), 500, device=model.device)
     trained = _trained(model, method)
     for weight in trained:
         weight.requires_grad_(True)
@@ -109,9 +118,9 @@ def bare(model, method: str) -> list[float]:
 
     seconds = []
     for _ in range(STEPS):
-        began = now()
+        began = clock()
         passes()
-        seconds.append(now() - began)
+        seconds.append(clock() - began)
     for weight in trained:
         weight.requires_grad_(False)
     return seconds[1:]

@@ -179,7 +179,7 @@ PAGE = """# Time and memory on full-size models
 How long RECE takes and how much memory it needs, for 1 to 1,000 concepts without a replacement and with {loops} loops.
 Measured by `make bench` on the architectures of Stable Diffusion 1.5, 2.1 and XL (UNet and text encoders, float32,
 random weights), on {machine}. Code as of {revision}.
-{missing} [bench-encoding.md](bench-encoding.md) has two thousand concepts, and what reading them costs by preset.
+{missing} [bench-encoding.md](bench-encoding.md) says what reading concepts costs, by preset.
 
 {targets}
 

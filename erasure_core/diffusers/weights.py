@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..devices import on_cpu
 from ..model import UnsupportedModelError
 from .detection import encoders_of
 from .proof import can_be_proven, prove_held, prove_replaced
@@ -122,7 +123,7 @@ class Parts:
         """
         self.check()
         slots = {name: self.slot(name) for name in deltas}
-        most, moved = None, 0.0
+        provable, sizes = [], []
         with ExitStack() as stack:
             for name, slot in slots.items():
                 old, delta = slot.value.detach(), deltas[name]
@@ -131,10 +132,14 @@ class Parts:
                     raise ValueError("the erasure changes a weight of shape {}, the model has {}".format(*shapes))
                 new = (old.float() + delta.to(old.device, torch.float32)).to(old.dtype)
                 stack.enter_context(slot.holding(new))
-                if can_be_proven(slot) and (share := float(delta.norm()) / (1e-12 + float(old.float().norm()))) > moved:
-                    most, moved = (name, slot, old), share
+                if can_be_proven(slot):
+                    provable.append((name, slot, old))
+                    sizes += [delta.norm().float(), old.float().norm()]
+            moved = [float(one) for one in on_cpu(sizes)]
+            shares = [change / (1e-12 + size) for change, size in zip(moved[::2], moved[1::2], strict=True)]
+            most = max((share for share in shares if share > 0), default=None)
             if most is not None:
-                prove_held(*most)
+                prove_held(*provable[shares.index(most)])
             yield
 
     def _by_path(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:

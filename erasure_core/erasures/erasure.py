@@ -14,6 +14,7 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import key
 from ..concepts.parse import Concept
+from ..devices import on_cpu
 from ..model import (
     DiffusionModel,
     LazyWeights,
@@ -33,6 +34,8 @@ AT_ONCE = 2**24  # numbers of a dense change that are computed at once
 MOST_BYTES = 2**30
 """The size of all changes in float32, counted as if layers were square, above which they are stored in float16; they
 lose less by it than the model's own weights do."""
+MOST_WAITING_BYTES = 2**28
+"""The most bytes of changes that wait on a GPU to come back together."""
 MOST_STRENGTH = 100.0  # far more than any model can take
 
 
@@ -253,10 +256,8 @@ def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], fl
     """
     if 4 * change.down.numel() * len(entry.weights) > MOST_BYTES:
         return _half_deltas(change, entry)
-    ups, width = {}, 0
-    for name, weight in entry.weights.items():
-        ups[name], width = _up(change, entry, weight), weight.shape[1]
-    shared = widened(change.down.float(), entry.columns, width)
+    ups = dict(_ups(change, entry))
+    shared = widened(change.down.float(), entry.columns, _whole_width(entry))
     return {name: LowRank(up, shared) for name, up in ups.items()}, 0.0
 
 
@@ -267,23 +268,41 @@ def _half_deltas(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank],
     """
     exact = change.down.float()
     down = exact.half().float()
-    rows = [len(weight) for weight in entry.weights.values()]
+    rows, width = [len(weight) for weight in entry.weights.values()], _whole_width(entry)
     ups = torch.empty(sum(rows), change.rank, dtype=torch.float16).split(rows)
     whole = lost = 0.0
-    for kept, weight in zip(ups, entry.weights.values(), strict=True):
-        up = _up(change, entry, weight)
+    for kept, (_, up) in zip(ups, _ups(change, entry), strict=True):
         kept.copy_(up)
         whole, lost = whole + float(up.norm()) ** 2, lost + float(up.sub_(kept).norm()) ** 2
     if not math.isfinite(lost):
         raise UnsupportedModelError("the changes are too large for float16 (above 65,504); the model may be damaged")
     moved = float((change.up.float() @ (down - exact)).norm() / change.up.float().norm())
-    shared = widened(down, entry.columns, weight.shape[1])
+    shared = widened(down, entry.columns, width)
     deltas = {name: LowRank(up, shared) for name, up in zip(entry.weights, ups, strict=True)}
     return deltas, (lost / whole + moved**2) ** 0.5
 
 
-def _up(change: LowRank, entry: TextEntry, weight: Tensor) -> Tensor:
-    return (entry.part(weight) @ change.up.to(weight.device, weight.dtype)).float().cpu()
+def _ups(change: LowRank, entry: TextEntry) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name of each weight of a text entry with ``W up``, float32 on the CPU.
+
+    The factor goes to a GPU once, and results come back many layers at a time.
+    """
+    factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+    waiting: dict[str, Tensor] = {}
+    for name, weight in entry.weights.items():
+        where = weight.device, weight.dtype
+        if where not in factors:
+            factors[where] = change.up.to(*where)
+        waiting[name] = (entry.part(weight) @ factors[where]).float()
+        on_gpu = any(one.device.type != "cpu" for one in waiting.values())
+        if not on_gpu or sum(one.nbytes for one in waiting.values()) > MOST_WAITING_BYTES:
+            yield from zip(waiting, on_cpu(list(waiting.values())), strict=True)
+            waiting = {}
+    yield from zip(waiting, on_cpu(list(waiting.values())), strict=True)
+
+
+def _whole_width(entry: TextEntry) -> int:
+    return next(iter(entry.weights.values())).shape[1]
 
 
 def widened(down: Tensor, columns: tuple[int, int] | None, width: int) -> Tensor:

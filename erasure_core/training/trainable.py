@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from ..devices import on_cpu
 from ..erasures.low_rank import Delta, Dense, LowRank
 from ..model import UnsupportedModelError
 from .loop import TrainingError, check_rank
@@ -31,14 +32,15 @@ class StandIns:
         self._whole: dict[str, Tensor] = {}
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         for name, weight in weights.items():
-            frozen = weight.detach().float()
-            if not torch.isfinite(frozen).all():
-                raise UnsupportedModelError(f"{name} holds NaN or infinite values; the checkpoint is damaged")
-            self._frozen[name] = frozen
+            frozen = self._frozen[name] = weight.detach().float()
             if rank is None or frozen.ndim != 2:
                 self._whole[name] = frozen.clone().requires_grad_()
             else:
                 self._factors[name] = _factors(frozen, min(rank, *frozen.shape), generator)
+        finite = on_cpu([torch.isfinite(frozen).all() for frozen in self._frozen.values()])
+        for name, one in zip(self._frozen, finite, strict=True):
+            if not one:
+                raise UnsupportedModelError(f"{name} holds NaN or infinite values; the checkpoint is damaged")
 
     @property
     def parameters(self) -> list[Tensor]:

@@ -9,10 +9,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def load_comfy() -> None:
-    """ComfyUI reads its command line when it is imported; COMFYUI_OPTION adds to it."""
+    """ComfyUI reads its command line when it is imported; COMFYUI_OPTION adds to it.
+
+    It computes on the CPU, unless COMFYUI_DEVICE is ``gpu``.
+    """
     import comfy.options
 
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", *os.environ.get("COMFYUI_OPTION", "").split()]
+    device = [] if os.environ.get("COMFYUI_DEVICE") == "gpu" else ["--cpu"]
+    arguments, sys.argv = sys.argv, ["main.py", *device, *os.environ.get("COMFYUI_OPTION", "").split()]
     comfy.options.enable_args_parsing()
     import comfy.cli_args  # noqa: F401
 
