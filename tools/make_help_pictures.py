@@ -54,12 +54,12 @@ def difference(out: str) -> None:
 
 
 def report(out: str) -> None:
-    run("report", "--model", "toy", "--erasure", CAT, "--out", "measured")
+    run(*f"report --model toy --erasure {CAT} --pictures 4 --neighbours 4 --steps 12 --out measured".split())
     Path("measured/report.png").rename(out)
 
 
 def attack(out: str) -> None:
-    run("attack", "--model", "toy", "--erasure", CAT, "--steps", "50", "--out", "attacked")
+    run(*f"attack --model toy --erasure {CAT} --steps 20 --pictures 6 --sampling-steps 12 --out attacked".split())
     Path("attacked/attack.png").rename(out)
 
 

@@ -24,7 +24,8 @@ from erasure_core.files.images import as_tensor
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-SHIPPED = ("__init__.py", "nodes", "erasure_core", "web", "workflows", "pyproject.toml", "README.md", "LICENSE")
+FOLDERS = ("nodes", "erasure_core", "web", "workflows", "locales")
+SHIPPED = (*FOLDERS, "__init__.py", "pyproject.toml", "README.md", "LICENSE")
 START_UP = """
 import sys, time
 sys.path[:0] = ["tests", "."]
