@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from erasure_core.files import images
-from erasure_core.files.images import load_pictures, picture_files
+from erasure_core.files.images import load_pictures, picture_files, save_image, save_text, scaled_pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -185,3 +185,17 @@ def test_more_pictures_than_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(load_pictures([tmp_path / "a.png"] * 2, 16)) == 2
     with pytest.raises(ValueError, match="there are 3 pictures, at most 2 fit at 16 x 16 pixels"):
         load_pictures([tmp_path / "a.png"] * 3, 16)
+
+
+def test_text_and_pictures_are_written_whole_and_over_no_other(tmp_path: Path) -> None:
+    assert save_text("größer\n", tmp_path / "a.json").read_bytes() == "größer\n".encode()
+    path = save_image(halves(), tmp_path / "a.png")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and np.array_equal(np.asarray(picture), np.asarray(halves()))
+    for save, what, name in ((save_text, "b", "a.json"), (save_image, halves(), "a.png")):
+        with pytest.raises(FileExistsError):
+            save(what, tmp_path / name, overwrite=False)
+
+
+def test_scaled_pictures_have_a_pixel_at_least() -> None:
+    assert [scaled_pixels(size, scale) for size, scale in ((64, 0.5), (64, 0.001), (3, 1.5))] == [32, 1, 4]

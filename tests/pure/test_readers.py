@@ -61,7 +61,13 @@ def back_as_it_was(erasure: Erasure, path: Path) -> None:
 
 
 def test_sdxl_has_its_checkpoints_names_and_its_refiner_not() -> None:
-    others = [LABEL, "conv_out", "time_embedding.linear_2", "down_blocks.2.resnets.1.conv_shortcut"]
+    others = [
+        LABEL,
+        "conv_out",
+        "time_embedding.linear_2",
+        "down_blocks.2.resnets.1.conv_shortcut",
+        "down_blocks.0.downsamplers.0.conv",
+    ]
     assert unet_stems([*SDXL, *others]) == [
         "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k",
         "lora_unet_middle_block_1_transformer_blocks_9_attn2_to_k",
@@ -70,6 +76,7 @@ def test_sdxl_has_its_checkpoints_names_and_its_refiner_not() -> None:
         "lora_unet_out_2",
         "lora_unet_time_embed_2",
         "lora_unet_input_blocks_8_0_skip_connection",
+        "lora_unet_input_blocks_3_0_op",
     ]
     for layers in (SD, REFINER, [*REFINER, LABEL]):
         assert unet_stems(layers) == [stem(f"unet.{layer}.weight") for layer in layers]

@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 import pytest
 
 from erasure_core.limits import Limits, Settings, limits_of, setting
+from erasure_core.methods.abo import AbOSettings
+from erasure_core.methods.doco import DoCoSettings
+from erasure_core.methods.few_shot import FewShotSettings
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,12 @@ def test_an_error_quotes_text_and_names_the_first_of_the_wrong_type() -> None:
 def test_limits_can_be_read_by_others() -> None:
     declared = {one.name: limits_of(one) for one in fields(SomeSettings)}
     assert declared["count"] == Limits(least=2, help="How many.") and declared["free"] == Limits(finite=False)
+
+
+@pytest.mark.parametrize("settings", [FewShotSettings, DoCoSettings, AbOSettings])
+def test_settings_that_all_methods_have_which_train(settings: type) -> None:
+    assert settings().kind == "object" and settings("style").kind == "style"
+    with pytest.raises(ValueError, match="^kind must be one of object, style, got 'hue'$"):
+        settings("hue")
+    with pytest.raises(ValueError, match="^steps must be a whole number of at least 1, got 0$"):
+        settings(steps=0)

@@ -278,6 +278,11 @@ def test_what_is_drawn_instead_is_not_erased_sooner_or_later(model: FakeModel) -
         assert without.concepts == tuple(parse_concepts(later))
 
 
+def test_a_prompt_to_preserve_later_is_called_by_its_list(model: FakeModel) -> None:
+    with pytest.raises(ConceptError, match="^preserve"):
+        extended(gather_statistics(model, "cat"), model, preserve=["a -> b"])
+
+
 def test_what_is_read_alike_counts_once(model: FakeModel) -> None:
     once = gather_statistics(model, "cat", ["red  fish", "owl", "Red fish"], exactly=["a\tbird", "A bird"])
     assert once.preserve == ("red fish", "owl") and once.exactly == ("a bird",)
