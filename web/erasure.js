@@ -65,7 +65,7 @@ function showOutcome(node, text) {
 const refreshLists = () => (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refreshComboInNodes())
 
 app.registerExtension({
-  name: "ConceptErasure",
+  name: "concepterasure.nodes",
 
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(OURS)) return

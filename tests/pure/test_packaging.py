@@ -153,3 +153,10 @@ def test_pip_says_that_it_brings_no_nodes() -> None:
     page = (ROOT / value("readme")).read_text(encoding="utf-8")
     assert "The ComfyUI nodes are a folder" in " ".join(_parser().format_help().split())
     assert "does not install the ComfyUI nodes" in page and "](../" not in page and "](docs" not in page
+
+
+def test_extensions_of_the_page_have_a_name_of_their_own() -> None:
+    """Two packs that register one name break each other; comfy-test asks for the display name in front."""
+    space = value("DisplayName").replace(" ", "").lower()
+    names = [name for path in ROOT.glob("web/*.js") for name in re.findall(r'name: "([^"]+)",\n', path.read_text())]
+    assert names and all(name.startswith(f"{space}.") for name in names)
