@@ -1,4 +1,4 @@
-"""What a device has: free memory, and float64."""
+"""Devices by name, and what one has: free memory, and float64."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import torch
 from torch import Tensor
 
 MEMINFO = Path("/proc/meminfo")  # Linux
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device that PyTorch calls ``name``; raise ``ValueError`` for one that cannot be used here."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"device '{name}' cannot be used: {first}; give 'cpu', or 'cuda' where there is one") from None
 
 
 def free_memory(device: torch.device) -> int | None:

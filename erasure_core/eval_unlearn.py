@@ -21,6 +21,7 @@ from .commands.progress import Progress
 from .commands.request import TOY, Request, load_model, names_of
 from .concepts.names import finder
 from .concepts.parse import parse_concepts
+from .devices import usable_device
 from .erasures.erasure import Erasure
 from .files.images import as_tensor, to_image
 from .methods import METHODS
@@ -107,9 +108,7 @@ class ErasureTechnique:
         elif self.config.method != UNEDITED:
             request = self.config.request()
             request.check()
-        _try_device(self.config.device)
-        self._model = load_model(self.config.model)
-        self._model.pipe.to(self.config.device)
+        self._model = load_model(self.config.model, usable_device(self.config.device))
         if request:
             with Progress(request.method) as bar:
                 self._erasure = request.erasure(self._model, bar)
@@ -203,14 +202,6 @@ class ToyJudgeMetric:
 def _types(*kinds: type) -> dict[str, type | tuple[type, ...]]:
     """The fields of settings and inputs, with the types that a configuration has for them."""
     return {one.name: TYPES[as_written(one.type).removesuffix(OR_NONE)] for kind in kinds for one in fields(kind)}
-
-
-def _try_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"device '{name}' cannot be used: {first}; give 'cpu', or 'cuda' where there is one") from None
 
 
 def _loaded(path: str, concept: str) -> Erasure:

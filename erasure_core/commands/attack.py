@@ -22,7 +22,7 @@ def attack(args: argparse.Namespace) -> None:
     files = audit_files(args, "attack")
     prompts = prompts_of(args)
     pictures = picture_files(args.images) if args.images else None
-    model = open_model(args.model)
+    model = open_model(args)
     settings = {
         "kind": args.kind, "attacks": args.attack, "prompts": prompts, "pictures": args.pictures, "steps": args.steps,
         "seconds": args.seconds, "sampling_steps": args.sampling_steps, "guidance": args.guidance, "seed": args.seed,
@@ -52,9 +52,35 @@ def add_attack(commands) -> None:
     command.add_argument(
         "--attack", action="append", choices=list(ATTACKS), help=f"all but finetune by default. {summaries}"
     )
-    command.add_argument("--images", type=as_path, metavar="FOLDER", help="of the concept; else the model draws it")
-    command.add_argument("--pictures", type=whole(1), default=8, help="that each attack draws")
-    command.add_argument("--steps", type=whole(1), default=200, help="of each attack that searches")
+    command.add_argument(
+        "--images",
+        type=as_path,
+        metavar="FOLDER",
+        help="the folder with pictures of the concept; without it the model draws them",
+    )
+    command.add_argument(
+        "--num-images",
+        earlier=("--pictures",),
+        dest="pictures",
+        type=whole(1),
+        default=8,
+        help="how many pictures each attack draws",
+    )
+    command.add_argument(
+        "--max-train-steps",
+        earlier=("--steps",),
+        dest="steps",
+        type=whole(1),
+        default=200,
+        help="steps of each attack that searches",
+    )
     command.add_argument("--seconds", type=number(above=0), help="stop each search after so many")
-    command.add_argument("--sampling-steps", type=whole(1), default=15)
+    command.add_argument(
+        "--num-inference-steps",
+        earlier=("--sampling-steps",),
+        dest="sampling_steps",
+        type=whole(1),
+        default=15,
+        help="steps of sampling (DDIM)",
+    )
     command.set_defaults(command=attack)

@@ -28,7 +28,7 @@ def compare(args: argparse.Namespace) -> None:
     prompts = [*args.prompt, *prompts_of(args)]
     if not prompts:
         raise ValueError("name at least one --prompt, or a file of --prompts")
-    model = open_model(args.model)
+    model = open_model(args)
     seeds = range(args.seed, args.seed + args.pictures)
     settings = {"steps": args.steps, "guidance": args.guidance, "negative": args.negative}
     with Progress("compare") as bar:
@@ -45,11 +45,39 @@ def add_compare(commands) -> None:
     )
     command.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a row; can be given repeatedly")
     command.add_argument("--prompts", type=as_path, metavar="FILE", help="one prompt a line, # for comments")
-    command.add_argument("--negative", default="", metavar="TEXT", help="what guidance leads away from")
+    command.add_argument(
+        "--negative-prompt",
+        earlier=("--negative",),
+        dest="negative",
+        default="",
+        metavar="TEXT",
+        help="what guidance leads away from",
+    )
     command.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="of the first picture of a prompt")
-    command.add_argument("--pictures", type=whole(1), default=1, help="of each prompt, from one seed after another")
-    command.add_argument("--steps", type=whole(1), default=15)
-    command.add_argument("--guidance", type=number(0, MOST_GUIDANCE), default=3.0)
+    command.add_argument(
+        "--num-images-per-prompt",
+        earlier=("--pictures",),
+        dest="pictures",
+        type=whole(1),
+        default=1,
+        help="of each prompt, from one seed after another",
+    )
+    command.add_argument(
+        "--num-inference-steps",
+        earlier=("--steps",),
+        dest="steps",
+        type=whole(1),
+        default=15,
+        help="steps of sampling (DDIM)",
+    )
+    command.add_argument(
+        "--guidance-scale",
+        earlier=("--guidance",),
+        dest="guidance",
+        type=number(0, MOST_GUIDANCE),
+        default=3.0,
+        help="of classifier-free guidance; 1 is without",
+    )
     command.add_argument("--difference", action="store_true", help="also draw where pictures differ from the first")
     command.add_argument("--out", type=as_path, required=True, help="the .png to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")

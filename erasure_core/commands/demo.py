@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ..arguments import MOST_SEED
 from .options import as_path, whole
+from .request import TOY
+from .shared import add_device, open_model
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -19,7 +21,9 @@ def demo(args: argparse.Namespace) -> None:
     }
     args.outputs.add("--out", *(args.out / f"{FILES[args.method]}{ending}" for ending in (".png", ".md")))
     print(announcements[args.method], flush=True)
-    print(f"\n{demo(args.out, args.method, args.seed)}\nPictures: {args.out / FILES[args.method]}.png")
+    print(
+        f"\n{demo(args.out, args.method, args.seed, open_model(args))}\nPictures: {args.out / FILES[args.method]}.png"
+    )
 
 
 def add_demo(commands) -> None:
@@ -27,5 +31,8 @@ def add_demo(commands) -> None:
     command.add_argument("--out", type=as_path, default=Path("out"), help="folder for the picture and the table")
     what = "rece: three kinds of concept; all: the four methods side by side"
     command.add_argument("--method", choices=["rece", "all"], default="rece", help=what)
-    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
-    command.set_defaults(command=demo)
+    command.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="of the pictures: the same, the same pictures"
+    )
+    add_device(command)
+    command.set_defaults(command=demo, model=TOY)

@@ -12,6 +12,7 @@ import torch
 
 from ..concepts.common import common_concepts
 from ..concepts.parse import Concept
+from ..diffusers.model import DiffusersModel
 from ..drawing.contact_sheet import Section, contact_sheet
 from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
@@ -65,13 +66,20 @@ class State:
     seconds: float | None = None
 
 
-def demo(folder: Path, method: str = "rece", seed: int = 0, erased: int = ERASED, others: int = OTHERS) -> str:
+def demo(
+    folder: Path,
+    method: str = "rece",
+    seed: int = 0,
+    model: DiffusersModel | None = None,
+    erased: int = ERASED,
+    others: int = OTHERS,
+) -> str:
     """Write a picture and a table into ``folder`` once all is done, and return the table.
 
-    ``method`` is ``rece``, or ``all`` for the four methods side by side. ``erased`` and ``others`` are the numbers of
-    pictures of the concept and of others.
+    ``method`` is ``rece``, or ``all`` for the four methods side by side. ``model`` is the embedded model, which is
+    loaded by default. ``erased`` and ``others`` are the numbers of pictures of the concept and of others.
     """
-    model, judge = load_toy(), Judge.load()
+    model, judge = model or load_toy(), Judge.load()
     cases = [(plan, _run(model, judge, plan, erased, others, seed)) for plan in PLANS[method]]
     text = f"{table(HEADER, [row for case in cases for row in _rows(*case)])}\n\n{LEGEND}\n"
     sheet = contact_sheet([_section(*case) for case in cases])

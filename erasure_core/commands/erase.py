@@ -29,7 +29,7 @@ from .method_options import DEFAULT, OPTION, add_method_options, as_name, inputs
 from .options import as_path, filled, option
 from .progress import Progress
 from .request import TOY, Request
-from .shared import add_device, add_model, device_of, open_model
+from .shared import add_model, device_of, open_model
 
 PRESET_HELP = "settings to start from, by default the method's first; learned methods have their own for the toy"
 
@@ -44,7 +44,7 @@ def erase(args: argparse.Namespace) -> None:
         args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
     with joined(device) as workers:
-        model = open_model(args.model, device)
+        model = open_model(args, device)
         if args.aliases:
             model = RememberedRows(model)
             request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
@@ -150,14 +150,19 @@ def _concepts(args: argparse.Namespace) -> list[Concept]:
 
 def _request(args: argparse.Namespace, concepts: Sequence[Concept]) -> Request:
     return Request(
-        concepts, args.method, args.preset, settings_of(args), inputs_of(args), toy=args.model == TOY, option=option
+        concepts,
+        args.method,
+        args.preset,
+        settings_of(args),
+        inputs_of(args),
+        toy=args.model == TOY,
+        option=lambda name: args.spelling.get(name) or option(name),
     )
 
 
 def add_erase(commands) -> None:
     command = commands.add_parser("erase", help=erase.__doc__, extend=add_method_options)
     add_model(command)
-    add_device(command)
     what = command.add_mutually_exclusive_group()
     what.add_argument("--concept", action="append", help="'cat', or 'cat -> dog'; can be given more than once")
     what.add_argument(

@@ -9,7 +9,7 @@ from ..drawing.table import percent, table
 from ..erasures.erasure import Erasure
 from .options import as_path, whole
 from .progress import Progress
-from .shared import open_model
+from .shared import add_device, open_model
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -23,7 +23,7 @@ def _model_report(args: argparse.Namespace) -> str:
     from ..toy import Judge
     from ..toy.evaluation import evaluate_model, evaluate_renders
 
-    model, judge = open_model(args.model), Judge.load()
+    model, judge = open_model(args), Judge.load()
     with Progress("evaluate") as bar:
         generated = evaluate_model(model, judge, images=args.images, seed=args.seed, callback=bar)
     renders = evaluate_renders(model, judge)
@@ -43,7 +43,7 @@ def _erasure_report(args: argparse.Namespace) -> str:
     erasure = Erasure.load(args.erasure)
     subject = subject_of(args.concept)
     check_erased(args.concept, erasure.concepts)
-    model, judge = open_model(args.model), Judge.load()
+    model, judge = open_model(args), Judge.load()
     erased = max(1, args.images // 4)
     rows = []
     for state, change in (("before", None), ("after", erasure)):
@@ -59,9 +59,21 @@ def _erasure_report(args: argparse.Namespace) -> str:
 
 def add_evaluate(commands) -> None:
     command = commands.add_parser("evaluate", help=evaluate.__doc__)
-    command.add_argument("--model", choices=["toy"], default="toy", help="only the embedded model has a judge")
+    command.add_argument(
+        "--model", choices=["toy"], default="toy", help="the model; only the embedded model has a judge"
+    )
     command.add_argument("--erasure", type=as_path, metavar="FILE", help="what erase wrote")
     command.add_argument("--concept", help="which concept to judge: an object, a style or a colour")
-    command.add_argument("--images", type=whole(1), default=192, help="pictures to draw, in each state")
-    command.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
+    add_device(command)
+    command.add_argument(
+        "--num-images",
+        earlier=("--images",),
+        dest="images",
+        type=whole(1),
+        default=192,
+        help="pictures to draw, in each state",
+    )
+    command.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="of the pictures: the same, the same pictures"
+    )
     command.set_defaults(command=evaluate)

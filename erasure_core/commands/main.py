@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (ValueError, OSError, TrainingError, MemoryError) as error:
         tell(
-            f"error: {as_typed(_sentence(error), vars(args))}" + (f"; {outputs.summary()}" if outputs.written() else "")
+            f"error: {as_typed(_sentence(error), getattr(args, 'spelling', {}))}"
+            + (f"; {outputs.summary()}" if outputs.written() else "")
         )
         return FAILED
     return code_for_text(bool(outputs.written()))

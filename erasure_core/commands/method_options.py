@@ -16,6 +16,14 @@ from .options import Parser, filled, number, option, whole
 from .request import having, taking
 
 DEFAULT = "rece"
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "steps": ("max_train_steps", "steps"),
+    "batch_size": ("train_batch_size", "batch_size"),
+    "sampling_steps": ("num_inference_steps", "sampling_steps"),
+    "guidance": ("guidance_scale", "guidance"),
+    "rank": ("rank", "network_dim"),
+}
+"""Settings that diffusers or kohya-ss's scripts call otherwise: the option's name, and other names that it takes."""
 OPTION = "--method"
 
 
@@ -49,7 +57,7 @@ def add_method_options(command: Parser, arguments: Sequence[str]) -> None:
         for one in fields(other.settings):
             if one.name not in added:
                 added.add(one.name)
-                _add_foreign(command, one)
+                _add_foreign(command, other, one)
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -79,17 +87,17 @@ def _add_setting(command: Parser, method: Method, added: set[str]) -> None:
     }  # fmt: skip
     for one in fields(method.settings):
         added.add(one.name)
-        told = f"{limits_of(one).help} In place of the preset's, for {', '.join(having(one.name))}.".strip()
-        command.add_argument(option(one.name), **reads.get(as_written(one.type), {}), help=told)
+        told = _help_of(one, method)
+        command.add_argument(*_names(one.name), **reads.get(as_written(one.type), {}), **_dest(one.name), help=told)
 
 
-def _add_foreign(command: Parser, one: Field) -> None:
+def _add_foreign(command: Parser, method: Method, one: Field) -> None:
     """An option of other methods, with a value or without, which a request refuses by naming them."""
-    flags = [option(one.name)]
+    flags = [*_names(one.name)]
     if as_written(one.type) == "bool":
         flags.append(option(f"no_{one.name}"))
-    told = f"{limits_of(one).help} In place of the preset's, for {', '.join(having(one.name))}.".strip()
-    command.add_argument(*flags, nargs="?", const=True, metavar=one.name.upper(), help=told)
+    told = f"{_help_of(one, method)}. Of {', '.join(having(one.name))}, which --method chooses."
+    command.add_argument(*flags, nargs="?", const=True, metavar=one.name.upper(), **_dest(one.name), help=told)
 
 
 def _add_inputs(command: Parser, method: Method, added: set[str]) -> None:
@@ -97,7 +105,45 @@ def _add_inputs(command: Parser, method: Method, added: set[str]) -> None:
         if one.name not in added:
             added.add(one.name)
             told = f"{', '.join(taking(one.name))}: {limits_of(one).help}"
-            command.add_argument(option(one.name), **_reading(one), help=told)
+            told += (
+                f"; default: {one.default}" if isinstance(one.default, str | int) and one.default is not False else ""
+            )
+            command.add_argument(*_names(one.name), **_dest(one.name), **_reading(one), help=told)
+
+
+def _names(setting: str) -> tuple[str, ...]:
+    return (option(NAMES.get(setting, (setting,))[0]),)
+
+
+def _dest(setting: str) -> dict[str, Any]:
+    """The name under which an option is kept, and its other names."""
+    return {"dest": setting, "earlier": tuple(map(option, NAMES.get(setting, ("",))[1:]))}
+
+
+def _help_of(one: Field, method: Method) -> str:
+    """What a setting of a method means, its range, and its default."""
+    presets = _presets_of(method, one.name)
+    return f"{limits_of(one).help} {_range_of(one)}; default: that of the preset, {presets}"
+
+
+def _range_of(one: Field) -> str:
+    """The range of a setting in words, with a capital letter."""
+    kind = as_written(one.type)
+    if kind == "bool":
+        return "On or off"
+    words = limits_of(one).words(kind == "int")
+    return words[:1].upper() + words[1:]
+
+
+def _presets_of(method: Method, setting: str) -> str:
+    """The value of a setting in each preset of a method: ``0.3 (general, several), 0 (published)``."""
+    values: dict[str, list[str]] = {}
+    for name, preset in method.presets.items():
+        value = getattr(preset, setting)
+        values.setdefault(f"{value:g}" if isinstance(value, float) else str(value), []).append(name)
+    if len(values) == 1:
+        return next(iter(values))
+    return ", ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
 
 
 def _reading(one: Field) -> dict[str, Any]:

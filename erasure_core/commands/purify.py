@@ -29,7 +29,7 @@ def purify(args: argparse.Namespace) -> None:
         raise ValueError("--out and --images are the same folder; give what is drawn one of its own")
     targets = _targets(args.out, files, args.overwrite)
     args.outputs.add("--out", *targets)
-    model = open_model(args.model)
+    model = open_model(args)
     size = side(model)
     pictures = load_pictures(files, size)
     settings = {"prompt": args.prompt, "steps": args.steps, "guidance": args.guidance}
@@ -57,10 +57,24 @@ def add_purify(commands) -> None:
     command = commands.add_parser("purify", help=purify.__doc__)
     add_model(command, "not erased yet")
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
-    command.add_argument("--images", type=as_path, required=True, metavar="FOLDER", help="the pictures")
+    command.add_argument("--images", type=as_path, required=True, metavar="FOLDER", help="the folder with the pictures")
     command.add_argument("--prompt", default="", help="what they show, the concept included; its name by default")
-    command.add_argument("--steps", type=whole(1), default=30, help="of each way")
-    command.add_argument("--guidance", type=number(0), default=1.0, help="1 keeps most of a picture, 3 changes more")
+    command.add_argument(
+        "--num-inference-steps",
+        earlier=("--steps",),
+        dest="steps",
+        type=whole(1),
+        default=30,
+        help="steps of inversion, and as many of drawing",
+    )
+    command.add_argument(
+        "--guidance-scale",
+        earlier=("--guidance",),
+        dest="guidance",
+        type=number(0),
+        default=1.0,
+        help="1 keeps most of a picture, 3 changes more",
+    )
     command.add_argument("--out", type=as_path, required=True, metavar="FOLDER", help="where each is written as a PNG")
     command.add_argument("--overwrite", action="store_true", help="replace pictures in --out")
     command.set_defaults(command=purify)

@@ -23,7 +23,7 @@ def report(args: argparse.Namespace) -> None:
     concept = audited_concept(args, erasure)
     files = audit_files(args, "report")
     prompts = prompts_of(args)
-    recogniser, model = chosen_recogniser(args), open_model(args.model)
+    recogniser, model = chosen_recogniser(args), open_model(args)
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
     settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
     with Progress("report") as bar:
@@ -41,7 +41,21 @@ def add_report(commands) -> None:
     add_model(command, "not erased yet")
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     add_audited(command, "report")
-    command.add_argument("--pictures", type=whole(1), default=4, help="of each prompt")
+    command.add_argument(
+        "--num-images-per-prompt",
+        earlier=("--pictures",),
+        dest="pictures",
+        type=whole(1),
+        default=4,
+        help="how many pictures of each prompt",
+    )
     command.add_argument("--neighbours", type=whole(1), default=6, help="how many near concepts, and how many far ones")
-    command.add_argument("--steps", type=whole(1), default=15, help="of sampling")
+    command.add_argument(
+        "--num-inference-steps",
+        earlier=("--steps",),
+        dest="steps",
+        type=whole(1),
+        default=15,
+        help="steps of sampling (DDIM)",
+    )
     command.set_defaults(command=report)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..concepts.parse import Concept
 from ..erasures.erasure import Erasure
 from ..limits import Settings
@@ -18,17 +20,22 @@ if TYPE_CHECKING:
     from ..diffusers.model import DiffusersModel
 
 TOY = "toy"
+CPU = torch.device("cpu")
 
 
-def load_model(name: str) -> DiffusersModel:
-    """``toy``, or what is at a path; see ``load_checkpoint`` for what it raises."""
+def load_model(name: str, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> DiffusersModel:
+    """``toy``, or what is at a path, on a device; see ``load_checkpoint`` for what it raises."""
     if name == TOY:
         from ..toy import load_toy
 
-        return load_toy()
-    from ..diffusers.checkpoint import load_checkpoint
+        model = load_toy()
+        model.pipe.to(dtype)
+    else:
+        from ..diffusers.checkpoint import load_checkpoint
 
-    return load_checkpoint(name)
+        model = load_checkpoint(name, dtype)
+    model.pipe.to(device)
+    return model
 
 
 def names_of(kind: type[Settings] | type[Input]) -> list[str]:

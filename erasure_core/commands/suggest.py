@@ -27,7 +27,7 @@ def suggest(args: argparse.Namespace) -> None:
         if unknown:
             print(f"not in the table: {quoted(unknown)}; --model measures these too")
         return
-    model = open_model(args.model)
+    model = open_model(args)
     with Progress("suggest") as bar:
         bar(0, 1, name)
         near = ranked(model, name, minimum=args.minimum, limit=args.limit)

@@ -37,7 +37,7 @@ class Synonyms(FakeModel):
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = Synonyms()
-    monkeypatch.setattr(shared, "load_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda *_: model)
     return model
 
 

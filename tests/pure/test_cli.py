@@ -30,7 +30,7 @@ from erasure_core.methods.rece import RECE
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda *_: model)
     return model
 
 
@@ -276,7 +276,7 @@ def test_captions_stand_beside_pictures(fake: FakeModel, monkeypatch, tmp_path: 
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
     assert "images: a.txt is not UTF-8 text: " in fails(capsys, *erase)
     monkeypatch.undo()
-    monkeypatch.setattr(shared, "load_model", lambda name: fake)
+    monkeypatch.setattr(shared, "load_model", lambda *_: fake)
     (tmp_path / "a.txt").write_text("a dog")
     assert "captions: 'a dog' does not name 'cat', which is to be erased" in fails(capsys, *erase)
 
@@ -323,7 +323,7 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     ],
 )
 def test_settings_are_refused_before_a_model_is_read(monkeypatch, tmp_path, capsys, given: str, told: str) -> None:
-    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("a model was read"))
+    monkeypatch.setattr(shared, "load_model", lambda *_: pytest.fail("a model was read"))
     erase = ("erase", "--model", "toy", "--out", tmp_path / "a.safetensors", "--concept", "cat", "--method")
     assert f"error: {told}" in fails(capsys, *erase, *given.split())
 
@@ -335,7 +335,7 @@ LATE = {"few_shot": ["--images", "none"]}
 def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
     method: str, monkeypatch, tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(shared, "load_model", lambda *_: pytest.fail("the model was loaded"))
     erase = ["erase", "--model", "toy", "--concept", "cat -> dog", "--out", tmp_path / "a.safetensors"]
     erase += ["--method", method, *LATE.get(method, [])]
     preset = next(iter(METHODS[method].presets.values()))
@@ -353,7 +353,7 @@ def test_settings_are_refused_as_they_were_typed_and_before_the_model_is_loaded(
     ("method", "options"), [("rece", "abo"), ("uce", "rece"), ("few_shot", "abo"), ("abo", "rece")]
 )
 def test_options_of_another_method(method: str, options: str, monkeypatch, tmp_path: Path, capsys) -> None:
-    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(shared, "load_model", lambda *_: pytest.fail("the model was loaded"))
     erase = ["erase", "--model", "toy", "--concept", "cat", "--out", tmp_path / "a.safetensors", "--method"]
     own, others = (vars(next(iter(METHODS[name].presets.values()))) for name in (method, options))
     foreign = {name: value for name, value in others.items() if name not in own and type(value) in (int, float)}
@@ -402,7 +402,7 @@ def test_sampling_steps_are_called_so(fake: FakeModel, tmp_path: Path, capsys) -
 
 @pytest.mark.parametrize("command", ["report", "attack", "evaluate"])
 def test_what_was_not_erased_is_no_concept_to_audit(monkeypatch, tmp_path: Path, capsys, command: str) -> None:
-    monkeypatch.setattr(shared, "load_model", lambda name: pytest.fail("a model was read"))
+    monkeypatch.setattr(shared, "load_model", lambda *_: pytest.fail("a model was read"))
     path = rece(FakeModel(), ["cat", "pig"]).save(tmp_path / "a.safetensors")
     told = fails(capsys, command, "--model", "toy", "--erasure", path, "--concept", "dog")
     assert "'dog' is not what was erased, that is cat, pig; name one of these" in told

@@ -15,7 +15,7 @@ CAT = {"model": "toy", "method": "rece", "erase_concept": "cat"}
 
 @pytest.fixture(autouse=True)
 def no_model(monkeypatch) -> None:
-    def load(name: str):
+    def load(name: str, device: object):
         raise AssertionError(f"{name} was loaded")
 
     monkeypatch.setattr(eval_unlearn, "load_model", load)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 import pytest
 
-from erasure_core.commands.options import Parser, as_path, as_typed, filled, number, whole
+from erasure_core.commands.main import _parser
+from erasure_core.commands.options import Parser, Reader, as_path, as_typed, filled, number, whole
 
 NAMES = ["sampling_steps", "learning_rate", "steps", "ridge", "regularization", "exactly", "guidance", "images", "rank"]
 NAMES += ["erase_scale", "name_only", "pictures", "amplification"]
@@ -108,3 +110,66 @@ def test_options_are_never_guessed(parser: Parser, capsys, arguments: list[str],
 def test_what_is_no_option_is_a_value(parser: Parser) -> None:
     assert parser.parse_args(["draw", "--out=--over"]).out == "--over"
     assert parser.parse_args(["draw", "--out", "-- a b"]).out == "-- a b"
+
+
+@pytest.fixture
+def renamed() -> Parser:
+    parser = Parser(prog="p")
+    command = parser.add_subparsers(required=True).add_parser("draw")
+    command.add_argument(
+        "--num-inference-steps", earlier=("--steps",), dest="steps", type=whole(1, 9), default=3, help="x"
+    )
+    command.add_argument("--prompt")
+    return parser
+
+
+@pytest.mark.parametrize("name", ["--num-inference-steps", "--num_inference_steps", "--steps"])
+def test_options_are_taken_by_earlier_names_and_with_underscores(renamed: Parser, name: str) -> None:
+    """And sentences spell them as they were typed."""
+    for words in ([name, "5"], [f"{name}=5"]):
+        args = renamed.parse_args(["draw", *words])
+        assert args.steps == 5
+        typed = "--steps" if name == "--steps" else "--num-inference-steps"
+        assert as_typed("steps must be even, got 5", args.spelling) == f"{typed} must be even, got 5"
+
+
+def test_an_earlier_name_is_in_its_errors_and_not_in_the_help(renamed: Parser, capsys) -> None:
+    for name in ("--steps", "--num-inference-steps"):
+        with pytest.raises(SystemExit):
+            renamed.parse_args(["draw", name, "10"])
+        error = capsys.readouterr().err
+        assert error == f"error: {name} must be a whole number from 1 to 9, got '10'; see p draw --help\n"
+    with pytest.raises(SystemExit):
+        renamed.parse_args(["draw", "--help"])
+    shown = capsys.readouterr().out
+    assert "x (a whole number from 1 to 9; default 3)" in shown and "--steps" not in shown
+    assert renamed.parse_args(["draw", "--prompt", "a --steps b"]).prompt == "a --steps b"
+
+
+def commands() -> dict[str, Parser]:
+    (choices,) = [one.choices for one in _parser()._actions if isinstance(one.choices, dict)]
+    for name, command in choices.items():
+        command._extend and command._extend(command, [name])
+    return choices
+
+
+@pytest.mark.parametrize(("name", "command"), commands().items())
+def test_the_help_says_what_every_option_means(name: str, command: Parser) -> None:
+    """A number's range, and a default where there is one."""
+    for action in command._actions:
+        assert action.help, f"{name} {action.option_strings or action.dest}"
+        if isinstance(action.type, Reader) and action.type.ends:
+            assert action.type.range in action.help, f"{name} {action.option_strings}"
+        if action.option_strings and type(action.default) in (int, float):
+            assert re.search(rf"default {action.default:g}\b", action.help), f"{name} {action.option_strings}"
+
+
+@pytest.mark.parametrize(("name", "command"), commands().items())
+def test_one_name_means_one_thing(name: str, command: Parser) -> None:
+    """Numbers of steps and of pictures are named as diffusers and kohya-ss's scripts name them."""
+    names = {one for action in command._actions for one in action.option_strings}
+    assert not names & {"--steps", "--sampling-steps", "--pictures", "--guidance", "--negative", "--batch-size"}
+    images = [action for action in command._actions if "--images" in action.option_strings]
+    assert all(isinstance(action.help, str) and "folder" in action.help for action in images)
+    if "--model" in names:
+        assert {"--device", "--dtype"} <= names

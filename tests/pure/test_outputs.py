@@ -22,7 +22,7 @@ from erasure_core.files.outputs import Outputs, same_place
 @pytest.fixture
 def fake(monkeypatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda *_: model)
     return model
 
 

@@ -16,7 +16,7 @@ from erasure_core.workers import ALONE, Workers
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda *_: model)
     return model
 
 

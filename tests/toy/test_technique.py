@@ -16,7 +16,7 @@ FEW = {"model": "toy", "steps": 3, "guidance": 3}
 
 @pytest.fixture(autouse=True)
 def shared(toy, monkeypatch) -> None:
-    monkeypatch.setattr(eval_unlearn, "load_model", lambda name: toy)
+    monkeypatch.setattr(eval_unlearn, "load_model", lambda *_: toy)
 
 
 def technique(**config) -> ErasureTechnique:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import erasure_core
-from erasure_core import Erasure
+from erasure_core import Erasure, rece
+from erasure_core.toy import load_toy
 
 ROOT = Path(erasure_core.__file__).resolve().parent.parent
 
@@ -87,3 +88,18 @@ def test_the_demo_of_all_methods(tmp_path: Path) -> None:
     least = dict.fromkeys(rows, 90) | {"before": 0, "DoCo": 60}  # leaves some cats, how many differs
     assert rows["before"][0] <= 20 and all(row[0] >= least[label] for label, row in rows.items())
     assert Image.open(tmp_path / "out" / "methods.png").height > 600
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_model_in_half_precision(dtype: str, tmp_path: Path) -> None:
+    """What is erased from it is what is erased in full precision, within what the precision tells apart."""
+    path = tmp_path / "no-cat.safetensors"
+    run("erase", "--model", "toy", "--concept", "cat", "--out", path, "--dtype", dtype, "--device", "cpu", cwd=tmp_path)
+    whole = rece(load_toy(), "cat")
+    for name, delta in Erasure.load(path).deltas.items():
+        apart = float((delta.dense() - whole.deltas[name].dense()).norm() / whole.deltas[name].dense().norm())
+        assert apart < {"fp16": 0.05, "bf16": 0.3}[dtype], name
+    sheet = tmp_path / "grid.png"
+    compare = ("compare", "--model", "toy", "--erasure", path, "--prompt", "a cat", "--num-inference-steps", 2)
+    run(*compare, "--dtype", dtype, "--out", sheet, cwd=tmp_path)
+    assert sheet.is_file()

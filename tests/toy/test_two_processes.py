@@ -113,7 +113,7 @@ def test_two_processes_gather_what_one_does(tmp_path: Path) -> None:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
     model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda name: model)
+    monkeypatch.setattr(shared, "load_model", lambda *_: model)
     return model
 
 

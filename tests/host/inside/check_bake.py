@@ -15,18 +15,18 @@ from pack.nodes.comfy_host.patches import _text_keys, apply_erasure
 from pack.nodes.comfy_host.weights import stored
 
 CPU = torch.device("cpu")
-STEP = {"fp32": 2**-18, "fp16": 2**-9, "bf16": 2**-6, "fp8_e4m3fn": 2**-2, "fp8_scaled": 2**-2}
+STEP = {"fp16": 2**-9, "bf16": 2**-6, "fp8_e4m3fn": 2**-2, "fp8_scaled": 2**-2}
 """The most by which numbers differ that were rounded in two ways, relative to them."""
 SUBNORMAL = 2**-9  # the distance of the smallest numbers in float8_e4m3fn
 CASES = [
-    *(("sd15", dtype) for dtype in STEP), ("sd21", "fp16"), ("sdxl", "fp16"), ("sdxl_refiner", "fp16"),
+    *(("sd15", dtype) for dtype in STEP), ("sdxl", "fp16"), ("sdxl_refiner", "fp16"),
 ]  # fmt: skip
 LAYER = "text_model.encoder.layers.1."
 OF_TEXT = (
     "self_attn.q_proj.weight", "self_attn.v_proj.bias", "self_attn.out_proj.weight", "mlp.fc1.weight", "mlp.fc2.bias",
 )  # fmt: skip
 ENCODERS = {
-    "sd15": ("text_encoder",), "sd21": ("text_encoder",), "sdxl": ("text_encoder", "text_encoder_2"),
+    "sd15": ("text_encoder",), "sdxl": ("text_encoder", "text_encoder_2"),
     "sdxl_refiner": ("text_encoder",),
 }  # fmt: skip
 
