@@ -59,7 +59,7 @@ COMMAND = """
 import sys
 from pure.fakes import FakeModel
 from erasure_core.commands import main, shared
-shared.load_model = lambda name: FakeModel()
+shared.load_model = lambda *_: FakeModel()
 sys.exit(main.main(sys.argv[1:]))
 """
 
