@@ -7,7 +7,7 @@ READY := .venv/.ready
 TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing bench-encoding gpu-check results families workflows thumbnails mutants mutants-table lint dist clean
+.PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing bench-encoding gpu-check peers results families workflows thumbnails mutants mutants-table lint dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -74,7 +74,13 @@ gpu-check: $(READY) ## all that only a GPU can show, in six minutes; writes buil
 	$(BIN)/python benchmarks/gpu_check.py --out build/gpu.json
 	$(BIN)/python benchmarks/gpu_page.py build/gpu.json
 
+peers: $(READY) ## other projects' erasing beside ours; CLONES=folder with clones; hours, but resumes
+	@test -n "$(CLONES)" || { echo "make peers CLONES=FOLDER: the folder that holds clones (docs/peers.md)"; exit 1; }
+	$(BIN)/python -m pip install --quiet -e '.[peers]'
+	$(BIN)/python benchmarks/peers.py --clones $(CLONES)
+
 results: $(READY) ## measure again what docs/results.md says
+	$(BIN)/python -m pip install --quiet -e '.[results]'
 	$(BIN)/python tools/make_results.py
 
 families: $(READY) ## the table of families and precisions, from what the host tests have found

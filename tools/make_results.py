@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from results import attacks, composed, few_shot, general, many, resist, single
+from results import attacks, composed, few_shot, general, many, resist, second_judge, single
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
@@ -26,7 +26,7 @@ PROMPTS = (
 )  # fmt: skip
 PARTS = {
     "attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "general": general, "resist": resist,
-    "single": single,
+    "second-judge": second_judge, "single": single,
 }  # fmt: skip
 
 
@@ -71,7 +71,10 @@ def page(part: str, rows: list[dict], bench: Bench) -> str:
     """The page of a part, from all its rows."""
     mine = [row for row in rows if row["part"] == part]
     hours = sum(row["took"] for row in mine) / 3600
-    head = HEAD.format(quality=quality(bench), hours=hours, others=_others(part))
+    if part == "second-judge":
+        head = second_judge.HEAD.format(hours=hours, others=_others(part))
+    else:
+        head = HEAD.format(quality=quality(bench), hours=hours, others=_others(part))
     return f"{head}\n\n{PARTS[part].section([{**row['job'], **row['found']} for row in mine])}\n"
 
 
