@@ -1,10 +1,8 @@
 """Erase concepts from text-to-image models: pure PyTorch, without ComfyUI.
 
->>> from erasure_core import RECE, common_concepts, from_diffusers, parse_concepts, rece
->>> model = from_diffusers(pipe)                                        # doctest: +SKIP
->>> concepts = parse_concepts("van gogh -> art")
->>> kept = common_concepts(concepts)
->>> erasure = rece(model, concepts, RECE["style"], preserve=kept)       # doctest: +SKIP
+>>> from erasure_core import load_checkpoint, rece
+>>> model = load_checkpoint("v1-5.safetensors")                         # doctest: +SKIP
+>>> erasure = rece(model, "van gogh -> art")                            # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ _PLACES = {
     "concepts.common": ("common_concepts",),
     "concepts.parse": ("Concept", "ConceptError", "parse_concepts"),
     "concepts.suggest": ("suggest",),
+    "diffusers.checkpoint": ("load_checkpoint",),
     "diffusers.model": ("from_diffusers",),
     "conditioning": ("Conditioning",),
     "erasures.erasure": ("Erasure",),

@@ -19,6 +19,7 @@ from .concepts.parse import ConceptError as ConceptError
 from .concepts.parse import parse_concepts as parse_concepts
 from .concepts.suggest import suggest as suggest
 from .conditioning import Conditioning as Conditioning
+from .diffusers.checkpoint import load_checkpoint as load_checkpoint
 from .diffusers.model import from_diffusers as from_diffusers
 from .erasures.erasure import Erasure as Erasure
 from .erasures.erasure_file import ErasureFileError as ErasureFileError

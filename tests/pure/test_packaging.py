@@ -139,16 +139,6 @@ def test_the_archive_holds_what_is_needed_and_no_tests() -> None:
         assert rule.startswith("/") and list(ROOT.glob(rule.strip("/"))), rule
 
 
-def test_pip_installs_every_file_of_the_library() -> None:
-    """``make dist`` compares the built archives; this is the same for what pyproject.toml asks for."""
-    data = re.findall(r'"(\*\.\w+|[\w.]+)"', PROJECT.partition("[tool.setuptools.package-data]")[2].partition("\n[")[0])
-    files = [path for path in (ROOT / "erasure_core").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    patterns = [*data, "*.py", "py.typed"]
-    assert [path for path in files if not any(fnmatch(path.name, pattern) for pattern in patterns)] == []
-    folders = {path.parent for path in files}
-    assert [folder for folder in folders if list(folder.glob("*.py")) and not (folder / "__init__.py").exists()] == []
-
-
 def test_pip_says_that_it_brings_no_nodes() -> None:
     page = (ROOT / value("readme")).read_text(encoding="utf-8")
     assert "The ComfyUI nodes are a folder" in " ".join(_parser().format_help().split())

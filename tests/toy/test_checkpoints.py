@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from toy import tiny
 from toy.single_file import single_file, write_sparse
 
-from erasure_core import UnsupportedModelError, from_diffusers, rece
+from erasure_core import Erasure, UnsupportedModelError, from_diffusers, rece
 from erasure_core.commands.main import main
 from erasure_core.diffusers.checkpoint import load_checkpoint
 from erasure_core.diffusers.detection import FIRST_CONV
@@ -25,6 +25,7 @@ from erasure_core.families.family import Family
 from erasure_core.families.unets import FAMILIES, REFINER, SD_1, SD_2, SDXL
 from erasure_core.sampling.ddim import generate
 
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, WIDTH_2 = tiny.TEXT["width"], tiny.TEXT_2["width"]
 
 
@@ -74,6 +75,21 @@ def test_a_single_file_is_the_pipeline(family: Callable, tmp_path: Path) -> None
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     prompts = ["a cat", "a painting of a dog!"]
     assert torch.equal(generate(mine, prompts, [1, 2], steps=2), generate(theirs, prompts, [1, 2], steps=2))
+
+
+@pytest.mark.usefixtures("small_families")
+@pytest.mark.parametrize("page", ["README.md", "docs/pypi.md", "docs/python.md"])
+def test_the_first_example_of_a_page_runs(page: str, tmp_path: Path, monkeypatch) -> None:
+    """Word for word, on a small XL in place of Stable Diffusion 1.5."""
+    example = (ROOT / page).read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    pipe = tiny.sdxl()
+    pipe.scheduler.register_to_config(prediction_type="epsilon")
+    written(pipe, tmp_path / "v1-5.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(example, page, "exec"), names)
+    assert [str(concept) for concept in Erasure.load(Path("no-van-gogh.safetensors")).concepts] == ["van gogh -> art"]
+    assert Path("after.png").exists() or names["picture"].size[0] > 0
 
 
 @pytest.mark.usefixtures("small_families")
