@@ -1,3 +1,4 @@
+import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { ComfyWidgets } from "../../scripts/widgets.js"
 
@@ -61,11 +62,51 @@ function showOutcome(node, text) {
   widget.value = text
 }
 
+const withErrors = new Set()
+
+/** Why a node was refused or failed, at the node, until the next run. */
+function showError(id, kind, sentence) {
+  const node = app.graph.getNodeById(id)
+  if (!node || !kind?.startsWith(OURS)) return
+  showOutcome(node, sentence.trim())
+  withErrors.add(node)
+}
+
+function clearErrors() {
+  for (const node of withErrors) showOutcome(node, "")
+  withErrors.clear()
+}
+
+function showRefusals(nodeErrors) {
+  for (const [id, { class_type, errors }] of Object.entries(nodeErrors ?? {})) {
+    const refusal = errors.find((error) => error.type === "custom_validation_failed")
+    if (refusal) showError(id, class_type, refusal.details.replace(`${refusal.extra_info?.input_name} - `, ""))
+  }
+}
+
+function followErrors() {
+  api.addEventListener("execution_start", clearErrors)
+  api.addEventListener("execution_error", ({ detail }) => {
+    showError(detail.node_id, detail.node_type, detail.exception_message)
+  })
+  const queuePrompt = api.queuePrompt
+  api.queuePrompt = async function (...values) {
+    try {
+      return await queuePrompt.apply(this, values)
+    } catch (error) {
+      showRefusals(error.response?.node_errors)
+      throw error
+    }
+  }
+}
+
 /** Lists of files show what was saved, as after pressing R. */
 const refreshLists = () => (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refreshComboInNodes())
 
 app.registerExtension({
   name: "concepterasure.nodes",
+
+  setup: followErrors,
 
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(OURS)) return

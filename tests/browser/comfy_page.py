@@ -139,6 +139,13 @@ class ComfyPage:
             "(type) => { const node = LiteGraph.createNode(type); node.pos = [0, 1300]; app.graph.add(node) }", node
         )
 
+    def search(self, words: str) -> None:
+        """Open the box that searches nodes, and type."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
+        self.page.wait_for_timeout(1500)
+        self.page.keyboard.type(words)
+        self.page.wait_for_timeout(1500)
+
     def remove(self, node: str) -> None:
         self.page.evaluate("(type) => app.graph.remove(app.graph._nodes.find((node) => node.type === type))", node)
 

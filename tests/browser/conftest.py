@@ -62,5 +62,5 @@ def comfy(opened: ComfyPage) -> Iterator[ComfyPage]:
     yield opened
     opened.server.interrupt()
     opened.server.wait_until_idle()
-    errors = [one for one in opened.errors if "erasure" in one.lower()]
+    errors = [one for one in opened.errors if "erasure" in one.lower() and "PromptExecutionError" not in one]
     assert not errors, errors

@@ -43,9 +43,7 @@ def test_a_training_is_cancelled_and_run_again(comfy: ComfyPage) -> None:
 
 def test_the_node_is_found_by_what_people_look_for(comfy: ComfyPage) -> None:
     """Hosts before 0.33 search names alone."""
-    comfy.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    comfy.page.wait_for_timeout(1000)
-    comfy.page.keyboard.type("forget" if is_newer() else "erase concepts")
+    comfy.search("forget" if is_newer() else "erase concepts")
     comfy.says("Erase Concepts (RECE)")
     comfy.shot("search")
     comfy.page.keyboard.press("Escape")
@@ -75,3 +73,20 @@ def test_graphs_of_earlier_versions_keep_their_values(comfy: ComfyPage) -> None:
     wanted = graphs.api(name)["6"]["inputs"]
     assert {key: shown[key] for key in wanted if key in shown} == {key: wanted[key] for key in wanted if key in shown}
     assert shown["preset"] == "object (toy)"
+
+
+def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
+    """A subgraph of nodes of the pack, whose fields are those of the nodes within."""
+    for name, fields in {
+        "Erase and compare": {"concepts", "preserve", "preset", "prompts", "cfg"},
+        "Erase and save": {"concepts", "preserve", "preset", "strength", "filename_prefix"},
+    }.items():
+        comfy.clear()
+        comfy.search(name)
+        comfy.says(name)
+        comfy.page.keyboard.press("Enter")
+        comfy.wait("() => app.graph._nodes.length === 1")
+        comfy.shot(name)
+        shown = comfy.page.evaluate("() => app.graph._nodes[0].widgets.map((widget) => widget.name)")
+        assert fields <= {widget.split(": ")[-1] for widget in shown}, (name, shown)
+        assert comfy.page.evaluate("() => app.graph._nodes[0].isSubgraphNode()")
