@@ -1,4 +1,4 @@
-"""Draw the pictures of the nodes' help pages (web/docs/*.jpg) on the embedded model, with the commands of this pack.
+"""Draw README's picture and those of the help pages (web/docs/*.jpg) on the embedded model, with the pack's commands.
 
     python tools/make_help_pictures.py [name ...]      # all, or those named, as in DRAWN
 
@@ -8,6 +8,7 @@ Takes some minutes on a CPU.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from functools import partial
@@ -17,7 +18,8 @@ from PIL import Image
 
 from erasure_core.commands.main import main as command
 
-HELP = Path(__file__).resolve().parent.parent / "web" / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+HELP, README = ROOT / "web" / "docs", ROOT / "docs" / "before-after.jpg"
 WIDTH, QUALITY = 900, 82  # pixels, and of JPEG
 CAT, STYLE = "cat.safetensors", "style.safetensors"
 LIONS = ("a lion in the style of noto", "a lion in the style of blob")
@@ -69,7 +71,19 @@ def trained(method: str, concept: str, prompts: tuple[str, ...], out: str) -> No
     compare(out, prompts, "--erasure", file)
 
 
+def readme(out: str) -> None:
+    """Two erasures beside the unedited model; columns are called after the files."""
+    named = {CAT: "cat -> dog.safetensors", STYLE: "noto -> fluent.safetensors"}
+    for file, name in named.items():
+        shutil.copy(file, name)
+    lion = "a lion in the style of noto on a blue background"
+    robot = "a robot in the style of blob on a green background"
+    shown = [word for name in named.values() for word in ("--erasure", name)]
+    compare(out, ("a cat on a red background", lion, robot), *shown)
+
+
 DRAWN = {
+    "readme": readme,
     "erase": erase,
     "style": style,
     "compare": difference,
@@ -90,8 +104,9 @@ def main() -> None:
             DRAWN[name](f"{name}.png")
             picture = Image.open(f"{name}.png").convert("RGB")
             picture.thumbnail((WIDTH, picture.height), Image.Resampling.LANCZOS)
-            picture.save(HELP / f"{name}.jpg", quality=QUALITY, optimize=True)
-            print(HELP / f"{name}.jpg")
+            place = README if name == "readme" else HELP / f"{name}.jpg"
+            picture.save(place, quality=QUALITY, optimize=True)
+            print(place)
 
 
 if __name__ == "__main__":
