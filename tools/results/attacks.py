@@ -16,7 +16,7 @@ SETTINGS = (DEFAULT, "listed", "uce", *ALL)
 NOTHING = "nothing"
 PICTURES, STEPS = 16, 200
 ELSEWHERE = ("list", "finetune")
-"""The attacks that are measured elsewhere (``paraphrases``), or that train the model."""
+"""The attacks that ``paraphrases`` and ``finetune`` measure."""
 
 
 def jobs() -> list[dict]:
@@ -70,7 +70,7 @@ def section(rows: list[dict]) -> str:
 HEAD = """## Attacks
 
 How many of {pictures} pictures show the concept again, in percent, by the judge. Searches took {steps} steps (discrete:
-a quarter of that) and learned from eight real renders. Paraphrases are on
+a quarter of that) and learned from eight real renders. Paraphrases and fine-tuning are on
 [a page of their own](results-resist.md).
 
 {told}

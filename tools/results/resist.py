@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import paraphrases
+from . import finetune, harden, paraphrases
 from .settings import Bench
 
-PROBES = {"paraphrases": paraphrases}
+PROBES = {"paraphrases": paraphrases, "finetune": finetune, "harden": harden}
 
 
 def jobs() -> list[dict]:

@@ -1,0 +1,150 @@
+"""STEREO's scheme with RECE: concept inversion and erasing in turn, and how far each round gets."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from erasure_core import Concept, Erasure
+from erasure_core.audit.attacks.attempt import Scene
+from erasure_core.audit.attacks.textual_inversion import by_inversion
+from erasure_core.audit.recognisers.toy import ToyRecogniser
+from erasure_core.closed_form.align import aligned_rows
+from erasure_core.closed_form.collect import gather_statistics
+from erasure_core.closed_form.linalg import gram_matrix
+from erasure_core.closed_form.statistics import Statistics
+from erasure_core.closed_form.uce import PairSums
+from erasure_core.concepts.parse import EMPTY_TARGET
+from erasure_core.drawing.table import table
+from erasure_core.methods.rece import RECE, erase_statistics
+from erasure_core.model import CONTEXT
+from erasure_core.toy.captions import OBJECTS
+from erasure_core.toy.evaluation import evaluate_erasure, pictures_of, subject_of
+from erasure_core.training.loop import Budget
+
+from .settings import DEFAULT, SEED, Bench
+
+ROUNDS = {"cat": 5}
+SETTINGS = replace(RECE[DEFAULT], amplification=1.0)
+"""More amplification reverses the concept's direction, which can be reversed again, and does not remove it."""
+STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
+COLUMNS = ("UA", "IRA", "CRA", "colour")
+
+
+def jobs() -> list[dict]:
+    """Each round needs the contexts of those before it."""
+    return [{"concept": name, "round": number} for name, last in ROUNDS.items() for number in range(last + 1)]
+
+
+def measure(bench: Bench, concept: str, round: int) -> dict:
+    """Erase against the contexts of all rounds before, then invert the result and keep the contexts that this gives."""
+    began, recogniser = time.perf_counter(), ToyRecogniser(bench.judge)
+    files = [bench.folder / f"harden-{concept}-{number}.safetensors" for number in range(round + 1)]
+    erasure = hardened(bench, concept, files[:round])
+    subject = subject_of(concept)
+    scene = Scene(
+        bench.model, erasure.over(bench.model), concept, subject.kind, pictures_of(subject, 8), pictures=PICTURES,
+        budget=Budget(STEPS), seed=SEED + round,
+    )  # fmt: skip
+    attempt = by_inversion(scene)
+    _save(bench, attempt.prompts[: len(scene.prompts)], attempt.conditioning.context, files[round])
+    shown = sum(recogniser.shows(attempt.images, [concept] * PICTURES))
+    seconds = time.perf_counter() - began
+    scores, _ = evaluate_erasure(bench.model, bench.judge, concept, erasure, erased=ERASED, others=OTHERS, seed=SEED)
+    shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
+    overlaps = overlap(bench, concept, erasure, files[round])
+    return {"inverted": shown, "seconds": seconds, "overlap": overlaps, **shares}
+
+
+def hardened(bench: Bench, concept: str, files: list[Path]) -> Erasure:
+    """Erase from the original model: the concept, and all contexts of ``files``."""
+    statistics = gather_statistics(bench.model, [Concept(concept)], [""])
+    contexts = [rows for path in files for rows in load_file(path).values()]
+    return erase_statistics(bench.model, _with_contexts(bench, statistics, contexts), SETTINGS)
+
+
+def _with_contexts(bench: Bench, statistics: Statistics, contexts: list[Tensor]) -> Statistics:
+    """The same with ``contexts`` to erase too: rows from that of the learned word on, with the target of the name."""
+    if not contexts:
+        return statistics
+    (target,) = bench.model.text_rows([EMPTY_TARGET])[0][CONTEXT]
+    pairs = [aligned_rows(rows, target.rows, 0, target.last_content) for rows in contexts]
+    sums = PairSums.of([one for one, _ in pairs], [other for _, other in pairs])
+    entry = statistics.entries[CONTEXT]
+    entry = replace(
+        entry,
+        edited=entry.edited.summed().plus(sums, 1),
+        derived=entry.derived.summed().plus(sums, 1),
+        distance=entry.distance + sum(float((one - other).double().square().sum()) for one, other in pairs),
+    )
+    return replace(statistics, entries={CONTEXT: entry})
+
+
+def overlap(bench: Bench, concept: str, erasure: Erasure, path: Path) -> tuple[float, float]:
+    """Return how much of the concept's own direction is in the contexts of a learned word, as cosines, as two means.
+
+    The first is of the contexts ``c`` themselves, the second of ``A c``, which the original layers would have to read
+    for the same keys and values. Directions are those from the mean of all objects, and cosines are those of keys and
+    values.
+    """
+    entry = bench.model.text_entries()[CONTEXT]
+    gram = gram_matrix(entry.part(weight) for weight in entry.weights.values())
+    edit = erasure.maps[CONTEXT].change.dense().double()
+    contexts = [rows.double() for rows in load_file(path).values()]
+    read = [_name_rows(bench, f"a {name}") for name in OBJECTS]
+    count = min(map(len, (*contexts, *read)))
+    names = [rows[:count] for rows in read]
+    common = torch.stack(names).mean(0)
+    own = names[OBJECTS.index(concept)] - common
+
+    def cosine(rows: Tensor) -> float:
+        one = rows[:count] - common
+        dots = [((left @ gram) * right).sum() for left, right in ((one, own), (one, one), (own, own))]
+        return float(dots[0] / (dots[1] * dots[2]).sqrt())
+
+    return mean(map(cosine, contexts)), mean(cosine(rows + rows @ edit.T) for rows in contexts)
+
+
+def _name_rows(bench: Bench, prompt: str) -> Tensor:
+    (read,) = bench.model.text_rows([prompt])[0][CONTEXT]
+    return read.rows[read.last_content :].double()
+
+
+def _save(bench: Bench, prompts: tuple[str, ...], contexts: Tensor, path: Path) -> None:
+    lasts = [read[CONTEXT][0].last_content for read in bench.model.text_rows(prompts)]
+    rows = {prompts[place]: contexts[place][last:].contiguous() for place, last in enumerate(lasts)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(rows, path)
+
+
+def section(rows: list[dict]) -> str:
+    """A line for each concept and round."""
+    lines = [
+        [
+            row["concept"], str(row["round"]), f"{100 * row['inverted'] / PICTURES:.0f}",
+            *(f"{one:.2f}" for one in row["overlap"]), *(f"{100 * row[column]:.0f}" for column in COLUMNS),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    head = HEAD.format(pictures=PICTURES, steps=STEPS, erased=ERASED, others=OTHERS)
+    return f"{head}\n\n{table(('concept', 'rounds', 'inversion', 'overlap', 'overlap, edited', *COLUMNS), lines)}"
+
+
+HEAD = """## Hardening
+
+STEREO's scheme ([2408.16807](https://arxiv.org/abs/2408.16807)) with RECE: a word is learned through the edited model
+({steps} steps of the attack `inversion`), its contexts are erased too, once from the original together with the name
+and all contexts of earlier rounds, and so on. *Inversion*: in how many of {pictures} pictures a word that is learned
+anew, from another seed, through the result shows the concept, in percent. UA, IRA, CRA and colour are of {erased}
+pictures of the concept and {others} of others. RECE has its default's settings, but an amplification of 1:
+more would reverse the concept's direction, which can be reversed again, and not remove it.
+
+*Overlap* is the cosine between the learned word and the concept's own name, in keys and values, less what all objects
+have in common; *edited* is that of what the edit makes of the word, which the original layers would have to read for
+the same keys and values. At 0 or below the word draws the concept without any of the direction that was erased."""
