@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from results import attacks, composed, few_shot, general, many, resist, second_judge, single
+from results import attacks, composed, few_shot, general, guidance, many, resist, second_judge, single
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
@@ -25,8 +25,8 @@ PROMPTS = (
     "a lion in the style of noto", "a guitar in the style of fluent on a red background",
 )  # fmt: skip
 PARTS = {
-    "attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "general": general, "resist": resist,
-    "second-judge": second_judge, "single": single,
+    "attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "general": general,
+    "guidance": guidance, "resist": resist, "second-judge": second_judge, "single": single,
 }  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ..erasures.erasure_file import KEY, STATISTICS_KEY
+from ..files.missing_model import no_model_at
 from ..files.tensor_file import TensorFile, open_tensor_file
 from ..model import UnsupportedModelError
 from ..quoting import excerpt
@@ -13,7 +13,6 @@ from .folder import checkpoint_folder
 from .places import Checkpoint
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -37,7 +36,7 @@ def files_of(path: Path) -> list[TensorFile]:
     if path.is_dir():
         return checkpoint_folder(path).files
     if not path.exists():
-        raise FileNotFoundError(no_model_at(str(path)))
+        raise FileNotFoundError(no_model_at(path))
     if path.suffix.lower() == ".gguf":
         raise UnsupportedModelError(
             f"{name} is GGUF, whose weights are quantised in blocks: bake into the .safetensors that it was made of "
@@ -48,13 +47,3 @@ def files_of(path: Path) -> list[TensorFile]:
             f"{name} is a pickle, which can run any code when it is read; convert it to .safetensors first"
         )
     return [open_tensor_file(path)]
-
-
-def no_model_at(path: str) -> str:
-    """Return the sentence for a path where nothing is, which says more for what looks like the id of a hub."""
-    if HUB_ID.fullmatch(path):
-        return (
-            f"there is no model at {path}; if that is an id on Hugging Face: nothing is downloaded here, so download "
-            f"it first (hf download {path} --local-dir {path.partition('/')[2]}) and give the folder"
-        )
-    return f"there is no model at {excerpt(path, 300)}; give a .safetensors file or a diffusers folder"

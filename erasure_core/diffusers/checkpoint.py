@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..families.family import Config, Family
+from ..files.missing_model import no_model_at
 from ..model import UnsupportedModelError
 from ..quoting import excerpt
 from .detection import configs, encoders_of, family_of_checkpoint, index
@@ -36,7 +37,7 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> Dif
     if path.is_dir():
         return _from_folder(path, dtype)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model at {path}; give 'toy', a diffusers folder or a .safetensors file")
+        raise FileNotFoundError(no_model_at(path))
     if path.suffix.lower() in PICKLES:
         raise ValueError(
             f"{path.name} is a pickle, which can run any code when it is read; convert it to .safetensors first"

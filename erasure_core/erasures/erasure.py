@@ -179,9 +179,9 @@ class Erasure(ErasureRecord):
         """
         return rebased(self, model.text_entries())
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, modelspec: Mapping[str, str] | None = None) -> Path:
         """Write a safetensors file that common LoRA loaders read, and return its path; see ``erasure_file.save``."""
-        return erasure_file.save(self, path, overwrite=overwrite)
+        return erasure_file.save(self, path, overwrite=overwrite, modelspec=modelspec)
 
     @staticmethod
     def load(path: str | Path) -> Erasure:

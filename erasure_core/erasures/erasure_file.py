@@ -29,6 +29,7 @@ from ..quoting import excerpt
 from .erasure_record import ContextMap, ErasureRecord, Origin
 from .file_keys import factors, stems, stored_stems
 from .low_rank import Delta, Dense, LowRank
+from .model_spec import model_spec
 
 FORMAT = 3
 KEY, STATISTICS_KEY = "erasure", "erasure_statistics"
@@ -42,13 +43,18 @@ class ErasureFileError(ValueError):
     """A file cannot be used as an erasure; the message says why."""
 
 
-def save(erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False) -> Path:
+def save(
+    erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False, modelspec: Mapping[str, str] | None = None
+) -> Path:
     """Write ``erasure`` to ``path``, whole or not at all, and return the path; equal erasures give equal bytes.
 
-    Raises the errors of ``check_target``, and ``ValueError`` for changes that are not finite or too large for a file.
+    ``modelspec`` are fields of the metadata that LoRA managers show, such as a ``date``; see ``model_spec``. Raises the
+    errors of ``check_target`` and ``model_spec``, and ``ValueError`` for changes that are not finite or too large for
+    a file.
     """
     path = Path(path)
     check_target(path, overwrite)
+    about = model_spec(erasure, modelspec)
     maps, apart = _maps(erasure)
     tensors = _tensors(erasure) | apart
     for name, tensor in tensors.items():
@@ -57,7 +63,7 @@ def save(erasure: ErasureRecord, path: str | Path, *, overwrite: bool = False) -
     for name, delta in erasure.deltas.items():
         if isinstance(delta, LowRank) and _overflows(delta):
             raise ValueError(f"the change of {name} is out of the range of {torch.float32}; nothing was saved")
-    metadata = _metadata(erasure, maps)
+    metadata = _metadata(erasure, maps) | about
     write_whole(path, lambda file: write(file, tensors, metadata), overwrite)
     return path
 
@@ -150,11 +156,7 @@ def _metadata(erasure: ErasureRecord, maps: dict[str, Any]) -> dict[str, str]:
         "error": erasure.error,
         "maps": maps,
     }
-    concepts = ", ".join(str(concept) for concept in erasure.concepts)
-    return {
-        KEY: written(header, "what is known of the erasure"),
-        "ss_training_comment": f"erases: {concepts}",
-    }
+    return {KEY: written(header, "what is known of the erasure")}
 
 
 def _assemble(header: Fields, tensors: Mapping[str, Tensor]) -> ErasureRecord:

@@ -96,6 +96,10 @@ class Family:
     """What ``model_index.json`` says beside its pipeline and the parts above."""
     lora: LoraKeys = field(default_factory=LoraKeys)
     """How LoRA files name its layers."""
+    architecture: str = ""
+    """Its name in the metadata ``modelspec.architecture``; "" where a LoRA does not tell which of several it is of."""
+    base_model: str = ""
+    """Its name in the metadata ``ss_base_model_version`` of kohya-ss's scripts; "" where they have none."""
     variants: Mapping[str, str] = field(default_factory=dict)
     """Models of the family whose UNet reads more channels, and how tables call them."""
 

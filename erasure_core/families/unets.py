@@ -123,6 +123,8 @@ SD_1 = Family(
     index=UNCHECKED_INDEX,
     lora=ONE_BLOCK,
     variants={"inpainting": "inpainting (9 channels)", "instruct": "instruct-pix2pix (8 channels)"},
+    architecture="stable-diffusion-v1",
+    base_model="sd_v1",
 )
 SD_2 = Family(
     title="Stable Diffusion 2.1, v-prediction",
@@ -137,6 +139,7 @@ SD_2 = Family(
     options=UNCHECKED,
     index=UNCHECKED_INDEX,
     lora=ONE_BLOCK,
+    base_model="sd_v2",
 )
 SDXL = Family(
     title="SDXL base",
@@ -155,6 +158,8 @@ SDXL = Family(
         original=True,
         sd_scripts=True,
     ),
+    architecture="stable-diffusion-xl-v1-base",
+    base_model="sdxl_base_v1-0",
 )
 REFINER = Family(
     title="SDXL refiner",
@@ -169,6 +174,7 @@ REFINER = Family(
     options=UNMARKED,
     index={"requires_aesthetics_score": True, "text_encoder": [None, None], "tokenizer": [None, None]},
     lora=LoraKeys(present=(".transformer_blocks.1.",), absent=("up_blocks.0.attentions.",)),
+    architecture="stable-diffusion-xl-v1-refiner",
 )
 FAMILIES: dict[str, Family] = {"sd15": SD_1, "sd21": SD_2, "sdxl": SDXL, "sdxl_refiner": REFINER}
 """The families by the names under which tests record them."""

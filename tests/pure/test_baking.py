@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pure.any_tensors import save_file
 from pure.fakes import LAYERS, FakeModel
 
-from erasure_core import Concept, Dense, Erasure, LowRank, Origin, bake, rece
+from erasure_core import Concept, Dense, Erasure, LowRank, Origin, bake, load_checkpoint, rece
 from erasure_core.baking.places import open_clip
 from erasure_core.baking.record import baked_erasures
 from erasure_core.baking.stored_weights import EIGHT_BITS, StoredWeight, stochastic
@@ -192,6 +192,12 @@ def test_a_change_of_another_shape(tmp_path: Path) -> None:
 def test_what_looks_like_the_id_of_a_hub(erasure: Erasure, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing is downloaded here.*hf download"):
         bake(erasure, "stabilityai/sdxl-turbo", tmp_path / "new.safetensors")
+    with pytest.raises(FileNotFoundError, match="hf download stabilityai/sdxl-turbo --local-dir sdxl-turbo.* and give"):
+        load_checkpoint("stabilityai/sdxl-turbo")
+    with pytest.raises(
+        FileNotFoundError, match="give a diffusers folder or a .safetensors file, or on the command line"
+    ):
+        load_checkpoint(tmp_path / "nothing")
 
 
 def test_values_out_of_range(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 
 FIRST = next(iter(LAYERS))
-BYTES = "c434f4f9ea7792d8e8a273c068288206a4b48712d92df6ebe82dfa28bd010d97"  # of ``small`` as a file
+BYTES = "8f57d3efde29ca33bdc054865438cdf5cba5028347e662167a2082a1c9948008"  # of ``small`` as a file
 
 
 @pytest.fixture(scope="module")
