@@ -1,4 +1,4 @@
-"""Guidance 1, as turbo, LCM and distilled models are sampled: an erasure works there, and a negative prompt does not."""
+"""Guidance 1, as turbo, LCM and distilled models are sampled: an erasure works, a negative prompt does nothing."""
 
 from __future__ import annotations
 
