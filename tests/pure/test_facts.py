@@ -7,12 +7,14 @@ import re
 import shlex
 from fnmatch import fnmatch
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from erasure_core.commands.main import _parser
 from erasure_core.erasures.erasure import MOST_BYTES
 from erasure_core.methods import doco, few_shot, rece
+from erasure_core.toy.captions import STYLES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "web", "erasure_core", "nodes", "tools", "benchmarks", "tests", "workflows")
@@ -130,6 +132,47 @@ def test_numbers_of_presets() -> None:
     assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
     assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
     assert doco.DOCO["object"].warm_up == 0.5
+
+
+def cells(page: str, name: str) -> list[str]:
+    """The cells of the first row of a page's tables whose name begins so, without stars."""
+    lines = (ROOT / page).read_text(encoding="utf-8").replace("**", "").splitlines()
+    _, *found = next(line for line in lines if line.startswith(f"| {name}")).strip("| ").split("|")
+    return found
+
+
+def whole(cell: str) -> int:
+    """The first number of a cell, rounded."""
+    (number, *_) = re.findall(r"[+-]?\d+(?:\.\d+)?", cell)
+    return round(float(number))
+
+
+@pytest.mark.parametrize(
+    ("readme", "result"),
+    [
+        ("RECE, default, an object", "mean of objects"),
+        ("RECE, default, a style", "mean of styles"),
+        ("RECE, preset `several`", "mean, nothing listed"),
+    ],
+)
+def test_results_of_the_default_are_those_measured(readme: str, result: str) -> None:
+    measured = list(map(whole, cells("docs/results-general.md", result)))
+    assert list(map(whole, cells("README.md", readme))) == measured
+
+
+def test_results_of_few_shot_are_the_means_of_its_rows() -> None:
+    text = (ROOT / "docs/results-few-shot.md").read_text(encoding="utf-8")
+    table = text.partition("### with a replacement")[2].partition("###")[0]
+    rows = [line.strip("| ").split("|") for line in table.splitlines() if "seed" in line]
+    for readme, styles in (
+        ("few-shot with a replacement, an object", False),
+        ("few-shot with a replacement, a style", True),
+    ):
+        chosen = [one for one in rows if (one[0].split()[0] in STYLES) == styles]
+        changes = [[float(re.findall(r"\(([+-]\d+)", cell)[0]) for cell in one[2:]] for one in chosen]
+        means = [fmean(whole(one[1]) for one in chosen), *map(fmean, zip(*changes, strict=True))]
+        assert list(map(whole, cells("README.md", readme))) == [round(mean) for mean in means]
+        assert f"({ {4: 'four', 6: 'six'}[len(chosen)] })" in (ROOT / "README.md").read_text().partition(readme)[2][:8]
 
 
 def test_where_changes_become_float16() -> None:
