@@ -12,12 +12,14 @@ import difflib
 import json
 import math
 import os
+import random
 import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUND, PAGE, REASONS = ROOT / "mutants", ROOT / "docs" / "testing.md", ROOT / "tests" / "mutants.json"
@@ -76,8 +78,11 @@ def _changes(path: Path, names: set[str]) -> dict[str, str]:
     return changes
 
 
-def run(processes: int, names: Sequence[str] = ()) -> None:
-    """Try all mutants that are not known to die, or those of the given ``names`` (``*`` in them is anything)."""
+def run(processes: int, names: Sequence[str] = (), draw: int | None = None) -> None:
+    """Try all mutants that are not known to die, or those of the given ``names`` (``*`` in them is anything).
+
+    With ``draw``, try at most so many mutants of each room, the same ones each time.
+    """
     for path in FOUND.rglob("*.py.meta"):
         known, when = json.loads(path.read_text(encoding="utf-8")), path.stat()
         for name, code in known["exit_code_by_key"].items():
@@ -89,6 +94,8 @@ def run(processes: int, names: Sequence[str] = ()) -> None:
     os.chdir(ROOT)
     sys.path[0] = str(ROOT)
     _mutate_decorated()
+    if draw is not None:
+        _try_only(draw)
     from mutmut.__main__ import cli
 
     cli(["run", "--max-children", str(processes), *names])
@@ -107,6 +114,24 @@ def _mutate_decorated() -> None:
         return skips(self, node.with_changes(decorators=()) if decorators and plain else node)
 
     MutationVisitor._skip_node_and_children = skips_still
+
+
+def _try_only(count: int) -> None:
+    """Have mutmut try a sample of ``count`` mutants of each room."""
+    from mutmut import __main__ as mutmut
+
+    collect = mutmut.collect_source_file_mutation_data
+
+    def collect_sample(**filters: object) -> tuple[list[Any], object]:
+        found, by_path = collect(**filters)
+        rooms: dict[str, list[Any]] = {}
+        for one in sorted(found, key=lambda mutant: mutant[1]):
+            rooms.setdefault(one[1].split(".")[1], []).append(one)
+        chance = random.Random(17)
+        drawn = [chance.sample(mutants, min(count, len(mutants))) for mutants in rooms.values()]
+        return [one for sample in drawn for one in sample], by_path
+
+    mutmut.collect_source_file_mutation_data = collect_sample
 
 
 def told(reasons: Mapping[str, list[dict[str, str]]], one: Mutant) -> str | None:
@@ -140,18 +165,18 @@ def survivors(root: Path) -> None:
 
 
 def table(root: Path) -> str:
-    """The score by module, and what lives by its reason."""
+    """The score by room, and what lives by its reason."""
     reasons = json.loads(REASONS.read_text(encoding="utf-8"))
     scores: dict[str, Counter[str]] = {}
     groups: dict[str, Counter[str]] = {}
     for one in mutants(root):
-        scores.setdefault(one.module, Counter())[one.status] += 1
+        scores.setdefault(Path(one.module).parts[1], Counter())[one.status] += 1
         if one.status == "lives":
             reason = told(reasons, one) or "No reason yet: a test is missing."
             groups.setdefault(reason, Counter())[f"`{_short(one.module)}` `{one.function}`"] += 1
-    rows = ["| module | mutants | tried | killed | live | score |", "|---|---:|---:|---:|---:|---:|"]
+    rows = ["| room | mutants | tried | killed | live | score |", "|---|---:|---:|---:|---:|---:|"]
     whole = sum(scores.values(), Counter())
-    rows += [_row(f"`{_short(module)}`", counts) for module, counts in scores.items() if counts["killed"]]
+    rows += [_row(f"`{room}`", counts) for room, counts in scores.items() if counts["killed"]]
     rows += [_row("**all**", whole)]
     if whole["untried"]:
         rows += ["", "Where not all were tried, in brackets the interval of 95 % that the tried ones leave for all."]
@@ -186,10 +211,11 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "survivors", "table"], nargs="?", default="run")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--names", nargs="*", default=(), help="of mutants, as mutmut writes them; else all")
+    parser.add_argument("--draw", type=int, help="try at most so many mutants of each room, drawn at random")
     parser.add_argument("--found", type=Path, default=FOUND, help="where mutmut keeps what it knows")
     given = parser.parse_args()
     if given.what == "run":
-        run(given.processes, given.names)
+        run(given.processes, given.names, given.draw)
     elif given.what == "survivors":
         survivors(given.found)
     else:

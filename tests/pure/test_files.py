@@ -118,6 +118,22 @@ def test_a_file_rescaled_by_its_alpha(saved: Path, erasure: Erasure) -> None:
     torch.testing.assert_close(back.deltas[FIRST].dense(), 0.5 * erasure.deltas[FIRST].dense())
 
 
+@pytest.mark.parametrize(
+    ("alpha", "told"),
+    [
+        ([1.0, 2.0], "has alpha .*, expected one number above 0"),
+        (0.0, "has alpha .*, expected one number above 0"),
+        (3e38, "is out of the range of torch.float32"),
+    ],
+)
+def test_an_alpha_that_cannot_be_is_told_by_its_layer(alpha, told: str, saved: Path) -> None:
+    tensors, header = opened(saved)
+    tensors[f"{stem(FIRST)}.lora_up.weight"] *= 1e6
+    tensors[f"{stem(FIRST)}.alpha"] = torch.tensor(alpha)
+    with pytest.raises(ValueError, match=f"{FIRST} {told}"):
+        Erasure.load(rewrite(saved, tensors, header))
+
+
 def test_never_overwrites_unless_asked(erasure: Erasure, saved: Path) -> None:
     before = saved.read_bytes()
     with pytest.raises(FileExistsError, match=f"{saved} is already there"):
