@@ -70,9 +70,14 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def rank() -> int:
+    """Return the number of this process among those that ``torchrun`` has started, from 0; 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def leads() -> bool:
     """Return whether this process will lead the others; it does where there are none."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def are_several() -> bool:

@@ -1,5 +1,7 @@
 """Measure the methods on the embedded model; write docs/results*.md and docs/grid.png. Run it again to resume.
 
+Several processes, by torchrun or by hand, share the rows; the row of one that dies is taken up by another.
+
 python tools/make_results.py [--out docs] [--fresh] [--only attacks] [--shard 0 2]
 """
 
@@ -9,6 +11,7 @@ import argparse
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -16,8 +19,10 @@ from results import attacks, composed, few_shot, general, guidance, many, resist
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
+from erasure_core.files.claims import append_line, spread
 from erasure_core.files.images import save_image
 from erasure_core.toy.evaluation import evaluate_model, evaluate_renders
+from erasure_core.workers import are_several, leads, rank
 
 SHOWN = "penguin"
 PROMPTS = (
@@ -40,27 +45,39 @@ def main() -> None:
     parser.add_argument("--shard", type=int, nargs=2, metavar=("I", "N"), help="only every Nth row; write no page")
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
+    if args.fresh and are_several():
+        parser.error("--fresh deletes what other processes have measured; use it with one process")
     if args.fresh:
         args.rows.unlink(missing_ok=True)
         shutil.rmtree(args.erasures, ignore_errors=True)
     bench = Bench(args.erasures)
     jobs = [(part, job) for part in PARTS if args.only in (None, part) for job in PARTS[part].jobs()]
     mine, shards = args.shard or (0, 1)
-    done = [(row["part"], row["job"]) for row in _rows(args.rows)]
-    for part, job in jobs[mine::shards]:
-        if (part, job) in done:
-            continue
-        began = time.perf_counter()
-        found = PARTS[part].measure(bench, **job)
-        row = {"part": part, "job": job, "found": found, "took": time.perf_counter() - began}
-        print(row, flush=True)
-        with args.rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    chosen = {_name(part, job): partial(_measure, part, job, bench, args.rows) for part, job in jobs[mine::shards]}
+    claims = args.rows.with_name(f".{args.rows.name}.claims") / f"{mine}-{shards}-{args.only or 'all'}"
+    spread(
+        chosen, claims, lambda name: name in {_name(row["part"], row["job"]) for row in _rows(args.rows)}, first=rank()
+    )
+    if not leads():
+        return
     if not args.shard:
         for part in [args.only] if args.only else PARTS:
             (args.out / PAGES[part]).write_text(page(part, _rows(args.rows), bench), encoding="utf-8")
         if args.only in (None, "single"):
             save_image(grid(bench), args.out / "grid.png")
+
+
+def _measure(part: str, job: dict, bench: Bench, rows: Path) -> None:
+    """Measure a row and add it to the file of all rows."""
+    began = time.perf_counter()
+    found = PARTS[part].measure(bench, **job)
+    row = {"part": part, "job": job, "found": found, "took": time.perf_counter() - began}
+    print(row, flush=True)
+    append_line(rows, json.dumps(row))
+
+
+def _name(part: str, job: dict) -> str:
+    return f"{part} {json.dumps(job, sort_keys=True)}"
 
 
 def _rows(path: Path) -> list[dict]:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from ..erasures.erasure import Erasure
 from ..files.images import load_pictures, picture_files, save_image, save_text
 from ..sampling.size import side
-from .audit_options import add_audited, audit_files, audited_concept, chosen_recogniser
+from .audit_options import add_audited, audit, audit_files, chosen_recogniser
 from .options import as_path, number, whole
 from .progress import Progress
-from .shared import add_model, open_model, prompts_of
+from .shared import add_model, prompts_of
 
 
 def attack(args: argparse.Namespace) -> None:
     """Try to bring an erased concept back: an audit of your own erasure."""
+    audit(args, "attack", _attack)
+
+
+def _attack(args: argparse.Namespace, erasure: Erasure, concept: str, opened: Callable[[], Any]) -> None:
     from ..audit.red_team import attack
 
-    erasure = Erasure.load(args.erasure)
-    concept = audited_concept(args, erasure)
     files = audit_files(args, "attack")
     prompts = prompts_of(args)
     pictures = picture_files(args.images) if args.images else None
-    model = open_model(args)
+    model = opened()
     settings = {
         "kind": args.kind, "attacks": args.attack, "prompts": prompts, "pictures": args.pictures, "steps": args.steps,
         "seconds": args.seconds, "sampling_steps": args.sampling_steps, "guidance": args.guidance, "seed": args.seed,

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
 
 from ..erasures.erasure import Erasure
 from ..files.images import save_image, save_text
 from ..toy.known_concepts import known_concepts
-from .audit_options import add_audited, audit_files, audited_concept, chosen_recogniser
+from .audit_options import add_audited, audit, audit_files, chosen_recogniser
 from .options import as_path, whole
 from .progress import Progress
 from .request import TOY
-from .shared import add_model, open_model, prompts_of
+from .shared import add_model, prompts_of
 
 
 def report(args: argparse.Namespace) -> None:
     """Measure what an erasure does to its concept, to near neighbours and to far ones."""
+    audit(args, "report", _report)
+
+
+def _report(args: argparse.Namespace, erasure: Erasure, concept: str, opened: Callable[[], Any]) -> None:
     from ..audit.report import report
     from ..audit.report_sheet import report_sheet
 
-    erasure = Erasure.load(args.erasure)
-    concept = audited_concept(args, erasure)
     files = audit_files(args, "report")
     prompts = prompts_of(args)
-    recogniser, model = chosen_recogniser(args), open_model(args)
+    recogniser, model = chosen_recogniser(args), opened()
     settings = {"kind": args.kind, "count": args.neighbours, "steps": args.steps, "guidance": args.guidance}
     settings |= {"seeds": range(args.seed, args.seed + args.pictures), "among": known_concepts(args.model == TOY)}
     with Progress("report") as bar:

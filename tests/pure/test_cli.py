@@ -621,3 +621,28 @@ def test_files_and_folders_are_told_apart(fake: FakeModel, tmp_path: Path, capsy
     }.items():
         assert f"error: {option} must not be empty; see" in fails(capsys, *command)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "e.safetensors", "f.png", "folder.safetensors"]
+
+
+@pytest.mark.parametrize("command", ["report", "attack"])
+def test_each_concept_of_an_erasure_has_its_folder(command: str, fake: FakeModel, tmp_path: Path, capsys) -> None:
+    """What is there is kept, so that a second run, or a second process, does only what is left."""
+    saved, out = tmp_path / "a.safetensors", tmp_path / "out"
+    rece(fake, [Concept("cat"), Concept("red/fish"), Concept("dog")]).save(saved)
+    short = {
+        "report": ["--pictures", "1", "--neighbours", "1", "--steps", "1"],
+        "attack": ["--pictures", "1", "--sampling-steps", "1", "--attack", "name"],
+    }
+    arguments = [command, "--model", "toy2", "--erasure", str(saved), "--each", *short[command]]
+    assert "--each audits every concept into a folder below --out" in fails(capsys, *arguments)
+    assert main([*arguments, "--out", str(out)]) == 0
+    folders = ["1-cat", "2-red_fish", "3-dog"]
+    assert sorted(one.name for one in out.iterdir()) == [".claims", *folders]
+    files = [out / folder / f"{command}.{kind}" for folder in folders for kind in ("png", "json")]
+    assert all(file.exists() for file in files) and "3 concepts, 3 of them by this process" in capsys.readouterr().out
+    files[3].unlink()
+    files[2].unlink()
+    before = files[1].stat().st_mtime_ns
+    assert main([*arguments, "--out", str(out)]) == 0
+    assert "3 concepts, 1 of them by this process" in capsys.readouterr().out
+    assert files[1].stat().st_mtime_ns == before and files[3].exists()
+    assert "it goes without --concept and --overwrite" in fails(capsys, *arguments, "--out", out, "--overwrite")
