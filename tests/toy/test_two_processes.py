@@ -132,3 +132,16 @@ def test_the_command_writes_one_file_from_two_processes(fake: FakeModel, tmp_pat
     for name, delta in expected.deltas.items():
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense(), rtol=1e-4, atol=1e-5)
     assert load_statistics(tmp_path / "sums.safetensors").concepts == tuple(CONCEPTS)
+
+
+def test_torchrun_starts_the_command(tmp_path: Path) -> None:
+    """The real thing: two processes of torchrun erase from the embedded model and write one file."""
+    listed, out = tmp_path / "list.txt", tmp_path / "a.safetensors"
+    listed.write_text("\n".join(f"thing {number}" for number in range(40)), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "erasure_core", "erase", "--model", "toy", "--concepts", str(listed), "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("a.safetensors: erases") == 1
+    assert len(Erasure.load(out).concepts) == 40
