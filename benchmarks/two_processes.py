@@ -110,7 +110,7 @@ PAGE = """# Many names, many checkpoints, many machines
 ## Reading prompts in several processes
 
     torchrun --nproc-per-node 2 -m erasure_core erase \\
-        --model model.safetensors --concepts names.txt --out names-erased.safetensors
+        --model model.safetensors --concepts list.txt --out no-list.safetensors
 
 Each process opens the model, encodes its share of the concepts and prompts, and adds up their rows. One `all_reduce`
 (gloo on CPUs, nccl with `--device cuda`) gives all of them the sums of all. The first process solves and writes;
@@ -131,11 +131,11 @@ that share the list, all three at the same time. On {machine}; code as of {revis
 ## Reports, attacks and results as jobs
 
     torchrun --nproc-per-node 2 -m erasure_core report --each \\
-        --model model.safetensors --erasure names-erased.safetensors --out reports
+        --model model.safetensors --erasure no-list.safetensors --out audit
     torchrun --nproc-per-node 2 tools/make_results.py --only many
 
 `report --each` and `attack --each` make a report on every concept of an erasure, each in a folder of its own. A process
-claims a concept by a lock on a file in `reports/.claims`; the system frees the lock when the process ends, however it
+claims a concept by a lock on a file in `audit/.claims`; the system frees the lock when the process ends, however it
 ends, and another one takes the concept up. What is there is kept, so the same command goes on where it was stopped. The
 processes need not be started together or by `torchrun`: the same command in a second terminal, by `accelerate launch`,
 or on a second machine with the same folder (NFS 4, whose locks all machines see) helps the first. `torchrun` itself
