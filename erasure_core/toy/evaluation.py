@@ -222,14 +222,25 @@ def _background(caption: Caption) -> tuple[int, int, int]:
     return COLOURS[caption.colour]
 
 
-def pictures_of(subject: Subject, count: int = 4) -> Tensor:
-    """Return about ``count`` real renders of the subject, ``[n, 3, h, w]`` with values from 0 to 1.
+def pictures_of(subject: Subject, count: int = 4, seed: Seed = 0) -> Tensor:
+    """Return ``count`` real renders of the subject, or all if there are fewer, ``[n, 3, h, w]`` from 0 to 1.
 
-    They are spread over the sheet, so that they share little but the subject.
+    The subject is all that they share, as far as the sheet allows: each next picture has as little as possible in
+    common with those before, and ``seed`` draws among the rest. They come in the order of the sheet.
     """
     captions, images = load_renders()
     places = [index for index, caption in enumerate(captions) if getattr(caption, subject.kind) == subject.name]
-    return images[places[:: max(1, len(places) // count)][:count]]
+    random.Random(seed).shuffle(places)
+    chosen: list[int] = []
+    while places and len(chosen) < count:
+        shared = [sum(_shared(captions[place], captions[other]) for other in chosen) for place in places]
+        chosen.append(places.pop(shared.index(min(shared))))
+    return images[sorted(chosen)]
+
+
+def _shared(one: Caption, other: Caption) -> int:
+    """Return how many of object, style and colour two captions have in common."""
+    return sum(getattr(one, kind) == getattr(other, kind) for kind in NAMES)
 
 
 @checked

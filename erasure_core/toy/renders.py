@@ -17,10 +17,16 @@ COLUMNS = 16
 
 
 def captions() -> list[Caption]:
-    """Return the captions of the sheet, row by row: every object in every style, with background colours in turn."""
+    """Return the captions of the sheet, row by row: every object in every style, with background colours in turn.
+
+    The colours of an object's four pictures differ, a style comes on all colours, and a colour behind all styles.
+    """
     colours = tuple(COLOURS)
-    pairs = [(thing, style) for thing in OBJECTS for style in STYLES]
-    return [Caption(thing, style, colours[(5 * index) % 8]) for index, (thing, style) in enumerate(pairs)]
+    return [
+        Caption(thing, style, colours[(row + 5 * column) % len(colours)])
+        for row, thing in enumerate(OBJECTS)
+        for column, style in enumerate(STYLES)
+    ]
 
 
 def load_renders() -> tuple[list[Caption], Tensor]:

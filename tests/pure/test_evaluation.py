@@ -19,6 +19,7 @@ from erasure_core.files.images import save_image, to_image
 from erasure_core.toy import evaluation
 from erasure_core.toy.captions import COLOURS, OBJECTS, STYLES, Caption
 from erasure_core.toy.evaluation import (
+    NAMES,
     Gallery,
     Subject,
     captions_for,
@@ -97,6 +98,24 @@ def test_real_pictures_of_a_subject(subject: Subject) -> None:
     pairs = zip(captions, images, strict=True)
     own = [image for caption, image in pairs if subject.name in (caption.object, caption.style)]
     assert all(any(torch.equal(picture, image) for image in own) for picture in pictures)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "subject", [Subject("object", "cat"), *(Subject("style", name) for name in STYLES), Subject("colour", "red")]
+)
+def test_pictures_share_nothing_but_their_subject(subject: Subject, seed: int) -> None:
+    captions, images = load_renders()
+    places = [[torch.equal(one, image) for image in images].index(True) for one in pictures_of(subject, seed=seed)]
+    for kind in NAMES:
+        names = {getattr(captions[place], kind) for place in places}
+        assert names == {subject.name} if kind == subject.kind else len(names) == 4, f"they share a {kind}"
+
+
+def test_pictures_of_a_subject_differ_by_seed() -> None:
+    one, same, other = (pictures_of(Subject("style", "noto"), seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert len(pictures_of(Subject("object", "cat"), 8)) == 4
 
 
 def test_counting_an_erased_object() -> None:
