@@ -122,7 +122,7 @@ class ErasureFewShot(io.ComfyNode):
         parsed = parse_concepts(concept, "concept")
         settings = _settings("few_shot", preset, parsed, model, steps=steps, learning_rate=learning_rate, growth=growth)
         prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
-        texts = [line.strip() for line in captions.splitlines() if line.strip()]
+        texts = _lines(captions)
 
         def learn(training_model, **more):
             drawn = None if settings.objective == "ascent" and not texts else max(DRAWN, len(texts))
@@ -146,12 +146,13 @@ class ErasureDoCo(io.ComfyNode):
             category=ERASE,
             search_aliases=(*ALIASES, "DoCo", "fine-tune", "train", "ESD", "LECO", "concept ablation", "anchor"),
             description="Trains cross-attention against a discriminator until prompts of a concept pass for an "
-            f"anchor's, a harmless class, while the anchor itself is preserved. {MODELS}",
+            f"anchor's, a harmless class, while the anchor itself and preserved prompts are held. {MODELS}",
             inputs=[
                 *_model_and_clip("changed"),
                 _concept(
                     "For example: parachute -> airplane",
-                    "What to erase, '->', and the anchor that its prompts should give.",
+                    "What to erase, '->', and the anchor that its prompts should give. A style may have no anchor: "
+                    "its prompts then give what they would without the style's name.",
                 ),
                 *_training("doco"),
                 io.Latent.Input(
@@ -160,6 +161,18 @@ class ErasureDoCo(io.ComfyNode):
                     tooltip="Pictures of the anchor, as latents, a batch of some dozens. Without them the model draws "
                     "them itself before it trains.",
                 ),
+                io.String.Input(
+                    "captions",
+                    multiline=True,
+                    default="",
+                    placeholder="a parachute over a lake",
+                    optional=True,
+                    tooltip="What each of the anchor's pictures shows, one a line, in their order, with the name of "
+                    "the concept in place of the anchor's. Without pictures: what the model draws, in turn.",
+                ),
+                preserve_input(optional=True),
+                preserve_common_input(optional=True),
+                preserve_list_input(),
             ],
             outputs=_outputs("A copy of the model without it.", "The text encoder; DoCo does not change it."),
         )
@@ -170,13 +183,20 @@ class ErasureDoCo(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, clip, concept, preset, steps, learning_rate, anchors=None, **training):
+    def execute(
+        cls, model, clip, concept, preset, steps, learning_rate, anchors=None, captions="", preserve="",
+        preserve_common=True, preserve_list=NO_LIST, **training,
+    ):  # fmt: skip
         parsed = parse_concepts(concept, "concept")
         settings = _settings("doco", preset, parsed, model, steps=steps, learning_rate=learning_rate)
+        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
 
         def learn(training_model, **more):
             latents = None if anchors is None else _anchor_latents(training_model, anchors["samples"])
-            return doco(training_model, parsed, settings, anchor_latents=latents, **more)
+            return doco(
+                training_model, parsed, settings, anchor_latents=latents, captions=_lines(captions), preserve=prompts,
+                **more,
+            )  # fmt: skip
 
         return _train_and_apply(learn, settings, model, clip, **training)
 
@@ -261,6 +281,10 @@ def _outcome(origin, settings) -> str:
         f"Erased {origin.concepts[0]} in {steps} as {settings.kind}, learning rate {settings.learning_rate:g}; "
         f"the loss went from {first:.3g} to {last:.3g}."
     )
+
+
+def _lines(texts: str) -> list[str]:
+    return [line.strip() for line in texts.splitlines() if line.strip()]
 
 
 def _preserved(concepts, preserve: str, preserve_common: bool, preserve_list: str) -> list[str]:

@@ -1,22 +1,36 @@
 """The method DoCo: concept domain correction with a concept-preserving gradient (arXiv 2405.15304, AAAI 2025).
 
-Adversarial: a discriminator learns to tell what the frozen model makes of the anchor's prompt from what the edited
+Adversarial: a discriminator learns to tell what the frozen model makes of the anchor's captions from what the edited
 model makes of the concept's; the cross-attention keys and values learn to pass for the anchor.
+
+The settings are by default those of the authors' commands: captions say what else is in the pictures, the learning
+rate is scaled by the batch, gradients are clipped and weights decay. Theirs draw some pictures of objects smaller and
+larger too, which is not done here. Ours are a discriminator that reads what it judges (``conditional``), without batch
+norm and in several updates a step, and the hold on preserved prompts, with which the preserved loss is
+
+    w * mean |e(x, t, p) - e0(x, t, p)|^2
+
+where ``e0`` is the frozen model, ``w`` is ``preserve_weight``, and p are preserved prompts and the anchor's captions.
+Its gradient is a part of the step. Without a hold the preserved loss is the denoising error of the anchor's pictures,
+which only corrects the adversarial gradient, as published.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..arguments import Seed, checked
-from ..concepts.parse import Concept, single_concept
+from ..closed_form.collect import check_preserve, warn_of_names
+from ..concepts.names import reader
+from ..concepts.parse import Concept, as_prompts, kept_prompts, single_concept
 from ..concepts.readable import check_readable
 from ..concepts.templates import wordings
 from ..conditioning import Conditioning
@@ -26,13 +40,26 @@ from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
 from ..training.denoising import denoising_target, noised, predict
-from ..training.gan import adversarial_loss, discriminator_loss, patch_discriminator, preserving
+from ..training.gan import (
+    ConditionalDiscriminator,
+    Verdict,
+    adversarial_loss,
+    clipped,
+    discriminator_loss,
+    patch_discriminator,
+    preserving,
+)
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, TrainingError, check_rank, descend, gradients, take_step, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
-from .inputs import GradientCheckpointing, Training
+from .captions import captions_of, check_captions, with_target
+from .inputs import GradientCheckpointing, Preserve, Training
 from .method import Method
+
+MOST_NORM = 1.0  # of all gradients of a loss together; larger ones are scaled down to it
+WEIGHT_DECAY = 1e-2
+REMEMBERED = 8  # batches that a discriminator with several updates a step learns from again (arXiv 1612.07828)
 
 
 @dataclass(frozen=True)
@@ -41,12 +68,21 @@ class DoCoSettings(Settings):
 
     kind: str = kind_setting()
     steps: int = steps_setting(2000)
-    learning_rate: float = setting(6e-6, above=0, help=RATE)
+    learning_rate: float = setting(4.8e-5, above=0, help=RATE)
     discriminator_rate: float = setting(1e-4, above=0, help="How far each update of the discriminator goes.")
     batch_size: int = setting(8, least=2, help="How many noisy latents an update learns from.")
     warm_up: float = setting(
         0.5, least=0, below=1, help="The share of the steps in which only the discriminator learns."
     )
+    flips: bool = setting(True, help="Mirror half of the anchor's pictures.")
+    batch_norm: bool = setting(True, help="Give the discriminator batch norm.")
+    conditional: bool = setting(
+        False, help="Let the discriminator read the noised latents, how noised they are, and the caption."
+    )
+    discriminator_updates: int = setting(
+        1, least=1, help="How many updates the discriminator makes in a step; all but the first on batches of late."
+    )
+    preserve_weight: float = setting(0.0, least=0, help="How firmly the preserved prompts are held as they are.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,14 +96,28 @@ class DoCoSettings(Settings):
         """The number of steps, at the beginning, in which only the discriminator learns."""
         return round(self.warm_up * self.steps)
 
+    @property
+    def needs_common(self) -> bool:
+        return self.preserve_weight > 0
 
-DOCO: Mapping[str, DoCoSettings] = {
+
+PUBLISHED: Mapping[str, DoCoSettings] = {
     "object": DoCoSettings("object"),
     "style": DoCoSettings("style", discriminator_rate=5e-4),
 }
+OURS = {
+    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "preserve_weight": 1.0,
+    "warm_up": 0.2,
+}  # fmt: skip
+DOCO: Mapping[str, DoCoSettings] = {
+    **{kind: replace(published, **OURS) for kind, published in PUBLISHED.items()},
+    "published": PUBLISHED["object"],
+    "published-style": PUBLISHED["style"],
+}
+"""The presets of both kinds are ours: on Stable Diffusion nobody tried them, and they have the published rates."""
 TOY_DOCO: Mapping[str, DoCoSettings] = {
-    "object": DoCoSettings("object", steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
-    "style": DoCoSettings("style", steps=360, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2),
+    name: replace(preset, steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2)
+    for name, preset in DOCO.items()
 }
 
 
@@ -79,7 +129,9 @@ def doco(
     *,
     anchor: str = "",
     anchor_latents: Tensor | None = None,
-    anchors: int = 32,
+    anchors: int = 64,
+    captions: Sequence[str] | str = (),
+    preserve: Sequence[str] | str = (),
     seconds: float | None = None,
     rank: int | None = None,
     gradient_checkpointing: bool = False,
@@ -88,15 +140,21 @@ def doco(
 ) -> Erasure:
     """Train cross-attention until prompts of a concept give what those of an anchor do (``parachute -> airplane``).
 
-    ``model`` is only read.
+    See the module for what is published and what is ours. ``model`` is only read.
 
     - ``concept``: a single concept, as a ``Concept`` or as text.
     - ``settings``: one of the presets ``DOCO``, or a ``DoCoSettings``; the default is the preset for objects. For its
       first ``warm_up`` of the steps only the discriminator learns.
-    - ``anchor``: the harmless class. It may also follow the concept's name and an arrow, and one of both is needed.
+    - ``anchor``: the harmless class. It may also follow the concept's name and an arrow, and an object needs one. By
+      default a style becomes that of captions without it, as published.
     - ``anchor_latents``: clean latents of the anchor, ``[n, c, h, w]``, scaled for the UNet. By default the model draws
       them itself.
-    - ``anchors``: how many it draws then, at least 1; the default of 32 is four batches.
+    - ``anchors``: how many it draws then, at least 1; the default of 64 is eight batches.
+    - ``captions``: texts that name the concept; with the anchor in its place they are what the anchor's pictures show,
+      one for each of the latents, or for the model to draw in turn. By default there are none: the model draws the
+      anchor with everyday contents, each picture with its caption, and latents have ``WORDINGS`` of the kind, which say
+      nothing of what else they show.
+    - ``preserve``: prompts whose predictions are held as firmly as ``preserve_weight`` says, by default none.
     - ``seconds``: training ends after so many seconds, above 0, though steps are left; by default there is no limit.
     - ``rank``: train low-rank changes of this rank, at least 1; by default whole weights are trained.
     - ``gradient_checkpointing``: train in less memory and more time; off by default.
@@ -108,54 +166,59 @@ def doco(
     begun to learn.
     """
     budget, warm_up_steps = Budget(settings.steps, seconds), settings.warm_up_steps
+    preserve, captions = kept_prompts(preserve, "preserve"), as_prompts(captions, "captions")
     if anchors < 1:
         raise ValueError(f"anchors must be at least 1, got {anchors}")
     check_rank(rank)
-    concept = _pair(concept, anchor)
+    concept = _pair(concept, anchor, settings.kind)
+    check_captions(captions, concept, anchor_latents)
     check_readable(model, concept)
+    check_preserve([concept], preserve, reads=reader(model))
+    warn_of_names([concept], preserve)
     check_rank(rank, model.weights_of("cross-attention"))
     generator = torch.Generator().manual_seed(seed)
-    prompts = wordings(settings.kind, concept.instead), wordings(settings.kind, concept.name)
-    encoded = model.encode_prompts([*prompts[0], *prompts[1]]).detach()
-    anchor_contexts, target_contexts = encoded.split([len(prompts[0]), len(prompts[1])])
-    if anchor_latents is None:
-        anchor_prompts = [prompts[0][index % len(prompts[0])] for index in range(anchors)]
-        anchor_latents = sample_latents(model, anchor_prompts, range(seed, seed + anchors), callback=callback)
-        if not torch.isfinite(anchor_latents).all():
-            raise TrainingError(f"what the model draws for '{concept.instead}' holds NaN; nothing was changed")
-    clean_latents = check_latents(anchor_latents, model.latent_shape()).float().cpu()
+    pictures = _anchors(model, concept, settings, anchor_latents, anchors, captions, seed, generator, callback)
+    held = pictures.anchor
+    if preserve and settings.preserve_weight:
+        held = Conditioning.cat([held, model.encode_prompts(preserve).detach()])
 
     stand_ins = StandIns(model.weights_of("cross-attention"), rank, generator)
-    discriminator = patch_discriminator(clean_latents.shape[1:], seed).to(model.device)
-    generator_optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate, betas=(0.5, 0.999))
+    discriminator = _discriminator(pictures, settings, seed).to(model.device)
+    optimiser = torch.optim.AdamW(
+        stand_ins.parameters, settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY
+    )
     discriminator_optimiser = torch.optim.Adam(
         discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.999)
     )
     edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else settings.batch_size
-    check_room("DoCo", edited, stand_ins.parameters, encoded[:1], clean_latents.shape, at_once, callback)
+    check_room("DoCo", edited, stand_ins.parameters, held[:1], pictures.latents.shape, at_once, callback)
+    remembered: deque[Sides] = deque(maxlen=REMEMBERED)
 
     def update(step: int) -> Tensor:
-        which = torch.randint(len(clean_latents), (settings.batch_size,), generator=generator)
-        clean = clean_latents[which].to(model.device)
+        clean, own, named = pictures.draw(settings.batch_size, settings.flips, generator)
         timesteps = torch.randint(len(model.alphas_cumprod), (settings.batch_size,), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
-        which = torch.randint(len(anchor_contexts), (settings.batch_size,), generator=generator)
-        alphas = model.alphas_cumprod[timesteps]
+        noise = torch.randn(clean.shape, generator=generator)
+        clean, noise, alphas = clean.to(model.device), noise.to(model.device), model.alphas_cumprod[timesteps]
         batch = NoisedBatch(model.prediction_type, clean, noise, timesteps, alphas, gradient_checkpointing)
         edited = model.with_weights(stand_ins.weights())
         with torch.no_grad():
-            real = batch.predicted(model, anchor_contexts[which])
-        if step < warm_up_steps:
-            with torch.no_grad():
-                fake = batch.predicted(edited, target_contexts[which])
-            return _teach(discriminator, discriminator_optimiser, real, fake)
-        fake = batch.predicted(edited, target_contexts[which])
-        loss = _teach(discriminator, discriminator_optimiser, real, fake.detach())
-        again = model.with_weights(stand_ins.weights())
-        preserving_gradients = generator_gradients(
-            discriminator, fake, batch, again, anchor_contexts[which], stand_ins.parameters
-        )
-        take_step(preserving_gradients, stand_ins.parameters, generator_optimiser)
+            real = batch.predicted(model, own)
+        with torch.set_grad_enabled(step >= warm_up_steps):
+            fake = batch.predicted(edited, named)
+        sides = Sides(real, fake.detach(), _verdict(discriminator, batch, own))
+        loss = _teach(discriminator, discriminator_optimiser, sides)
+        remembered.append(sides)
+        for _ in range(settings.discriminator_updates - 1):
+            again = int(torch.randint(len(remembered), (), generator=generator))
+            _teach(discriminator, discriminator_optimiser, remembered[again])
+        if step >= warm_up_steps:
+            again = model.with_weights(stand_ins.weights())
+            preserved = partial(batch.error, again, own)
+            if settings.preserve_weight:
+                which = torch.randint(len(held), (settings.batch_size,), generator=generator)
+                preserved = partial(batch.drift, model, again, held[which])
+            slopes = generator_gradients(sides.verdict, fake, preserved, stand_ins.parameters, settings.preserve_weight)
+            take_step(slopes, stand_ins.parameters, optimiser)
         return loss
 
     losses = train(update, budget, what="DoCo", callback=callback)
@@ -166,8 +229,74 @@ def doco(
             f"{enough} are needed here, {whole} for all {settings.steps} steps"
         )
     model_fingerprint = fingerprint(entry_weights(model))
-    settings_record = {**asdict(settings), "rank": rank, "seed": seed}
+    settings_record = {**asdict(settings), "rank": rank, "seed": seed, "preserve": preserve}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), settings_record, model_fingerprint, losses=losses),))
+
+
+@dataclass(frozen=True)
+class AnchorPictures:
+    """Clean latents ``[n, c, h, w]`` of the anchor, and the conditioning of its captions and of the concept's.
+
+    Caption i of the anchor belongs to caption i of the concept. Where the captions are those of the pictures
+    (``own_captions``), picture j has caption j, and the first again after the last; else any may go with any.
+    """
+
+    latents: Tensor
+    anchor: Conditioning
+    concept: Conditioning
+    own_captions: bool
+
+    def draw(self, count: int, flips: bool, generator: torch.Generator) -> tuple[Tensor, Conditioning, Conditioning]:
+        """Return ``count`` random latents, with ``flips`` half of them mirrored, and the conditioning of both captions.
+
+        The random numbers are those of ``generator``.
+        """
+        which = torch.randint(len(self.latents), (count,), generator=generator)
+        latents = self.latents[which]
+        if flips:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+            latents = torch.where(mirrored[:, None, None, None], latents.flip(-1), latents)
+        captions = which % len(self.anchor)
+        if not self.own_captions:
+            captions = torch.randint(len(self.anchor), (count,), generator=generator)
+        return latents, self.anchor[captions], self.concept[captions]
+
+
+def _anchors(
+    model: DiffusionModel,
+    concept: Concept,
+    settings: DoCoSettings,
+    latents: Tensor | None,
+    count: int,
+    captions: list[str],
+    seed: int,
+    generator: torch.Generator,
+    callback: Callback | None,
+) -> AnchorPictures:
+    """Return the ``latents`` of the anchor, or ``count`` that the model draws, with what goes with them."""
+    own_captions = latents is None or bool(captions)
+    if not captions:
+        drawn = latents is None
+        captions = (
+            captions_of(settings.kind, concept, count, generator) if drawn else wordings(settings.kind, concept.name)
+        )
+    shown = [with_target(caption, concept) for caption in captions]
+    if latents is None:
+        prompts = [shown[index % len(shown)] for index in range(count)]
+        latents = sample_latents(model, prompts, range(seed, seed + count), callback=callback)
+        if not torch.isfinite(latents).all():
+            raise TrainingError(f"what the model draws for '{shown[0]}' holds NaN; nothing was changed")
+    latents = check_latents(latents, model.latent_shape()).float().cpu()
+    anchor, named = model.encode_prompts([*shown, *captions]).detach().split([len(shown), len(captions)])
+    return AnchorPictures(latents, anchor, named, own_captions)
+
+
+def _discriminator(pictures: AnchorPictures, settings: DoCoSettings, seed: int) -> torch.nn.Module:
+    shape = pictures.latents.shape[1:]
+    if not settings.conditional:
+        return patch_discriminator(shape, seed, batch_norm=settings.batch_norm)
+    text_width = pictures.anchor.context.shape[-1]
+    return ConditionalDiscriminator(shape, seed, text_width, batch_norm=settings.batch_norm)
 
 
 @dataclass(frozen=True)
@@ -204,29 +333,50 @@ class NoisedBatch:
         target = denoising_target(self.kind, self.clean, self.noise, self.alphas)
         return F.mse_loss(self.output(model, conditioning), target)
 
+    def drift(self, model: DiffusionModel, edited: DiffusionModel, conditioning: Conditioning) -> Tensor:
+        """Return the mean square of how far the ``edited`` model's output is from the ``model``'s, a scalar."""
+        with torch.no_grad():
+            before = self.output(model, conditioning)
+        return F.mse_loss(self.output(edited, conditioning), before)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The clean latents ``[n, c, h, w]`` of the anchor's side and of the concept's, and the verdict on such latents."""
+
+    real: Tensor
+    fake: Tensor
+    verdict: Verdict
+
+
+def _verdict(discriminator: torch.nn.Module, batch: NoisedBatch, captions: Conditioning) -> Verdict:
+    if isinstance(discriminator, ConditionalDiscriminator):
+        return partial(discriminator, latents=batch.latents, alphas=batch.alphas, captions=captions)
+    return discriminator
+
 
 def generator_gradients(
-    discriminator: torch.nn.Module,
+    verdict: Verdict,
     fake: Tensor,
-    batch: NoisedBatch,
-    edited: DiffusionModel,
-    anchor: Conditioning,
+    preserved: Callable[[], Tensor],
     parameters: Sequence[Tensor],
+    preserve_weight: float = 0.0,
 ) -> list[Tensor]:
     """Return the concept-preserving gradient for each of the ``parameters`` of the edited model (``preserving``).
 
     The loss to unlearn is the ``adversarial_loss`` of ``fake``, ``[n, c, h, w]``, the clean latents that the edited
-    model predicts for the concept's prompts. The loss to preserve is the denoising error of ``batch`` under the
-    anchor's own prompts, of which ``anchor`` is the conditioning. The graph of ``fake`` is freed before that of the
-    second loss is built, so that only one is in memory.
+    model predicts for the concept's prompts; ``preserved`` computes the loss to preserve. The gradients of each are
+    clipped to a norm of ``MOST_NORM``. The second, times ``preserve_weight``, is added; by default it is not. The graph
+    of ``fake`` is freed before that of the second loss is built, so that only one is in memory.
     """
-    unlearn = gradients(adversarial_loss(discriminator, fake), parameters)
-    preserve = gradients(batch.error(edited, anchor), parameters)
-    return [preserving(*pair) for pair in zip(unlearn, preserve, strict=True)]
+    unlearn = clipped(gradients(adversarial_loss(verdict, fake), parameters), MOST_NORM)
+    preserve = clipped(gradients(preserved(), parameters), MOST_NORM)
+    pairs = zip(unlearn, preserve, strict=True)
+    return [preserving(one, two) + preserve_weight * two for one, two in pairs]
 
 
-def _teach(discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, real: Tensor, fake: Tensor) -> Tensor:
-    loss = discriminator_loss(discriminator, real, fake)
+def _teach(discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, sides: Sides) -> Tensor:
+    loss = discriminator_loss(sides.verdict, sides.real, sides.fake)
     descend(loss, list(discriminator.parameters()), optimiser)
     return loss
 
@@ -243,14 +393,14 @@ def check_latents(latents: Tensor, shape: Sequence[int]) -> Tensor:
     return latents
 
 
-def _pair(concept: Sequence[Concept | str] | Concept | str, anchor: str) -> Concept:
+def _pair(concept: Sequence[Concept | str] | Concept | str, anchor: str, kind: str) -> Concept:
     pair = single_concept(concept, "DoCo")
-    if not (anchor or pair.instead):
+    if kind == "object" and not (anchor or pair.instead):
         raise ValueError(f"DoCo needs an anchor: write '{pair.name} -> ' and the harmless class to turn it into")
-    return Concept(pair.name, anchor or pair.instead)
+    return single_concept(Concept(pair.name, anchor or pair.instead), "DoCo")
 
 
 METHOD = Method(
     "doco", doco, DOCO, TOY_DOCO, "adversarial: the concept's pictures learn to pass for an anchor's",
-    (Training, GradientCheckpointing),
+    (Preserve, Training, GradientCheckpointing),
 )  # fmt: skip

@@ -212,20 +212,21 @@ class Uneven(FakeModel):
 
 
 class Adam:
-    """Written out (arXiv 1412.6980)."""
+    """Written out (arXiv 1412.6980); with a ``decay`` it is AdamW (arXiv 1711.05101)."""
 
-    def __init__(self, rate: float, first: float = 0.9, second: float = 0.999):
-        self.rate, self.decay, self.steps, self.moments = rate, (first, second), 0, {}
+    def __init__(self, rate: float, first: float = 0.9, second: float = 0.999, *, decay: float = 0.0):
+        self.rate, self.betas, self.decay, self.steps, self.moments = rate, (first, second), decay, 0, {}
 
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The new weights."""
-        (first, second), self.steps, new = self.decay, self.steps + 1, {}
+        (first, second), self.steps, new = self.betas, self.steps + 1, {}
         for name, gradient in gradients.items():
             m, v = self.moments.get(name, (0, 0))
             m, v = first * m + (1 - first) * gradient, second * v + (1 - second) * gradient**2
             self.moments[name] = m, v
             m, v = m / (1 - first**self.steps), v / (1 - second**self.steps)
-            new[name] = (weights[name] - self.rate * m / (v.sqrt() + 1e-8)).detach()
+            kept = (1 - self.rate * self.decay) * weights[name]
+            new[name] = (kept - self.rate * m / (v.sqrt() + 1e-8)).detach()
         return new
 
 

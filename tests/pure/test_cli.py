@@ -245,7 +245,10 @@ def test_learned_methods(fake: FakeModel, tmp_path: Path, capsys) -> None:
     (origin,) = Erasure.load(out).origins
     assert origin.settings["images"] == 8 and origin.settings["preserve"] == ["bird"]
     assert [str(concept) for concept in origin.concepts] == ["cat -> dog"]
-    assert main([*erase, "cat -> dog", "--method", "doco", "--batch-size", "2"]) == 0
+    for more in (["--preserve", "bird", "--no-common"], ["--preset", "published"]):
+        assert main([*erase, "cat -> dog", "--method", "doco", "--batch-size", "2", "--steps", "20", *more]) == 0
+        preserve = Erasure.load(out).origins[0].settings["preserve"]
+        assert preserve == ([] if "published" in more else ["bird"])
     assert main([*erase, "cat", "--method", "abo", "--trajectories", "2", "--preserve", "bird"]) == 0
     assert "bird" in Erasure.load(out).origins[0].settings["preserve"]
 
@@ -296,7 +299,7 @@ def test_what_users_get_wrong_about_learned_methods(fake: FakeModel, tmp_path: P
     spared = (*few_shot, "--images", "none", "--gradient-checkpointing")
     assert "takes no --gradient-checkpointing" in fails(capsys, *spared)
     assert "takes no --towers" in fails(capsys, *erase, "cat -> dog", "--method", "abo", "--towers", "text_encoder")
-    assert "takes no --preserve" in fails(capsys, *erase, "cat -> dog", "--method", "doco", "--preserve", "bird")
+    assert "doco takes no --images" in fails(capsys, *erase, "cat -> dog", "--method", "doco", "--images", "3")
     assert "no preset 'explicit'" in fails(capsys, *few_shot, "--images", "none", "--preset", "explicit")
     assert "needs an anchor" in fails(capsys, *erase, "cat", "--method", "doco")
     assert "rece takes no --seconds" in fails(capsys, *erase, "cat", "--seconds", "3")

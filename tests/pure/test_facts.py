@@ -131,7 +131,7 @@ def test_numbers_of_presets() -> None:
     assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_FEW_SHOT["published"].growth]
     assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
     assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
-    assert doco.DOCO["object"].warm_up == 0.5
+    assert doco.DOCO["published"].warm_up == 0.5
 
 
 def cells(page: str, name: str) -> list[str]:

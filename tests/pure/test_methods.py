@@ -71,7 +71,7 @@ def concept_of(name: str, preset: str | None = None) -> str:
     method = METHODS[name]
     for concept in ("cat -> dog", "cat"):
         with suppress(ValueError):
-            method.run(FakeModel(tokens=12), concept, **arguments(method, settings=settings_of(method, preset)))
+            method.run(FakeModel(tokens=16), concept, **arguments(method, settings=settings_of(method, preset)))
             return concept
     raise AssertionError(f"{name} takes neither 'cat -> dog' nor 'cat'")
 
@@ -142,7 +142,7 @@ def test_what_is_not_asked_for_is_the_presets(name: str) -> None:
 @names
 @models
 def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind: type[FakeModel]) -> None:
-    model = kind()
+    model = kind(tokens=16)
     state, whole = State(model), {**model.weights, **model.text}
     erasure = run(name, model)
     state.check()
@@ -166,7 +166,7 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
 @names
 @models
 def test_it_draws_other_pictures_while_it_is_applied(name: str, kind: type[FakeModel]) -> None:
-    model = kind()
+    model = kind(tokens=16)
     erasure = run(name, model)
     latents = torch.randn(1, *model.latent_shape(), generator=torch.Generator().manual_seed(0))
 
@@ -179,7 +179,7 @@ def test_it_draws_other_pictures_while_it_is_applied(name: str, kind: type[FakeM
 
 @names
 def test_a_seed_reproduces_it_bit_for_bit(name: str) -> None:
-    model = FakeModel()
+    model = FakeModel(tokens=16)
     torch.manual_seed(1)
     one, before = run(name, model), torch.get_rng_state()
     torch.manual_seed(2)
@@ -193,7 +193,7 @@ def test_a_seed_reproduces_it_bit_for_bit(name: str) -> None:
 
 @names
 def test_a_callback_hears_of_it_and_can_cancel_it_anywhere(name: str) -> None:
-    model, told = FakeModel(), []
+    model, told = FakeModel(tokens=16), []
     run(name, model, callback=lambda *one: told.append(one))
     assert told and all(0 <= done <= total and what for done, total, what in told)
 
@@ -219,7 +219,7 @@ def test_a_callback_hears_of_it_and_can_cancel_it_anywhere(name: str) -> None:
 @models
 def test_it_saves_and_loads(name: str, kind: type[FakeModel], tmp_path: Path) -> None:
     with torch.no_grad():
-        erasure = run(name, kind())
+        erasure = run(name, kind(tokens=16))
     back = Erasure.load(erasure.save(tmp_path / "a.safetensors"))
     assert same(back, erasure) and back.origins == erasure.origins and back.maps.keys() == erasure.maps.keys()
 
@@ -227,7 +227,7 @@ def test_it_saves_and_loads(name: str, kind: type[FakeModel], tmp_path: Path) ->
 @names
 @pytest.mark.parametrize("concept", ["", "  \n", "# nothing", [], [""], None, 5])
 def test_it_refuses_an_empty_concept(name: str, concept: Any) -> None:
-    model = FakeModel()
+    model = FakeModel(tokens=16)
     state = State(model)
     with pytest.raises(ValueError, match="concept"):
         METHODS[name].run(model, concept, **arguments(METHODS[name]))
@@ -236,7 +236,7 @@ def test_it_refuses_an_empty_concept(name: str, concept: Any) -> None:
 
 @names
 def test_it_takes_several_concepts_or_refuses_them(name: str) -> None:
-    model, named = FakeModel(), concept_of(name)
+    model, named = FakeModel(tokens=16), concept_of(name)
     several = [named, named.replace("cat", "red fish")]
     try:
         erasure = run(name, model, concept=several)
@@ -248,7 +248,7 @@ def test_it_takes_several_concepts_or_refuses_them(name: str) -> None:
 
 @names
 def test_damaged_weights_are_refused(name: str) -> None:
-    model = FakeModel()
+    model = FakeModel(tokens=16)
     for weights in (model.weights, model.text):
         for weight in weights.values():
             weight[0] = math.nan
@@ -269,7 +269,7 @@ def variations() -> list:
 
 @pytest.mark.parametrize(("name", "changes"), variations())
 def test_it_runs_with_whatever_it_needs(name: str, changes: dict[str, Any]) -> None:
-    erasure = run(name, TwoTowers(), **changes)
+    erasure = run(name, TwoTowers(tokens=16), **changes)
     assert any(delta.dense().any() for delta in erasure.deltas.values())
     matrices = [delta for delta in erasure.deltas.values() if delta.dense().ndim == 2]
     if changes.get("rank"):
@@ -281,7 +281,7 @@ def test_it_runs_with_whatever_it_needs(name: str, changes: dict[str, Any]) -> N
 )
 def test_every_preset_can_be_asked_for(name: str, preset: str) -> None:
     """Through a request, as the command line makes it."""
-    model, method = FakeModel(tokens=12), METHODS[name]
+    model, method = FakeModel(tokens=16), METHODS[name]
     concept = Concept(*concept_of(name, preset).split(" -> "))
     inputs = {"images": "none" if Images in method.takes else None, "no_common": Preserve in method.takes}
     few = {one: value for one, value in vars(settings_of(method, preset)).items() if type(value) is int}

@@ -41,7 +41,11 @@ METHODS: dict[str, Callable] = {
         model, concept, FewShotSettings(steps=1, learning_rate=1e-3), images=None
     ),
     "doco": lambda model, concept: doco(
-        model, concept, DoCoSettings(steps=1, batch_size=2, learning_rate=1e-3), anchor="dog", anchors=2
+        model,
+        concept,
+        DoCoSettings(steps=1, batch_size=2, warm_up=0.0, learning_rate=1e-3),
+        anchor="dog",
+        anchor_latents=torch.zeros(2, 4, 4, 4),
     ),
     "abo": lambda model, concept: abo(
         model, concept, AbOSettings(steps=1, trajectories=1, sampling_steps=1, learning_rate=1e-3)
