@@ -8,12 +8,20 @@ reconstruction of it. With the guidance term ``g(x, t, C) = e(x, t, C) - e(x, t,
 
 where ``0`` marks the frozen model; without an alternative ``g0`` is zero. ``w`` is ``unconditional_weight``,
 and ``v`` is ``preserve_weight``.
+
+A model that reaches this goal draws from each noise what the frozen one draws for the alternative, with whatever layout
+that has. With a ``focus`` above 0 the goal is the alternative's guidance only where it matters, and elsewhere the
+concept's own, so that the layout of its pictures stays:
+
+    g0(x, t, concept) + m * (g0(x, t, alternative) - g0(x, t, concept)),    m = (d / max d) ^ focus
+
+where ``d`` is the square of the difference of the two guidances, a mean over channels, at each position.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,10 +43,12 @@ from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_fell, check_rank, descend, train
 from ..training.memory import check_room
 from ..training.trainable import StandIns
+from .captions import captions_of, with_target
 from .inputs import GradientCheckpointing, Preserve, Training
 from .method import Method
 
 SCOPES = ("cross-attention", "attention", "unet")
+CAPTIONS = 32  # prompts that name everyday things beside the concept
 
 
 @dataclass(frozen=True)
@@ -60,11 +70,19 @@ class AbOSettings(Settings):
     trajectories: int = setting(16, least=1, help="How many pictures the frozen model draws to learn on the way to.")
     sampling_steps: int = setting(30, least=1, help="In how many steps it draws each of them.")
     guidance: float = setting(3.0, least=0, most=MOST_GUIDANCE, help="With which guidance it draws them.")
+    content: bool = setting(False, help="Name everyday things in the prompts too, where there is an alternative.")
+    focus: float = setting(
+        0.0, least=0, help="How closely the change keeps to where the two prompts guide apart; 0 changes everything."
+    )
 
 
-ABO: Mapping[str, AbOSettings] = {"object": AbOSettings("object"), "style": AbOSettings("style")}
+ABO: Mapping[str, AbOSettings] = {
+    "object": AbOSettings("object", content=True, focus=0.5),
+    "style": AbOSettings("style", content=True, focus=0.25),
+}
 TOY_ABO: Mapping[str, AbOSettings] = {
-    kind: AbOSettings(kind, steps=120, learning_rate=1e-3, batch_size=8, sampling_steps=15) for kind in ABO
+    kind: replace(preset, steps=120, learning_rate=1e-3, batch_size=8, sampling_steps=15)
+    for kind, preset in ABO.items()
 }
 
 
@@ -123,8 +141,9 @@ def abo(
     warn_of_names([concept], preserve)
     check_rank(rank, model.weights_of(scope))
     generator = torch.Generator().manual_seed(seed)
-    prompts = Prompts.of(model, settings.kind, concept, preserve)
-    states = _states(model, concept, settings, seed, callback)
+    named, others = _prompts(settings, concept, generator)
+    prompts = Prompts.of(model, named, others, preserve)
+    states = _states(model, named, others, settings, seed, callback)
     stand_ins = StandIns(model.weights_of(scope), rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate)
     edited, at_once = model.with_weights(stand_ins.weights()), 2 + (prompts.preserved is not None)
@@ -138,7 +157,7 @@ def abo(
         edited = model.with_weights(stand_ins.weights())
         loss = abo_loss(
             model, edited, latents, timesteps, contexts, settings.unconditional_weight, settings.preserve_weight,
-            gradient_checkpointing,
+            settings.focus, gradient_checkpointing,
         )  # fmt: skip
         descend(loss, stand_ins.parameters, optimiser)
         return loss
@@ -171,24 +190,38 @@ def abo_loss(
     contexts: Contexts,
     unconditional_weight: float,
     preserve_weight: float,
+    focus: float = 0.0,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
     """Return the loss that the module describes, a scalar; each square in it is a mean over all numbers.
 
     ``latents`` ``[n, c, h, w]`` are noised to ``timesteps`` ``[n]``, and ``contexts`` are of n prompts each. Each model
-    is passed once; only ``edited`` is differentiated. ``unconditional_weight`` and ``preserve_weight`` are at least 0.
-    ``gradient_checkpointing`` is that of ``predict``, off by default.
+    is passed once; only ``edited`` is differentiated. ``unconditional_weight``, ``preserve_weight`` and ``focus``, by
+    default 0, are at least 0. ``gradient_checkpointing`` is that of ``predict``, off by default.
     """
     edited_contexts = [c for c in (contexts.empty, contexts.concept, contexts.preserved) if c is not None]
     empty, concept, *preserved = _predict(edited, latents, timesteps, edited_contexts, gradient_checkpointing)
-    frozen_contexts = [c for c in (contexts.empty, contexts.alternative, contexts.preserved) if c is not None]
+    own = contexts.concept if focus else None
+    frozen_contexts = [c for c in (contexts.empty, contexts.alternative, own, contexts.preserved) if c is not None]
     with torch.no_grad():
         empty0, *rest0 = _predict(frozen, latents, timesteps, frozen_contexts)
     guide0 = rest0.pop(0) - empty0 if contexts.alternative is not None else torch.zeros_like(empty0)
+    if focus:
+        guide0 = focused(rest0.pop(0) - empty0, guide0, focus)
     loss = (concept - empty - guide0).square().mean() + unconditional_weight * (empty - empty0).square().mean()
     if preserved:
         loss = loss + preserve_weight * (preserved[0] - rest0[0]).square().mean()
     return loss
+
+
+def focused(concept: Tensor, alternative: Tensor, focus: float) -> Tensor:
+    """Return the guidance ``alternative`` where it differs most from that of the ``concept``, elsewhere the latter.
+
+    Both are ``[n, c, h, w]``; see the module for the equation. With a ``focus`` of 0 it is ``alternative`` everywhere.
+    """
+    apart = (alternative - concept).square().mean(1, keepdim=True)
+    most = apart.amax((2, 3), keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
+    return concept + (apart / most) ** focus * (alternative - concept)
 
 
 def _predict(
@@ -205,9 +238,9 @@ def _predict(
 
 @dataclass(frozen=True)
 class Prompts:
-    """The conditioning of all wordings of the concept and the alternative, and of preserved prompts, to draw from.
+    """The conditioning of all prompts of the concept and the alternative, and of preserved ones, to draw from.
 
-    Wording i of the concept belongs to wording i of the alternative. ``alternative`` and ``preserved`` are ``None``
+    Prompt i of the concept belongs to prompt i of the alternative. ``alternative`` and ``preserved`` are ``None``
     where a user names none.
     """
 
@@ -217,10 +250,11 @@ class Prompts:
     preserved: Conditioning | None
 
     @classmethod
-    def of(cls, model: DiffusionModel, kind: str, concept: Concept, preserve: Sequence[str]) -> Prompts:
-        """Encode the wordings of a concept of this ``kind`` (``WORDINGS``) and the prompts to ``preserve``."""
-        parts = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [], [""]]
-        parts.append(list(preserve))
+    def of(
+        cls, model: DiffusionModel, concept: Sequence[str], others: Sequence[str], preserve: Sequence[str]
+    ) -> Prompts:
+        """Encode prompts with the concept, those of the alternative or none, and the prompts to ``preserve``."""
+        parts = [list(concept), list(others), [""], list(preserve)]
         conditioning = model.encode_prompts([prompt for part in parts for prompt in part]).detach()
         own, alternative, empty, preserved = conditioning.split([len(part) for part in parts])
         return cls(own, alternative if len(alternative) else None, empty, preserved if len(preserved) else None)
@@ -235,12 +269,25 @@ class Prompts:
         return Contexts(self.concept[which], alternative, self.empty.expand(count), preserved)
 
 
+def _prompts(settings: AbOSettings, concept: Concept, generator: torch.Generator) -> tuple[list[str], list[str]]:
+    """Return prompts of the concept, and as many of the alternative or, where there is none, no others."""
+    kind = settings.kind
+    if not concept.instead:
+        return wordings(kind, concept.name), []
+    named = captions_of(kind, concept, CAPTIONS, generator) if settings.content else wordings(kind, concept.name)
+    return named, [with_target(prompt, concept) for prompt in named]
+
+
 def _states(
-    model: DiffusionModel, concept: Concept, settings: AbOSettings, seed: int, callback: Callback | None
+    model: DiffusionModel,
+    named: Sequence[str],
+    others: Sequence[str],
+    settings: AbOSettings,
+    seed: int,
+    callback: Callback | None,
 ) -> States:
     """Return states of the frozen model, half for the concept, half for the alternative or the empty prompt."""
-    kind = settings.kind
-    both = [wordings(kind, concept.name), wordings(kind, concept.instead) if concept.instead else [""]]
+    both = [named, others or [""]]
     prompts = [both[i % 2][i // 2 % len(both[i % 2])] for i in range(settings.trajectories)]
     latents, timesteps = trajectories(
         model,

@@ -6,7 +6,8 @@ model makes of the concept's; the cross-attention keys and values learn to pass 
 The settings are by default those of the authors' commands: captions say what else is in the pictures, the learning
 rate is scaled by the batch, gradients are clipped and weights decay. Theirs draw some pictures of objects smaller and
 larger too, which is not done here. Ours are a discriminator that reads what it judges (``conditional``), without batch
-norm and in several updates a step, and the hold on preserved prompts, with which the preserved loss is
+norm, with a small slope (``gradient_penalty``) and in several updates a step, and the hold on preserved prompts, with
+which the preserved loss is
 
     w * mean |e(x, t, p) - e0(x, t, p)|^2
 
@@ -82,6 +83,9 @@ class DoCoSettings(Settings):
     discriminator_updates: int = setting(
         1, least=1, help="How many updates the discriminator makes in a step; all but the first on batches of late."
     )
+    gradient_penalty: float = setting(
+        0.0, least=0, help="How firmly the discriminator's slope is kept small, so that it shows the way."
+    )
     preserve_weight: float = setting(0.0, least=0, help="How firmly the preserved prompts are held as they are.")
 
     def __post_init__(self) -> None:
@@ -106,8 +110,8 @@ PUBLISHED: Mapping[str, DoCoSettings] = {
     "style": DoCoSettings("style", discriminator_rate=5e-4),
 }
 OURS = {
-    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "preserve_weight": 1.0,
-    "warm_up": 0.2,
+    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "gradient_penalty": 0.5,
+    "preserve_weight": 1.0, "warm_up": 0.2,
 }  # fmt: skip
 DOCO: Mapping[str, DoCoSettings] = {
     **{kind: replace(published, **OURS) for kind, published in PUBLISHED.items()},
@@ -193,6 +197,7 @@ def doco(
     edited, at_once = model.with_weights(stand_ins.weights()), 1 if gradient_checkpointing else settings.batch_size
     check_room("DoCo", edited, stand_ins.parameters, held[:1], pictures.latents.shape, at_once, callback)
     remembered: deque[Sides] = deque(maxlen=REMEMBERED)
+    teach = partial(_teach, discriminator, discriminator_optimiser, settings.gradient_penalty)
 
     def update(step: int) -> Tensor:
         clean, own, named = pictures.draw(settings.batch_size, settings.flips, generator)
@@ -206,11 +211,11 @@ def doco(
         with torch.set_grad_enabled(step >= warm_up_steps):
             fake = batch.predicted(edited, named)
         sides = Sides(real, fake.detach(), _verdict(discriminator, batch, own))
-        loss = _teach(discriminator, discriminator_optimiser, sides)
+        loss = teach(sides)
         remembered.append(sides)
         for _ in range(settings.discriminator_updates - 1):
             again = int(torch.randint(len(remembered), (), generator=generator))
-            _teach(discriminator, discriminator_optimiser, remembered[again])
+            teach(remembered[again])
         if step >= warm_up_steps:
             again = model.with_weights(stand_ins.weights())
             preserved = partial(batch.error, again, own)
@@ -375,8 +380,10 @@ def generator_gradients(
     return [preserving(one, two) + preserve_weight * two for one, two in pairs]
 
 
-def _teach(discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, sides: Sides) -> Tensor:
-    loss = discriminator_loss(sides.verdict, sides.real, sides.fake)
+def _teach(
+    discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, gradient_penalty: float, sides: Sides
+) -> Tensor:
+    loss = discriminator_loss(sides.verdict, sides.real, sides.fake, gradient_penalty)
     descend(loss, list(discriminator.parameters()), optimiser)
     return loss
 

@@ -72,13 +72,20 @@ def adversarial_loss(verdict: Verdict, fake: Tensor) -> Tensor:
     return _cross_entropy(verdict(fake), ANCHOR)
 
 
-def discriminator_loss(verdict: Verdict, real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_loss(verdict: Verdict, real: Tensor, fake: Tensor, gradient_penalty: float = 0.0) -> Tensor:
     """Return the loss of the discriminator: binary cross entropy over ``real`` (anchor) and ``fake`` (target).
 
-    Each side passes on its own, so that batch norm does not see whether others are of the other side. The edited model
-    is judged by a pass of its own side alone, too.
+    Each side passes on its own, so that batch norm does not mix them: the edited model is judged by a pass of its own
+    side alone, too. ``gradient_penalty``, at least 0, times the mean square of the slope of the logits of each of
+    ``real`` is added (R1, arXiv 1801.04406); by default nothing is.
     """
-    return (_cross_entropy(verdict(real), ANCHOR) + _cross_entropy(verdict(fake), TARGET)) / 2
+    if not gradient_penalty:
+        return (_cross_entropy(verdict(real), ANCHOR) + _cross_entropy(verdict(fake), TARGET)) / 2
+    real = real.detach().requires_grad_()
+    logits = verdict(real)
+    (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    loss = (_cross_entropy(logits, ANCHOR) + _cross_entropy(verdict(fake), TARGET)) / 2
+    return loss + gradient_penalty * slope.square().sum((1, 2, 3)).mean()
 
 
 def _cross_entropy(logits: Tensor, label: float) -> Tensor:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from pure.fakes import Adam, TwoTowers, Uneven
 
-from erasure_core import Concept, Conditioning
-from erasure_core.methods.abo import AbOSettings, Prompts, abo
+from erasure_core import Conditioning
+from erasure_core.methods import abo as abo_module
+from erasure_core.methods.abo import AbOSettings, Contexts, Prompts, abo, abo_loss, focused
 from erasure_core.sampling.ddim import trajectories
 
 OBJECT = ("{}", "a {}", "a photo of a {}", "a picture of the {}")
@@ -64,10 +65,55 @@ def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: st
         torch.testing.assert_close(erasure.deltas[name].dense(), weight - model.weights[name], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("focus", [0.0, 0.25, 2.0])
+def test_focus_changes_the_goal_where_the_two_guide_apart(focus: float) -> None:
+    concept, other = torch.randn(2, 2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    goal = focused(concept, other, focus)
+    for one, two, three in zip(concept, other, goal, strict=True):
+        apart = [[float(((one - two)[:, y, x] ** 2).mean()) for x in range(3)] for y in range(3)]
+        for y in range(3):
+            for x in range(3):
+                share = (apart[y][x] / max(map(max, apart))) ** focus
+                expected = share * two[:, y, x] + (1 - share) * one[:, y, x]
+                torch.testing.assert_close(three[:, y, x], expected)
+    assert torch.equal(focused(concept, concept, focus), concept), "prompts that guide alike have no largest difference"
+
+
+@pytest.mark.parametrize("alternative", [True, False])
+def test_the_loss_with_focus_has_the_goal_of_both(alternative: bool) -> None:
+    frozen, edited = Uneven(), Uneven(seed=1)
+    latents, times = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3)), torch.tensor([3, 50])
+    cat, dog, empty = (frozen.encode_prompts([text] * 2) for text in ("cat", "dog", ""))
+    contexts = Contexts(cat, dog if alternative else None, empty, None)
+    e, c = (edited.predict_noise(latents, times, text) for text in (empty, cat))
+    e0, c0, d0 = (frozen.predict_noise(latents, times, text) for text in (empty, cat, dog))
+    goal = focused(c0 - e0, d0 - e0 if alternative else torch.zeros_like(e0), 0.5)
+    expected = ((c - e - goal) ** 2).mean() + 0.5 * ((e - e0) ** 2).mean()
+    torch.testing.assert_close(abo_loss(frozen, edited, latents, times, contexts, 0.5, 1.0, 0.5), expected)
+
+
+def test_prompts_with_content_name_the_same_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States are those of the prompts that the loss compares; without an alternative there is no content."""
+    drawn: list[str] = []
+
+    def record(model, prompts, seeds, **settings):
+        drawn.extend(prompts)
+        return trajectories(model, prompts, seeds, **settings)
+
+    monkeypatch.setattr(abo_module, "trajectories", record)
+    settings = AbOSettings("style", 2, learning_rate=1e-3, trajectories=8, sampling_steps=2, content=True)
+    abo(Uneven(tokens=16), "oil -> ink", settings)
+    assert [prompt.replace("oil", "ink") for prompt in drawn[::2]] == drawn[1::2] and len(set(drawn)) == 8
+    assert not any(prompt.split() == ["oil"] for prompt in drawn)
+    drawn.clear()
+    abo(Uneven(tokens=16), "oil", settings)
+    assert drawn == ["oil", "", "in the style of oil", "", "a picture in the style of oil", "", "oil style", ""]
+
+
 def test_what_is_drawn_belongs_together() -> None:
     """Wording i of the concept faces wording i of the alternative, the empty prompt every one."""
     model = TwoTowers(tokens=12)
-    prompts = Prompts.of(model, "style", Concept("monet", "dog"), ["bird", "owl"])
+    prompts = Prompts.of(model, *([one.format(name) for one in STYLE] for name in ("monet", "dog")), ["bird", "owl"])
     drawn = prompts.draw(20, torch.Generator().manual_seed(0))
     known = {text: model.encode_prompts([text])[0] for text in
              [one.format(name) for one in STYLE for name in ("monet", "dog")] + ["", "bird", "owl"]}  # fmt: skip

@@ -1,4 +1,4 @@
-"""DoCo's first updates, published and ours, against its formula (arXiv 2405.15304), written out anew on a small model."""
+"""The first updates of DoCo, published and ours, against its formula (arXiv 2405.15304), written out anew."""
 
 from __future__ import annotations
 
@@ -86,9 +86,11 @@ def test_doco_is_its_formula(settings: DoCoSettings, kind: str) -> None:
         def lesson(own: dict[str, Tensor], real: Tensor, fake: Tensor, context) -> tuple[float, dict[str, Tensor]]:
             """0 is the anchor, 1 is the concept."""
             own = {name: weight.detach().requires_grad_() for name, weight in own.items()}
-            loss = (
-                F.softplus(verdict(own, real, context)).mean() + F.softplus(-verdict(own, fake, context)).mean()
-            ) / 2
+            real = real.clone().requires_grad_()
+            told = verdict(own, real, context)
+            loss = (F.softplus(told).mean() + F.softplus(-verdict(own, fake, context)).mean()) / 2
+            steep = torch.autograd.grad(told.sum(), real, create_graph=True)[0].flatten(1).norm(dim=1)
+            loss = loss + settings.gradient_penalty * (steep * steep).mean()
             return float(loss.detach()), theirs.step(own, slopes(loss, own))
 
         context = noisy, model.alphas_cumprod[times], anchor[which]
