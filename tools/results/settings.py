@@ -48,7 +48,7 @@ RECE = {
 ALL = {
     "rece": Setting("rece", "RECE with a replacement, common concepts preserved", instead=True),
     "few_shot": Setting("few_shot", "few-shot as published: four pictures, no replacement, nothing listed", "nothing"),
-    "doco": Setting("doco", "DoCo with the replacement as its anchor, nothing listed", "nothing", True),
+    "doco": Setting("doco", "DoCo with the replacement as its anchor, common concepts preserved", instead=True),
     "abo": Setting("abo", "AbO with a replacement, common concepts preserved", instead=True),
 }
 SETTINGS = {**RECE, **ALL}

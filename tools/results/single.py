@@ -136,10 +136,10 @@ HEAD = """## One concept at a time
 Each row has {erased} pictures of the erased concept and {others} of the others of its kind. In brackets stands the
 change against the unedited model, on the same captions and the same noise.
 
-Everything that IRA and CRA count is on the list of common concepts, which "listed", "uce" and AbO preserve. "unlisted"
-shows what happens to concepts that nobody listed. DoCo takes no list, nor does few-shot as published, which is what
-stands here and sees four real renders of each concept; the page few-shot has its default. The tables name each
-concept's replacement. RECE's default needs no list; it has [a page of its own](results-general.md).
+Everything that IRA and CRA count is on the list of common concepts, which "listed", "uce", DoCo and AbO preserve.
+"unlisted" shows what happens to concepts that nobody listed. Few-shot as published, which is what stands here, takes no
+list and sees four real renders of each concept; the page few-shot has its default. The tables name each concept's
+replacement. RECE's default needs no list; it has [a page of its own](results-general.md).
 
 Settings were tuned on {tuned}. The other concepts are not wholly unseen. Pictures of roses were looked at when
 the amplification of objects was chosen, and so were the rows of objects at an amplification of 1.6, which are the same.
