@@ -6,8 +6,8 @@ model makes of the concept's; the cross-attention keys and values learn to pass 
 The settings are by default those of the authors' commands: captions say what else is in the pictures, the learning
 rate is scaled by the batch, gradients are clipped and weights decay. Theirs draw some pictures of objects smaller and
 larger too, which is not done here. Ours are a discriminator that reads what it judges (``conditional``), without batch
-norm, with a small slope (``gradient_penalty``) and in several updates a step, and the hold on preserved prompts, with
-which the preserved loss is
+norm, with a small slope (``gradient_penalty``), in several updates a step and on earlier batches again (``replay``),
+and the hold on preserved prompts, with which the preserved loss is
 
     w * mean |e(x, t, p) - e0(x, t, p)|^2
 
@@ -60,7 +60,10 @@ from .method import Method
 
 MOST_NORM = 1.0  # of all gradients of a loss together; larger ones are scaled down to it
 WEIGHT_DECAY = 1e-2
-REMEMBERED = 8  # batches that a discriminator with several updates a step learns from again (arXiv 1612.07828)
+REMEMBERED, REPLAYED = (
+    8,
+    3,
+)  # batches of late, and how many of them an update of the discriminator has (arXiv 1612.07828)
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,13 @@ class DoCoSettings(Settings):
     conditional: bool = setting(
         False, help="Let the discriminator read the noised latents, how noised they are, and the caption."
     )
-    discriminator_updates: int = setting(
-        1, least=1, help="How many updates the discriminator makes in a step; all but the first on batches of late."
-    )
+    discriminator_updates: int = setting(1, least=1, help="How many updates the discriminator makes in a step.")
+    replay: bool = setting(False, help="Let the discriminator learn from some earlier batches again in each update.")
     gradient_penalty: float = setting(
         0.0, least=0, help="How firmly the discriminator's slope is kept small, so that it shows the way."
+    )
+    momentum: float = setting(
+        0.9, least=0, below=1, help="How long past gradients of the model count, the first beta of AdamW."
     )
     preserve_weight: float = setting(0.0, least=0, help="How firmly the preserved prompts are held as they are.")
 
@@ -110,8 +115,8 @@ PUBLISHED: Mapping[str, DoCoSettings] = {
     "style": DoCoSettings("style", discriminator_rate=5e-4),
 }
 OURS = {
-    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "gradient_penalty": 0.5,
-    "preserve_weight": 1.0, "warm_up": 0.2,
+    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "replay": True,
+    "gradient_penalty": 0.5, "momentum": 0.5, "preserve_weight": 1.0, "warm_up": 0.2,
 }  # fmt: skip
 DOCO: Mapping[str, DoCoSettings] = {
     **{kind: replace(published, **OURS) for kind, published in PUBLISHED.items()},
@@ -120,8 +125,11 @@ DOCO: Mapping[str, DoCoSettings] = {
 }
 """The presets of both kinds are ours: on Stable Diffusion nobody tried them, and they have the published rates."""
 TOY_DOCO: Mapping[str, DoCoSettings] = {
-    name: replace(preset, steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2)
-    for name, preset in DOCO.items()
+    **{kind: replace(DOCO[kind], steps=360, learning_rate=1e-3, discriminator_rate=2e-3) for kind in PUBLISHED},
+    **{
+        name: replace(DOCO[name], steps=480, learning_rate=1e-3, discriminator_rate=1e-3, warm_up=0.2)
+        for name in ("published", "published-style")
+    },
 }
 
 
@@ -189,7 +197,7 @@ def doco(
     stand_ins = StandIns(model.weights_of("cross-attention"), rank, generator)
     discriminator = _discriminator(pictures, settings, seed).to(model.device)
     optimiser = torch.optim.AdamW(
-        stand_ins.parameters, settings.learning_rate, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY
+        stand_ins.parameters, settings.learning_rate, betas=(settings.momentum, 0.999), weight_decay=WEIGHT_DECAY
     )
     discriminator_optimiser = torch.optim.Adam(
         discriminator.parameters(), settings.discriminator_rate, betas=(0.5, 0.999)
@@ -211,11 +219,14 @@ def doco(
         with torch.set_grad_enabled(step >= warm_up_steps):
             fake = batch.predicted(edited, named)
         sides = Sides(real, fake.detach(), _verdict(discriminator, batch, own))
-        loss = teach(sides)
+        lessons = []
+        for _ in range(settings.discriminator_updates):
+            lesson = [sides]
+            if settings.replay and remembered:
+                which = torch.randint(len(remembered), (REPLAYED,), generator=generator).tolist()
+                lesson += [remembered[index] for index in which]
+            lessons.append(teach(lesson))
         remembered.append(sides)
-        for _ in range(settings.discriminator_updates - 1):
-            again = int(torch.randint(len(remembered), (), generator=generator))
-            teach(remembered[again])
         if step >= warm_up_steps:
             again = model.with_weights(stand_ins.weights())
             preserved = partial(batch.error, again, own)
@@ -224,7 +235,7 @@ def doco(
                 preserved = partial(batch.drift, model, again, held[which])
             slopes = generator_gradients(sides.verdict, fake, preserved, stand_ins.parameters, settings.preserve_weight)
             take_step(slopes, stand_ins.parameters, optimiser)
-        return loss
+        return lessons[0]
 
     losses = train(update, budget, what="DoCo", callback=callback)
     if seconds is not None and len(losses) <= warm_up_steps:  # all steps are more
@@ -381,9 +392,13 @@ def generator_gradients(
 
 
 def _teach(
-    discriminator: torch.nn.Module, optimiser: torch.optim.Optimizer, gradient_penalty: float, sides: Sides
+    discriminator: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    gradient_penalty: float,
+    lesson: Sequence[Sides],
 ) -> Tensor:
-    loss = discriminator_loss(sides.verdict, sides.real, sides.fake, gradient_penalty)
+    losses = [discriminator_loss(sides.verdict, sides.real, sides.fake, gradient_penalty) for sides in lesson]
+    loss = torch.stack(losses).mean()
     descend(loss, list(discriminator.parameters()), optimiser)
     return loss
 

@@ -26,8 +26,7 @@ OURS = replace(PUBLISHED, flips=False, batch_norm=False, conditional=True, discr
 
 
 def slopes(loss: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
-    return found
+    return dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))
 
 
 def cut(found: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -55,7 +54,7 @@ def test_doco_is_its_formula(settings: DoCoSettings, kind: str) -> None:
     critic = {name: weight.detach() for name, weight in judge.named_parameters()}
     weights = {name: weight.clone() for name, weight in model.weights.items()}
     concept, anchor, kept = (model.encode_prompts(prompts) for prompts in (CAPTIONS, SHOWN, [*SHOWN, *PRESERVED]))
-    ours, theirs = Adam(1e-2, 0.9, 0.999, decay=1e-2), Adam(2e-3, *BETAS)
+    ours, theirs = Adam(1e-2, settings.momentum, 0.999, decay=1e-2), Adam(2e-3, *BETAS)
     losses, conflicts, past = [], [], []
     for step in range(6):
         which = torch.randint(5, (3,), generator=draws)
@@ -83,24 +82,28 @@ def test_doco_is_its_formula(settings: DoCoSettings, kind: str) -> None:
                 return functional_call(judge, own, (clean, *context))
             return functional_call(judge, own, (clean,))
 
-        def lesson(own: dict[str, Tensor], real: Tensor, fake: Tensor, context) -> tuple[float, dict[str, Tensor]]:
+        def loss_of(own: dict[str, Tensor], real: Tensor, fake: Tensor, context) -> Tensor:
             """0 is the anchor, 1 is the concept."""
-            own = {name: weight.detach().requires_grad_() for name, weight in own.items()}
             real = real.clone().requires_grad_()
             told = verdict(own, real, context)
             loss = (F.softplus(told).mean() + F.softplus(-verdict(own, fake, context)).mean()) / 2
             steep = torch.autograd.grad(told.sum(), real, create_graph=True)[0].flatten(1).norm(dim=1)
-            loss = loss + settings.gradient_penalty * (steep * steep).mean()
-            return float(loss.detach()), theirs.step(own, slopes(loss, own))
+            return loss + settings.gradient_penalty * (steep * steep).mean()
 
         context = noisy, model.alphas_cumprod[times], anchor[which]
         real = seen(output(model.weights, anchor[which])).detach()
         fake = seen(output(weights, concept[which]))
-        loss, critic = lesson(critic, real, fake.detach(), context)
-        losses.append(loss)
-        past.append((real, fake.detach(), context))
-        for _ in range(settings.discriminator_updates - 1):
-            _, critic = lesson(critic, *past[int(torch.randint(len(past), (), generator=draws))])
+        now, lessons = (real, fake.detach(), context), []
+        for _ in range(settings.discriminator_updates):
+            lesson = [now]
+            if settings.replay and past:
+                lesson += [past[one] for one in torch.randint(len(past), (3,), generator=draws).tolist()]
+            critic = {name: weight.detach().requires_grad_() for name, weight in critic.items()}
+            loss = sum(loss_of(critic, *one) for one in lesson) / len(lesson)
+            lessons.append(float(loss.detach()))
+            critic = theirs.step(critic, slopes(loss, critic))
+        losses.append(lessons[0])
+        past.append(now)
         if step < 2:
             continue
         unlearn = cut(slopes(F.softplus(verdict(critic, fake, context)).mean(), weights))

@@ -13,7 +13,7 @@ import pytest
 
 from erasure_core.commands.main import _parser
 from erasure_core.erasures.erasure import MOST_BYTES
-from erasure_core.methods import doco, few_shot, rece
+from erasure_core.methods import abo, doco, few_shot, rece
 from erasure_core.toy.captions import STYLES
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,9 @@ def test_numbers_of_presets() -> None:
     share = numbers("docs/method.md", r"a share `exactness` of their norm, ([\d.]+) % by default")
     assert share == [100 * ours["object"].exactness]
     assert numbers("docs/learned.md", r"presets for the toy have (\d+)") == [few_shot.TOY_FEW_SHOT["published"].growth]
-    assert numbers("docs/learned.md", r"(\d+) leave 4 %") == [toy["object"].steps]
+    assert numbers("docs/learned.md", r"The toy's presets have\s(\d+) steps") == [toy["object"].steps]
+    focus = [abo.ABO["object"].focus, abo.ABO["style"].focus]
+    assert numbers("docs/learned.md", r"a focus of ([\d.]+) for objects and of ([\d.]+) for styles") == focus
     assert "(half of the steps as published)" in page("web/docs/ErasureDoCo.md")
     assert doco.DOCO["published"].warm_up == 0.5
 

@@ -773,10 +773,10 @@ def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None
     told = []
     teach = doco_module._teach
 
-    def watched_teach(judge, optimiser, penalty, sides):
-        told.append((sides.real.requires_grad, sides.fake.requires_grad))
+    def watched_teach(judge, optimiser, penalty, lesson):
+        told.extend((sides.real.requires_grad, sides.fake.requires_grad) for sides in lesson)
         assert all(parameter.grad is None for parameter in judge.parameters()), "the generator's step reached it"
-        return teach(judge, optimiser, penalty, sides)
+        return teach(judge, optimiser, penalty, lesson)
 
     monkeypatch.setattr(doco_module, "_teach", watched_teach)
     run_doco(FakeModel())

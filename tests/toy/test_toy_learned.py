@@ -10,7 +10,7 @@ from toy.conftest import state
 
 from erasure_core import Concept, Erasure, UnsupportedModelError, common_concepts, from_diffusers, rece
 from erasure_core.methods.abo import TOY_ABO, AbOSettings, abo
-from erasure_core.methods.doco import DoCoSettings, doco
+from erasure_core.methods.doco import TOY_DOCO, DoCoSettings, doco
 from erasure_core.methods.few_shot import TOY_FEW_SHOT, FewShotSettings, few_shot, trained_weights
 from erasure_core.methods.rece import RECE
 from erasure_core.model import CONTEXT
@@ -92,6 +92,17 @@ def test_few_shot_turns_a_style_into_another_and_keeps_the_rest(toy, judge) -> N
     after, gallery = evaluate_erasure(toy, judge, "blob", erasure, erased=12, others=32, seed=3)
     assert before.ua <= 0.2 and after.ua >= 0.75
     assert gallery.verdict.styles[:12].count("twemoji") >= 8
+    assert min(after.ira - before.ira, after.cra - before.cra, after.colour - before.colour) >= -0.1
+
+
+def test_doco_turns_an_object_into_another_and_keeps_the_rest(toy, judge) -> None:
+    """In fewer steps than the preset has."""
+    concept, settings = Concept("cat", "dog"), replace(TOY_DOCO["object"], steps=160)
+    erasure = doco(toy, concept, settings, preserve=common_concepts([concept]))
+    before, _ = evaluate_erasure(toy, judge, "cat", erased=12, others=24, seed=3)
+    after, gallery = evaluate_erasure(toy, judge, "cat", erasure, erased=12, others=24, seed=3)
+    assert before.ua <= 0.2 and after.ua >= 0.9
+    assert gallery.verdict.objects[:12].count("dog") >= 10
     assert min(after.ira - before.ira, after.cra - before.cra, after.colour - before.colour) >= -0.1
 
 
