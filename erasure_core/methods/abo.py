@@ -10,8 +10,8 @@ where ``0`` marks the frozen model; without an alternative ``g0`` is zero. ``w``
 and ``v`` is ``preserve_weight``.
 
 A model that reaches this goal draws from each noise what the frozen one draws for the alternative, with whatever layout
-that has. With a ``focus`` above 0 the goal is the alternative's guidance only where it matters, and elsewhere the
-concept's own, so that the layout of its pictures stays:
+that has. With a ``focus`` above 0, where there is an alternative, the goal is its guidance only where it matters, and
+elsewhere the concept's own, so that the layout of its pictures stays:
 
     g0(x, t, concept) + m * (g0(x, t, alternative) - g0(x, t, concept)),    m = (d / max d) ^ focus
 
@@ -72,7 +72,7 @@ class AbOSettings(Settings):
     guidance: float = setting(3.0, least=0, most=MOST_GUIDANCE, help="With which guidance it draws them.")
     content: bool = setting(False, help="Name everyday things in the prompts too, where there is an alternative.")
     focus: float = setting(
-        0.0, least=0, help="How closely the change keeps to where the two prompts guide apart; 0 changes everything."
+        0.0, least=0, help="How closely the change keeps to where concept and alternative guide apart; 0 changes all."
     )
 
 
@@ -157,7 +157,7 @@ def abo(
         edited = model.with_weights(stand_ins.weights())
         loss = abo_loss(
             model, edited, latents, timesteps, contexts, settings.unconditional_weight, settings.preserve_weight,
-            settings.focus, gradient_checkpointing,
+            settings.focus if others else 0.0, gradient_checkpointing,
         )  # fmt: skip
         descend(loss, stand_ins.parameters, optimiser)
         return loss

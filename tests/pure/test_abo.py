@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pure.fakes import Adam, TwoTowers, Uneven
@@ -90,6 +92,17 @@ def test_the_loss_with_focus_has_the_goal_of_both(alternative: bool) -> None:
     goal = focused(c0 - e0, d0 - e0 if alternative else torch.zeros_like(e0), 0.5)
     expected = ((c - e - goal) ** 2).mean() + 0.5 * ((e - e0) ** 2).mean()
     torch.testing.assert_close(abo_loss(frozen, edited, latents, times, contexts, 0.5, 1.0, 0.5), expected)
+
+
+def test_focus_needs_an_alternative() -> None:
+    """Without one the concept guides nowhere, not only where it guided most."""
+    settings = AbOSettings(steps=2, learning_rate=1e-3, trajectories=2, sampling_steps=2)
+    changes = [
+        [abo(Uneven(), text, replace(settings, focus=focus)).deltas for focus in (0.0, 0.5)]
+        for text in ("cat", "cat -> dog")
+    ]
+    alike = [all(torch.equal(one.dense(), other[name].dense()) for name, one in own.items()) for own, other in changes]
+    assert alike == [True, False]
 
 
 def test_prompts_with_content_name_the_same_things(monkeypatch: pytest.MonkeyPatch) -> None:
