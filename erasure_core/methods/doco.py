@@ -114,12 +114,12 @@ PUBLISHED: Mapping[str, DoCoSettings] = {
     "object": DoCoSettings("object"),
     "style": DoCoSettings("style", discriminator_rate=5e-4),
 }
-OURS = {
-    "flips": False, "batch_norm": False, "conditional": True, "discriminator_updates": 2, "replay": True,
-    "gradient_penalty": 0.5, "momentum": 0.5, "preserve_weight": 1.0, "warm_up": 0.2,
-}  # fmt: skip
+OURS = partial(
+    replace, flips=False, batch_norm=False, conditional=True, discriminator_updates=2, replay=True,
+    gradient_penalty=0.5, momentum=0.5, preserve_weight=1.0, warm_up=0.2,
+)  # fmt: skip
 DOCO: Mapping[str, DoCoSettings] = {
-    **{kind: replace(published, **OURS) for kind, published in PUBLISHED.items()},
+    **{kind: OURS(published) for kind, published in PUBLISHED.items()},
     "published": PUBLISHED["object"],
     "published-style": PUBLISHED["style"],
 }
@@ -223,16 +223,16 @@ def doco(
         for _ in range(settings.discriminator_updates):
             lesson = [sides]
             if settings.replay and remembered:
-                which = torch.randint(len(remembered), (REPLAYED,), generator=generator).tolist()
-                lesson += [remembered[index] for index in which]
+                again = torch.randint(len(remembered), (REPLAYED,), generator=generator)
+                lesson += [remembered[index] for index in again.tolist()]
             lessons.append(teach(lesson))
         remembered.append(sides)
         if step >= warm_up_steps:
-            again = model.with_weights(stand_ins.weights())
-            preserved = partial(batch.error, again, own)
+            anew = model.with_weights(stand_ins.weights())
+            preserved = partial(batch.error, anew, own)
             if settings.preserve_weight:
                 which = torch.randint(len(held), (settings.batch_size,), generator=generator)
-                preserved = partial(batch.drift, model, again, held[which])
+                preserved = partial(batch.drift, model, anew, held[which])
             slopes = generator_gradients(sides.verdict, fake, preserved, stand_ins.parameters, settings.preserve_weight)
             take_step(slopes, stand_ins.parameters, optimiser)
         return lessons[0]
