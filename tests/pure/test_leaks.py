@@ -34,7 +34,7 @@ class Curved(FakeModel):
 
 @pytest.fixture
 def model() -> FakeModel:
-    return Curved()
+    return Curved(tokens=16)
 
 
 def test_a_leak_is_seen() -> None:
