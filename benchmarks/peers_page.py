@@ -93,10 +93,11 @@ def _with_worst(values: Sequence[float], form: str) -> str:
 def _costs(rows: Sequence[dict], machine: str) -> str:
     by = {(row["job"]["way"], row["job"]["concepts"], row["job"]["round"]): row["found"] for row in rows}
     ways = list(dict.fromkeys(way for way, _, _ in by))
+    counts = [count for count in COUNTS if any(count == one for _, one, _ in by)]
     lines = []
     for way in ways:
         cells = []
-        for count in COUNTS:
+        for count in counts:
             rounds = {number: found for (name, n, number), found in by.items() if (name, n) == (way, count)}
             ratios = [
                 found["seconds"] / by[REFERENCE, count, number]["seconds"]
@@ -106,5 +107,5 @@ def _costs(rows: Sequence[dict], machine: str) -> str:
             seconds, memory = ([found[key] for found in rounds.values()] for key in ("seconds", "megabytes"))
             cells += [f"{median(ratios):.1f}", f"{median(seconds):.1f}", f"{max(memory):,.0f}"] if ratios else [""] * 3
         lines.append([way, *cells])
-    head = [f"{what}, {count}" for count in COUNTS for what in ("times", "seconds", "MB")]
+    head = [f"{what}, {count}" for count in counts for what in ("times", "seconds", "MB")]
     return f"Measured on {machine}.\n\n{table(('', *head), lines)}"
