@@ -25,6 +25,7 @@ from comfy_server import ComfyServer  # noqa: E402
 SIDE, MARGIN, GAP, CAPTION, TEXT = 512, 16, 12, 52, 30  # pixels
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (120, 120, 120)
 PICTURE, STEP, EDGE, BELOW = 128, 134, 16, 22  # of a comparison: a picture, to the next one, right of and below all
+NOT_RUN = ("ErasureSave", "ErasureRedTeam")  # since no thumbnail shows what they do
 CAPTIONS: Mapping[str, str] = {
     "01 Erase an object": "cat to dog, lion stays",
     "02 Erase a style": "one style to another",
@@ -57,7 +58,13 @@ def prompt_of(name: str, known: dict[str, Any]) -> dict[str, Any]:
     prompt = graphs.as_api(graphs.ui("01 Erase an object" if instead else name), known)
     for node in prompt.values():
         node["inputs"].update({key: value for key, value in (instead or {}).items() if key in node["inputs"]})
-    return {key: node for key, node in prompt.items() if not node["class_type"].startswith("ErasureSave")}
+    left_out = {key for key, node in prompt.items() if node["class_type"].startswith(NOT_RUN)}
+    left_out |= {key for key, node in prompt.items() if left_out & {str(one[0]) for one in links(node)}}
+    return {key: node for key, node in prompt.items() if key not in left_out}
+
+
+def links(node: dict[str, Any]) -> list[list]:
+    return [value for value in node["inputs"].values() if isinstance(value, list)]
 
 
 def pairs(sheet: Image.Image, rows: Sequence[int]) -> list[Image.Image]:
