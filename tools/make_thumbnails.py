@@ -42,7 +42,8 @@ CAPTIONS: Mapping[str, str] = {
 IN_PLACE_OF_THE_USERS: Mapping[str, dict[str, str]] = {
     "03 Erase from your checkpoint": {
         "concepts": "rose -> sunflower",
-        "prompts": "a rose in the style of noto on a blue background\na tulip in the style of noto on a red background",
+        "prompts": "a rose in the style of noto on a blue background\n"
+        "a banana in the style of noto on a red background",
     },
     "04 Erase from a transformer": {
         "concepts": "owl -> penguin",

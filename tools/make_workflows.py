@@ -53,9 +53,11 @@ def workflow(columns: tuple[Column, ...], words: str, known: dict[str, Any]) -> 
             top += height + BELOW
         groups += [_group(title, colour, [graph_nodes[key] for key in keys]) for title, colour, keys in column.groups]
         left += column.width + GAP
-    for link, source, slot, *_ in links:
-        key = placed[source - 1][1].key
-        graph_nodes[key]["outputs"][slot].setdefault("links", []).append(link)
+    for link in links:
+        number, source, slot, *_ = link
+        output = graph_nodes[placed[source - 1][1].key]["outputs"][slot]
+        output.setdefault("links", []).append(number)
+        link[-1] = output["type"]  # the input's may be any
     return {
         "last_node_id": len(placed), "last_link_id": len(links), "nodes": list(graph_nodes.values()), "links": links,
         "groups": [{"id": number, **group} for number, group in enumerate(groups, start=1)], "config": {},
