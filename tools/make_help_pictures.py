@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -65,10 +64,19 @@ def attack(out: str) -> None:
     Path("attacked/attack.png").rename(out)
 
 
-def trained(method: str, concept: str, prompts: tuple[str, ...], out: str) -> None:
-    file = f"{method}.safetensors"
-    run("erase", "--model", "toy", "--method", method, "--concept", concept, "--out", file)
-    compare(out, prompts, "--erasure", file)
+def few_shot(out: str) -> None:
+    run(
+        "erase",
+        "--model",
+        "toy",
+        "--method",
+        "few_shot",
+        "--concept",
+        "noto -> fluent",
+        "--out",
+        "few_shot.safetensors",
+    )
+    compare(out, LIONS, "--erasure", "few_shot.safetensors")
 
 
 def readme(out: str) -> None:
@@ -89,9 +97,7 @@ DRAWN = {
     "compare": difference,
     "report": report,
     "attack": attack,
-    "few_shot": partial(trained, "few_shot", "noto -> fluent", LIONS),
-    "doco": partial(trained, "doco", "cat -> dog", ANIMALS),
-    "abo": partial(trained, "abo", "cat -> dog", ANIMALS),
+    "few_shot": few_shot,
 }
 
 
