@@ -32,7 +32,7 @@ from .settings import DEFAULT, SEED, Bench
 
 ROUNDS = {"cat": 5}
 SETTINGS = replace(RECE[DEFAULT], amplification=1.0)
-"""More amplification reverses the concept's direction, which can be reversed again, and does not remove it."""
+"""The default's own amplification reverses the concept's direction, which can be reversed again."""
 STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
@@ -142,8 +142,8 @@ STEREO's scheme ([2408.16807](https://arxiv.org/abs/2408.16807)) with RECE: a wo
 ({steps} steps of the attack `inversion`), its contexts are erased too, once from the original together with the name
 and all contexts of earlier rounds, and so on. *Inversion*: in how many of {pictures} pictures a word that is learned
 anew, from another seed, through the result shows the concept, in percent. UA, IRA, CRA and colour are of {erased}
-pictures of the concept and {others} of others. RECE has its default's settings, but an amplification of 1:
-more would reverse the concept's direction, which can be reversed again, and not remove it.
+pictures of the concept and {others} of others. RECE has its default's settings, but an amplification of 1: the
+edit stops at its target.
 
 *Overlap* is the cosine between the learned word and the concept's own name, in keys and values, less what all objects
 have in common; *edited* is that of what the edit makes of the word, which the original layers would have to read for
