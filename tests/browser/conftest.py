@@ -60,7 +60,6 @@ def comfy(opened: ComfyPage) -> Iterator[ComfyPage]:
     """The page, empty and at rest; what it printed as an error of ours fails the test."""
     opened.clear()
     yield opened
-    opened.server.interrupt()
-    opened.server.wait_until_idle()
+    opened.server.stop()
     errors = [one for one in opened.errors if "erasure" in one.lower() and "PromptExecutionError" not in one]
     assert not errors, errors

@@ -136,13 +136,14 @@ class ComfyServer:
             time.sleep(0.02)
         raise TimeoutError(f"prompt {prompt_id} was not seen running within {timeout} s; {self.log_tail()}")
 
-    def wait_until_idle(self, timeout: float = 120) -> None:
-        """Return when nothing is executed and nothing waits."""
+    def stop(self, timeout: float = 120) -> None:
+        """Cancel what is executed, until nothing is; a prompt that is about to begin does not hear the first call."""
         deadline = time.monotonic() + timeout
         while any(self._json("/queue").values()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the queue was not empty within {timeout} s; {self.log_tail()}")
-            time.sleep(0.1)
+            self.interrupt()
+            time.sleep(0.2)
 
     def wait_for_log(self, text: str, since: int, timeout: float = 300) -> None:
         """Return when ComfyUI has printed a text, behind the first ``since`` characters of its log."""
