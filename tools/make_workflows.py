@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import tomllib
 from get_comfyui import ROOT, comfyui
 from workflow_templates import TEMPLATES, Column, Node
 
@@ -27,7 +26,8 @@ from comfy_server import ComfyServer  # noqa: E402
 HERE = Path(__file__).parent
 GAP, TITLE, PAD = 30, 34, 16  # pixels: between columns, of a node's title, between a group's frame and its nodes
 BELOW = TITLE + 44  # from the end of a node to the start of the next
-PACK = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+PACK = {key: re.search(rf'^{key} = "(.*)"$', PROJECT, re.MULTILINE)[1] for key in ("name", "version")}
 HOST = {"cnr_id": "comfy-core", "ver": "0.3.75"}
 OWN = {"cnr_id": PACK["name"], "ver": PACK["version"]}
 HEIGHTS = {

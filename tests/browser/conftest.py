@@ -60,6 +60,6 @@ def comfy(opened: ComfyPage) -> Iterator[ComfyPage]:
     """The page, empty and at rest; what it printed as an error of ours fails the test."""
     opened.clear()
     yield opened
-    opened.server.stop()
+    opened.server.cancel_all()
     errors = [one for one in opened.errors if "erasure" in one.lower() and "PromptExecutionError" not in one]
     assert not errors, errors

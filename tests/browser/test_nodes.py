@@ -33,7 +33,7 @@ def test_a_training_is_cancelled_and_run_again(comfy: ComfyPage) -> None:
     comfy.run()
     comfy.server.wait_for_log("AbO, loss", since=printed)
     comfy.shot("training")
-    comfy.server.stop()
+    comfy.server.cancel_all()
     comfy.set("ErasureAbO", "steps", 2)
     comfy.run()
     comfy.says("Erased cat -> dog in 2 steps as object")

@@ -136,7 +136,7 @@ class ComfyServer:
             time.sleep(0.02)
         raise TimeoutError(f"prompt {prompt_id} was not seen running within {timeout} s; {self.log_tail()}")
 
-    def stop(self, timeout: float = 120) -> None:
+    def cancel_all(self, timeout: float = 120) -> None:
         """Cancel what is executed, until nothing is; a prompt that is about to begin does not hear the first call."""
         deadline = time.monotonic() + timeout
         while any(self._json("/queue").values()):

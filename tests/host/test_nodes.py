@@ -133,7 +133,7 @@ def test_graphs_of_earlier_versions_load(server: ComfyServer, name: str) -> None
         return  # which fails without its file
     started = server.submit(prompt)
     server.request("/queue", {"delete": [started]})
-    server.stop()
+    server.cancel_all()
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -71,7 +71,7 @@ def drawn(server: ComfyServer, name: str, replaced: str, **values: Any) -> tuple
         ("01 Erase an object", 3),
         ("06 Erase from a fast model at CFG 1", 2),
         ("07 Learn to forget with few-shot", 0),
-        ("08 Learn to forget with DoCo", 1),
+        pytest.param("08 Learn to forget with DoCo", 1, marks=pytest.mark.full),  # trains for minutes
         ("09 Learn to forget with AbO", 2),
     ],
 )
