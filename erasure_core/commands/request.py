@@ -29,7 +29,8 @@ def load_model(name: str, device: torch.device = CPU, dtype: torch.dtype = torch
         from ..toy import load_toy
 
         model = load_toy()
-        model.pipe.to(dtype)
+        if dtype != torch.float32:  # as it is stored; diffusers warns of a cast that changes nothing
+            model.pipe.to(dtype)
     else:
         from ..diffusers.checkpoint import load_checkpoint
 
