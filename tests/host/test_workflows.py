@@ -117,7 +117,7 @@ def test_an_erasure_is_checked(server: ComfyServer) -> None:
     entry = server.queue(prompt, timeout=900)
     kinds = {key: node["class_type"] for key, node in prompt.items()}
     pictures = [server.images(entry, key)[0] for key in kinds if kinds[key] == "PreviewImage"]
-    assert sorted(picture.width > 800 for picture in pictures) == [True, True]
+    assert len(pictures) == 2 and all(picture.width > 300 for picture in pictures)
     verdicts = [entry["outputs"][key]["text"][0] for key in kinds if kinds[key] == "PreviewAny"]
     assert len(verdicts) == 2 and all("cat" in verdict for verdict in verdicts)
 

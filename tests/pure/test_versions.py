@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def test_the_target_installs_them() -> None:
 def recipe(*words: str) -> subprocess.CompletedProcess[str]:
     """What ``make`` would run, with nothing installed yet."""
     command = ["make", "--dry-run", "--what-if=pyproject.toml", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, env=alone)
 
 
 def test_torch_for_the_cpu_alone_comes_first() -> None:
