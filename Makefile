@@ -27,10 +27,9 @@ endif
 demo: $(READY) ## erase three concepts from the embedded model, as a picture; TORCH=cpu for the small PyTorch
 	$(BIN)/python -m erasure_core demo
 
-test: $(READY) ## every tier but the longest tests; fetches a ComfyUI if COMFYUI_PATH names none
+test: $(READY) ## every tier but the browser's and the longest tests; fetches a ComfyUI if COMFYUI_PATH names none
 	$(BIN)/python tools/get_comfyui.py
 	$(TESTS) -m "not full and not browser"
-	@if $(BIN)/python tools/get_chromium.py; then $(MAKE) test-browser; else echo "The browser tests were not run."; fi
 
 test-browser: $(READY) ## the templates and nodes in Chromium; screenshots are in build/screenshots
 	$(BIN)/python -m pip install --quiet -e '.[browser]'

@@ -72,7 +72,7 @@ def drawn(server: ComfyServer, name: str, replaced: str, **values: Any) -> tuple
         ("06 Erase from a fast model at CFG 1", 2),
         ("07 Learn to forget with few-shot", 0),
         pytest.param("08 Learn to forget with DoCo", 1, marks=pytest.mark.full),  # trains for minutes
-        ("09 Learn to forget with AbO", 2),
+        pytest.param("09 Learn to forget with AbO", 2, marks=pytest.mark.full),
     ],
 )
 def test_cats_are_forgotten_and_lions_stay(server: ComfyServer, judge: Judge, name: str, dogs: int) -> None:

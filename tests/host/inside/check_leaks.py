@@ -3,10 +3,12 @@
 import asyncio
 import gc
 from dataclasses import replace
+from pathlib import Path
 
 import folder_paths
 import pytest
 import torch
+from pack.erasure_core import toy
 from pack.erasure_core.methods import METHODS
 from pack.nodes import ErasureExtension
 from pack.nodes.comfy_host.toy import load_toy
@@ -20,6 +22,7 @@ UCE = {
     "strength": 1.0, "name_only": False, "exactness": 0.001,
 }  # fmt: skip
 REPEATS = 2
+TOY_WEIGHTS = Path(toy.__file__).parent / "weights"
 
 
 def alive() -> int:
@@ -50,6 +53,7 @@ def given(tmp_path_factory):
     patch.setattr(folder_paths, "get_output_directory", lambda: str(folder))
     patch.setattr(folder_paths, "get_input_directory", lambda: str(folder))
     folder_paths.add_model_folder_path("loras", str(loras))
+    folder_paths.add_model_folder_path("checkpoints", str(TOY_WEIGHTS))
     with torch.inference_mode():
         model, clip, vae = load_toy()
         erased, _, erasure, statistics = ErasureRECE.execute(model, clip, **UCE).result
@@ -76,6 +80,7 @@ WIDGETS = {
     "ErasureCombine": {"strength_a": 1.0, "strength_b": 0.5},
     "ErasureSave": {"filename_prefix": "leaks"},
     "ErasureLoad": {"file": "cat.safetensors"},
+    "ErasureBake": {"checkpoint": "unet.safetensors", "strength": 1.0, "filename_prefix": "leaks"},
     "ErasurePurify": {"prompt": "a cat", "steps": 2, "guidance": 1.5},
     "ErasureCompare": SAMPLING | {"prompts": "a cat\na dog", "negative": "", "labels": "", "difference": True},
     "ErasureReport": SAMPLING | {"concept": "cat", "kind": "object", "prompts": "", "neighbours": 1},
