@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
-from ..erasure_core.baking.bake import BakedCheckpoint, bake
+from ..erasure_core.baking.bake import LOSES_MUCH, BakedCheckpoint, bake
 from .comfy_host.files import CHECKPOINTS, checkpoint_files, checkpoint_path, save_numbered, stamp
 from .comfy_host.progress import progress
 from .input_checks import checked
@@ -14,13 +14,6 @@ from .inputs import USE, Erasure
 from .schema import schema
 
 log = logging.getLogger(__name__)
-LOSES_MUCH = 0.1  # of the change; above it the log is a warning
-WEIGHTS = {
-    "its own": "",
-    "rebased": " The erasure was made on other weights and was formed anew for these, which is right where both have "
-    "the same text encoder.",
-    "another": " The erasure was trained on other weights and was added as it is; it may erase less or harm more.",
-}
 
 
 class ErasureBake(io.ComfyNode):
@@ -72,6 +65,7 @@ class ErasureBake(io.ComfyNode):
         path = str(save_numbered(CHECKPOINTS, filename_prefix, write))
         (result,) = results
         summary = f"{result.changed} tensors have changed. Rounding loses {result.rounding:.2%} of the change."
-        summary += WEIGHTS[result.weights]
+        if result.note:
+            summary += f" {result.note[0].upper()}{result.note[1:]}."
         log.log(logging.WARNING if result.rounding > LOSES_MUCH else logging.INFO, "%s: %s", path, summary)
         return io.NodeOutput(path, ui={"text": (path, summary), "saved": (True,)})

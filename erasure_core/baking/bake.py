@@ -30,6 +30,14 @@ from .stored_weights import StoredWeight
 Changes = dict[str, list[tuple[Place, Delta]]]
 """What is added to the tensors of a file, by their keys."""
 ITS_OWN, REBASED, ANOTHER = "its own", "rebased", "another"
+NOTES = {
+    ITS_OWN: "",
+    REBASED: "the erasure was made on other weights and was formed anew for these, which is right where both "
+    "checkpoints have the same text encoder",
+    ANOTHER: "the erasure was trained on other weights and was added as it is; it may erase less or harm more",
+}
+LOSES_MUCH = 0.1
+"""The share of the change that rounding loses, above which a user is warned."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class BakedCheckpoint:
     them, and ``another`` where it was computed on other weights and could not be formed anew, since it was trained."""
     left_out: tuple[str, ...] = ()
     """What a new folder lacks of the old one, because it may hold the model without the erasure."""
+
+    @property
+    def note(self) -> str:
+        """What a user should know of ``weights``; empty if nothing."""
+        return NOTES[self.weights]
 
 
 @checked

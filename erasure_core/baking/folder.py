@@ -12,26 +12,14 @@ from typing import BinaryIO
 
 from ..families.unets import text_parts
 from ..files.atomic import PREFIX, SUFFIX, TAKEN, quoted_path
+from ..files.pickles import PICKLES
 from ..files.tensor_file import open_tensor_file
 from ..quoting import excerpt
 from .places import UNET, Checkpoint
 
 INDEX = "model_index.json"
 WEIGHTS = ".safetensors"
-OTHER_WEIGHTS = (
-    ".bin",
-    ".ckpt",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".msgpack",
-    ".h5",
-    ".onnx",
-    ".onnx_data",
-    ".pb",
-    ".gguf",
-    ".xml",
-)
+OTHER_WEIGHTS = (*PICKLES, ".msgpack", ".h5", ".onnx", ".onnx_data", ".pb", ".gguf", ".xml")
 """Weights in other formats, and pickles."""
 Write = Callable[[BinaryIO], object]
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from ..erasures.erasure_file import KEY, STATISTICS_KEY
 from ..files.missing_model import no_model_at
+from ..files.pickles import check_no_pickle
 from ..files.tensor_file import TensorFile, open_tensor_file
 from ..model import UnsupportedModelError
 from ..quoting import excerpt
 from .folder import checkpoint_folder
 from .places import Checkpoint
-
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -42,8 +41,5 @@ def files_of(path: Path) -> list[TensorFile]:
             f"{name} is GGUF, whose weights are quantised in blocks: bake into the .safetensors that it was made of "
             "and convert what comes out, or load it with ComfyUI-GGUF and put the erasure on it with Apply Erasure"
         )
-    if path.suffix.lower() in PICKLES:
-        raise ValueError(
-            f"{name} is a pickle, which can run any code when it is read; convert it to .safetensors first"
-        )
+    check_no_pickle(path)
     return [open_tensor_file(path)]

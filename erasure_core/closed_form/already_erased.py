@@ -38,17 +38,17 @@ def not_erased(model: TextReader, concepts: Sequence[Concept]) -> list[Concept]:
     The others are erased already, and stay as they are; a warning names them. Only concepts that such an erasure names
     are encoded. Raises ``ErasedAlreadyError`` when none is left.
     """
-    remaining, erased = [], []
+    refusals: dict[Concept, ErasedAlreadyError] = {}
     for concept in concepts:
         try:
             check_not_erased(model, [concept])
-            remaining.append(concept)
-        except ErasedAlreadyError:
-            erased.append(concept)
-    if erased and not remaining:
-        check_not_erased(model, erased)
-    if erased:
-        log.warning("%s: erased from this model already, so left as it is.", quoted([str(one) for one in erased]))
+        except ErasedAlreadyError as refusal:
+            refusals[concept] = refusal
+    remaining = [concept for concept in concepts if concept not in refusals]
+    if refusals and not remaining:
+        raise next(iter(refusals.values()))
+    if refusals:
+        log.warning("%s: erased from this model already, so left as it is.", quoted([str(one) for one in refusals]))
     return remaining
 
 

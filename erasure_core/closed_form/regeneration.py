@@ -43,9 +43,11 @@ def regeneration_error(model: TextReader, erasures: Sequence[Erasure] | Erasure,
     """
     erasures = [erasures] if isinstance(erasures, Erasure) else list(erasures)
     names = {frozenset(content(one.name)): one for erasure in erasures for one in erasure.concepts}
-    erased, entries = names.get(frozenset(content(concept))), model.text_entries()
-    maps = _composed(erasures)
-    if erased is None or not maps or set(maps) - set(entries):
+    erased, maps = names.get(frozenset(content(concept))), _composed(erasures)
+    if erased is None or not maps:
+        return None
+    entries = model.text_entries()
+    if set(maps) - set(entries):
         return None
     with torch.no_grad():
         name, target = model.text_rows([erased.name, erased.instead or EMPTY_TARGET])

@@ -10,17 +10,10 @@ from .exit_codes import tell
 from .options import as_path, number
 from .progress import Progress
 
-LOSES_MUCH = 0.1  # of the change, above which a user is warned, as in ComfyUI's log
-NOTES = {
-    "rebased": "note: the erasure was made on other weights and was formed anew for these, which is right where both "
-    "checkpoints have the same text encoder",
-    "another": "note: the erasure was trained on other weights and was added as it is; it may erase less or harm more",
-}
-
 
 def bake(args: argparse.Namespace) -> None:
     """Write a checkpoint again with an erasure in its weights, to hand it out."""
-    from ..baking.bake import bake
+    from ..baking.bake import LOSES_MUCH, bake
 
     args.outputs.add("--out", args.out)
     erasure = Erasure.load(args.erasure_file)
@@ -28,8 +21,8 @@ def bake(args: argparse.Namespace) -> None:
         result = bake(
             erasure, args.checkpoint, args.out, strength=args.strength, overwrite=args.overwrite, callback=bar
         )
-    if result.weights in NOTES:
-        tell(NOTES[result.weights])
+    if result.note:
+        tell(f"note: {result.note}")
     if result.rounding > LOSES_MUCH:
         tell(f"note: rounding loses {result.rounding:.1%} of the change; bake into a checkpoint in a finer precision")
     names = [str(concept) for concept in erasure.concepts]

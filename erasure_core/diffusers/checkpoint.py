@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..families.family import Config, Family
 from ..files.missing_model import no_model_at
+from ..files.pickles import check_no_pickle
 from ..model import UnsupportedModelError
 from ..quoting import excerpt
 from .detection import configs, encoders_of, family_of_checkpoint, index
@@ -23,7 +24,6 @@ from .model import DiffusersModel, from_diffusers
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 OF_WEIGHTS = (".weight", ".bias", "proj_weight", "proj_bias", "text_projection", "positional_embedding")
 SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
@@ -38,10 +38,7 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> Dif
         return _from_folder(path, dtype)
     if not path.is_file():
         raise FileNotFoundError(no_model_at(path))
-    if path.suffix.lower() in PICKLES:
-        raise ValueError(
-            f"{path.name} is a pickle, which can run any code when it is read; convert it to .safetensors first"
-        )
+    check_no_pickle(path)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path.name} is not a model file: a single file has to be a .safetensors")
     return from_diffusers(_from_file(path, dtype))

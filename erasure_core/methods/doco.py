@@ -60,10 +60,8 @@ from .method import Method
 
 MOST_NORM = 1.0  # of all gradients of a loss together; larger ones are scaled down to it
 WEIGHT_DECAY = 1e-2
-REMEMBERED, REPLAYED = (
-    8,
-    3,
-)  # batches of late, and how many of them an update of the discriminator has (arXiv 1612.07828)
+# Batches of late, and how many of them an update of the discriminator has (arXiv 1612.07828).
+REMEMBERED, REPLAYED = 8, 3
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def rece(
     read.
 
     - ``concepts``: one concept or several, each a ``Concept`` or text, ``van gogh`` or ``van gogh -> art``.
-    - ``settings``: one of the presets ``RECE``, or a ``ReceSettings``; the default is the preset for objects. Its
+    - ``settings``: one of the presets ``RECE``, or a ``ReceSettings``; the default is ``general``. Its
       ``regularization`` keeps derived contexts small, and ``ridge`` keeps the weights near their originals. The closed
       form learns from the bare name and reaches only part of what the name does inside longer prompts:
       ``amplification`` goes further along the same change, 1 is as published. ``name_only`` edits what is read for the
