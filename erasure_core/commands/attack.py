@@ -12,6 +12,7 @@ from ..sampling.size import side
 from .audit_options import add_audited, audit, audit_files, chosen_recogniser
 from .options import as_path, number, whole
 from .progress import Progress
+from .sampling_options import add_steps
 from .shared import add_model, prompts_of
 
 
@@ -79,12 +80,5 @@ def add_attack(commands) -> None:
         help="steps of each attack that searches",
     )
     command.add_argument("--seconds", type=number(above=0), help="stop each search after so many")
-    command.add_argument(
-        "--num-inference-steps",
-        earlier=("--sampling-steps",),
-        dest="sampling_steps",
-        type=whole(1),
-        default=15,
-        help="steps of sampling (DDIM)",
-    )
+    add_steps(command, earlier="--sampling-steps")
     command.set_defaults(command=attack)

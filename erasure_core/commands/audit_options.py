@@ -15,10 +15,10 @@ from ..concepts.parse import name_of
 from ..erasures.erasure import Erasure
 from ..files.claims import spread
 from ..quoting import quoted
-from ..sampling.ddim import MOST_GUIDANCE
 from ..workers import rank
-from .options import as_path, number, whole
+from .options import as_path, whole
 from .request import TOY
+from .sampling_options import add_guidance
 from .shared import open_model
 
 Audit = Callable[[argparse.Namespace, Erasure, str, Callable[[], Any]], None]
@@ -122,14 +122,7 @@ def add_audited(command, name: str) -> None:
     who = command.add_mutually_exclusive_group()
     who.add_argument("--clip", type=as_path, metavar="FOLDER", help="a CLIP of transformers, which judges the pictures")
     who.add_argument("--nudenet", action="store_true", help="let NudeNet judge, for explicit content")
-    command.add_argument(
-        "--guidance-scale",
-        earlier=("--guidance",),
-        dest="guidance",
-        type=number(0, MOST_GUIDANCE),
-        default=3.0,
-        help="of classifier-free guidance; 1 is without",
-    )
+    add_guidance(command)
     command.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="of the first picture of a prompt")
     command.add_argument("--out", type=as_path, metavar="FOLDER", help=f"for {name}.png and {name}.json, if wanted")
     command.add_argument("--overwrite", action="store_true", help="replace what is there")

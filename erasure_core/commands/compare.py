@@ -7,9 +7,9 @@ import argparse
 from ..arguments import MOST_SEED
 from ..erasures.erasure import Erasure
 from ..files.images import save_image
-from ..sampling.ddim import MOST_GUIDANCE
-from .options import as_path, number, whole
+from .options import as_path, whole
 from .progress import Progress
+from .sampling_options import add_guidance, add_pictures_per_prompt, add_steps
 from .shared import add_model, open_model, prompts_of
 
 
@@ -54,30 +54,9 @@ def add_compare(commands) -> None:
         help="what guidance leads away from",
     )
     command.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="of the first picture of a prompt")
-    command.add_argument(
-        "--num-images-per-prompt",
-        earlier=("--pictures",),
-        dest="pictures",
-        type=whole(1),
-        default=1,
-        help="of each prompt, from one seed after another",
-    )
-    command.add_argument(
-        "--num-inference-steps",
-        earlier=("--steps",),
-        dest="steps",
-        type=whole(1),
-        default=15,
-        help="steps of sampling (DDIM)",
-    )
-    command.add_argument(
-        "--guidance-scale",
-        earlier=("--guidance",),
-        dest="guidance",
-        type=number(0, MOST_GUIDANCE),
-        default=3.0,
-        help="of classifier-free guidance; 1 is without",
-    )
+    add_pictures_per_prompt(command, 1, "of each prompt, from one seed after another")
+    add_steps(command)
+    add_guidance(command)
     command.add_argument("--difference", action="store_true", help="also draw where pictures differ from the first")
     command.add_argument("--out", type=as_path, required=True, help="the .png to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")

@@ -12,8 +12,9 @@ from ..files.outputs import same_place
 from ..quoting import quoted
 from ..sampling.size import side
 from .exit_codes import tell
-from .options import as_path, number, whole
+from .options import as_path
 from .progress import Progress
+from .sampling_options import add_guidance, add_steps
 from .shared import add_model, open_model
 
 
@@ -59,22 +60,8 @@ def add_purify(commands) -> None:
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     command.add_argument("--images", type=as_path, required=True, metavar="FOLDER", help="the folder with the pictures")
     command.add_argument("--prompt", default="", help="what they show, the concept included; its name by default")
-    command.add_argument(
-        "--num-inference-steps",
-        earlier=("--steps",),
-        dest="steps",
-        type=whole(1),
-        default=30,
-        help="steps of inversion, and as many of drawing",
-    )
-    command.add_argument(
-        "--guidance-scale",
-        earlier=("--guidance",),
-        dest="guidance",
-        type=number(0),
-        default=1.0,
-        help="1 keeps most of a picture, 3 changes more",
-    )
+    add_steps(command, 30, "steps of inversion, and as many of drawing")
+    add_guidance(command, 1.0, "1 keeps most of a picture, 3 changes more", most=None)
     command.add_argument("--out", type=as_path, required=True, metavar="FOLDER", help="where each is written as a PNG")
     command.add_argument("--overwrite", action="store_true", help="replace pictures in --out")
     command.set_defaults(command=purify)

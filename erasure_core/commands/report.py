@@ -13,6 +13,7 @@ from .audit_options import add_audited, audit, audit_files, chosen_recogniser
 from .options import as_path, whole
 from .progress import Progress
 from .request import TOY
+from .sampling_options import add_pictures_per_prompt, add_steps
 from .shared import add_model, prompts_of
 
 
@@ -45,21 +46,7 @@ def add_report(commands) -> None:
     add_model(command, "not erased yet")
     command.add_argument("--erasure", type=as_path, required=True, metavar="FILE", help="what erase wrote")
     add_audited(command, "report")
-    command.add_argument(
-        "--num-images-per-prompt",
-        earlier=("--pictures",),
-        dest="pictures",
-        type=whole(1),
-        default=4,
-        help="how many pictures of each prompt",
-    )
+    add_pictures_per_prompt(command, 4, "how many pictures of each prompt")
     command.add_argument("--neighbours", type=whole(1), default=6, help="how many near concepts, and how many far ones")
-    command.add_argument(
-        "--num-inference-steps",
-        earlier=("--steps",),
-        dest="steps",
-        type=whole(1),
-        default=15,
-        help="steps of sampling (DDIM)",
-    )
+    add_steps(command)
     command.set_defaults(command=report)
