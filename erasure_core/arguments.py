@@ -43,6 +43,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "Tensor": (torch.is_tensor, "a tensor"),
     "Tensor | int": (lambda value: torch.is_tensor(value) or _whole(value), "a tensor or a whole number"),
     "Callback": (callable, "a function"),
+    "Preview": (callable, "a function"),
     "Erasure": (lambda value: hasattr(value, "deltas"), "an Erasure (Erasure.load reads one from a file)"),
 }  # fmt: skip
 """The test for values of an annotation, and what messages call them."""

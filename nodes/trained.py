@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ..erasure_core.concepts.common import common_concepts
 from ..erasure_core.concepts.name_lists import kind_of
 from ..erasure_core.concepts.parse import parse_concepts, parse_prompts
+from ..erasure_core.concepts.templates import wordings
 from ..erasure_core.drawing.loss_curve import loss_curve
 from ..erasure_core.methods import METHODS
 from ..erasure_core.methods.abo import SCOPES, abo
@@ -18,9 +19,9 @@ from ..erasure_core.methods.inputs import DRAWN, TEXT_ENCODERS, GradientCheckpoi
 from ..erasure_core.toy.captions import STYLES
 from .comfy_host.images import to_image, to_pictures
 from .comfy_host.patches import apply_erasure
-from .comfy_host.progress import training_progress
 from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
+from .comfy_host.training_progress import TrainingProgress
 from .input_checks import checked
 from .inputs import (
     ERASE,
@@ -132,7 +133,7 @@ class ErasureFewShot(io.ComfyNode):
                 **more,
             )  # fmt: skip
 
-        return _train_and_apply(learn, settings, model, clip, vae, **training)
+        return _train_and_apply(learn, parsed, settings, model, clip, vae, **training)
 
 
 class ErasureDoCo(io.ComfyNode):
@@ -198,7 +199,7 @@ class ErasureDoCo(io.ComfyNode):
                 **more,
             )  # fmt: skip
 
-        return _train_and_apply(learn, settings, model, clip, **training)
+        return _train_and_apply(learn, parsed, settings, model, clip, **training)
 
 
 class ErasureAbO(io.ComfyNode):
@@ -257,16 +258,19 @@ class ErasureAbO(io.ComfyNode):
         def learn(training_model, **more):
             return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)
 
-        return _train_and_apply(learn, settings, model, clip, **training)
+        return _train_and_apply(learn, parsed, settings, model, clip, **training)
 
 
 def _train_and_apply(
-    learn, settings, model, clip, vae=None, *, seconds, rank, seed, strength, **memory
+    learn, concepts, settings, model, clip, vae=None, *, seconds, rank, seed, strength, **memory
 ) -> io.NodeOutput:
     """Train with ``learn(training_model, ...)``, which returns an erasure, apply it, and return the node's output."""
+    prompt = wordings(settings.kind, concepts[0].name)[1]
     budget = {"seconds": seconds or None, "rank": rank or None, "seed": seed}
     with trainable(model, clip, vae) as training_model:
-        erasure = learn(training_model, **budget, **memory, callback=training_progress()).scaled(strength)
+        shown = TrainingProgress(training_model, prompt, seed)
+        erasure = learn(training_model, **budget, **memory, callback=shown.callback, preview=shown.preview)
+    erasure = erasure.scaled(strength)
     (origin,) = erasure.origins
     curve = to_image(loss_curve(origin.losses, f"{origin.method}: {origin.concepts[0]}"))
     outcome = _outcome(origin, settings)

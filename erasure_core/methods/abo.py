@@ -42,6 +42,7 @@ from ..training.denoising import predict
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_fell, check_rank, descend, train
 from ..training.memory import check_room
+from ..training.preview import Preview, after_update
 from ..training.trainable import StandIns
 from .captions import captions_of, with_target
 from .inputs import GradientCheckpointing, Preserve, Training
@@ -108,6 +109,7 @@ def abo(
     gradient_checkpointing: bool = False,
     seed: Seed = 0,
     callback: Callback | None = None,
+    preview: Preview | None = None,
 ) -> Erasure:
     """Train the guidance of a concept to be that of an alternative, or none, and keep the unconditional score.
 
@@ -125,6 +127,7 @@ def abo(
     - ``gradient_checkpointing``: train in less memory and more time; off by default.
     - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
     - ``callback``: gets the progress of sampling and of training.
+    - ``preview``: called after each update with the model as it is by then, and with all losses; by default none.
 
     Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``OutOfRoomError`` where too
     little memory is free, and ``TrainingError`` when the loss explodes or ends higher than it began.
@@ -162,7 +165,8 @@ def abo(
         descend(loss, stand_ins.parameters, optimiser)
         return loss
 
-    losses = train(update, budget, what="AbO", callback=callback)
+    look = after_update(preview, model, stand_ins)
+    losses = train(update, budget, what="AbO", callback=callback, look=look)
     check_fell(losses)
     model_fingerprint = fingerprint(entry_weights(model))
     settings_record = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}

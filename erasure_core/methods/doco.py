@@ -53,6 +53,7 @@ from ..training.gan import (
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, TrainingError, check_rank, descend, gradients, take_step, train
 from ..training.memory import check_room
+from ..training.preview import Preview, after_update
 from ..training.trainable import StandIns
 from .captions import captions_of, check_captions, with_target
 from .inputs import GradientCheckpointing, Preserve, Training
@@ -147,6 +148,7 @@ def doco(
     gradient_checkpointing: bool = False,
     seed: Seed = 0,
     callback: Callback | None = None,
+    preview: Preview | None = None,
 ) -> Erasure:
     """Train cross-attention until prompts of a concept give what those of an anchor do (``parachute -> airplane``).
 
@@ -170,6 +172,7 @@ def doco(
     - ``gradient_checkpointing``: train in less memory and more time; off by default.
     - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
     - ``callback``: gets the progress of sampling and of training.
+    - ``preview``: called after each update with the model as it is by then, and with all losses; by default none.
 
     Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``OutOfRoomError`` where too
     little memory is free, and ``TrainingError`` when the loss explodes, or when ``seconds`` end before the model has
@@ -235,7 +238,8 @@ def doco(
             take_step(slopes, stand_ins.parameters, optimiser)
         return lessons[0]
 
-    losses = train(update, budget, what="DoCo", callback=callback)
+    look = after_update(preview, model, stand_ins)
+    losses = train(update, budget, what="DoCo", callback=callback, look=look)
     if seconds is not None and len(losses) <= warm_up_steps:  # all steps are more
         enough, whole = (math.ceil(seconds * count / len(losses)) for count in (warm_up_steps, settings.steps))
         raise TrainingError(

@@ -40,6 +40,7 @@ from ..training.denoising import conditioning_gradient, denoising_error, noised,
 from ..training.learned_settings import RATE, kind_setting, steps_setting
 from ..training.loop import Budget, check_rank, gradients, take_step, train
 from ..training.memory import check_room
+from ..training.preview import Preview, after_update
 from ..training.trainable import StandIns, layers_of
 from .captions import captions_of, check_captions, with_target
 from .inputs import DRAWN, TEXT_ENCODERS, Images, Preserve, TextEncoders, Training, check_drawn
@@ -113,6 +114,7 @@ def few_shot(
     towers: str = "both",
     seed: Seed = 0,
     callback: Callback | None = None,
+    preview: Preview | None = None,
 ) -> Erasure:
     """Train the text encoder to erase a concept, with a few pictures of it.
 
@@ -136,6 +138,7 @@ def few_shot(
       ``text_encoder_2``; by default ``both``, since the denoiser reads both.
     - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
     - ``callback``: gets the progress of sampling and of training.
+    - ``preview``: called after each update with the model as it is by then, and with all losses; by default none.
 
     Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``UnsupportedModelError`` for
     a text encoder without layers that are known by name, ``OutOfRoomError`` where too little memory is free, and
@@ -196,7 +199,8 @@ def few_shot(
     def has_grown() -> bool:
         return watch is not None and watch.growth(model.with_weights(stand_ins.weights())) >= growth
 
-    losses = train(update, budget, what="few-shot", enough=has_grown, callback=callback)
+    look = after_update(preview, model, stand_ins)
+    losses = train(update, budget, what="few-shot", enough=has_grown, callback=callback, look=look)
     model_fingerprint = fingerprint(entry_weights(model))
     limit = growth if math.isfinite(growth) else None  # JSON has no infinity
     settings_record = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}

@@ -47,12 +47,14 @@ def train(
     what: str = "training",
     enough: Callable[[], bool] | None = None,
     callback: Callback | None = None,
+    look: Callable[[Sequence[float]], None] | None = None,
 ) -> tuple[float, ...]:
     """Call ``update(step)`` until the budget is used up or ``enough()`` returns true, and return the losses.
 
     ``update`` makes update ``step``, from 0, and returns its loss, a scalar. ``what`` names the training in messages.
-    ``enough`` is asked after each update; by default all steps are made. ``callback`` gets the progress; an exception
-    that it raises ends the training and reaches the caller. Logs a warning when time ends the training. Raises
+    ``enough`` is asked after each update; by default all steps are made. ``callback`` gets the progress,
+    and ``look`` the losses so far, both after each update; by default there are none. An exception that one of them
+    raises ends the training and reaches the caller. Logs a warning when time ends the training. Raises
     ``TrainingError`` for a loss that is not finite, or that is beyond a thousand times the first, or a thousand where
     the first is below 1.
     """
@@ -70,6 +72,9 @@ def train(
             _guard(losses)
             if callback:
                 callback(step + 1, budget.steps, f"{what}, loss {losses[-1]:.4g}")
+            if look:
+                with torch.no_grad():
+                    look(losses)
             if enough and enough():
                 break
     return tuple(losses)

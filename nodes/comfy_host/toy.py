@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import cache
 
 import comfy.latent_formats
 import comfy.model_base
@@ -42,8 +43,15 @@ class _Ratio(Fraction):
 
 
 class _Latents(comfy.latent_formats.LatentFormat):
+    """The toy's latents. Their colours are not linear in them, so that a sampler's previews decode them first."""
+
     latent_channels = config.VAE["latent_channels"]
     scale_factor = config.VAE["scaling_factor"]
+    latent_rgb_factors = torch.eye(3).tolist()
+
+    def latent_rgb_factors_reshape(self, latents: Tensor) -> Tensor:
+        """Return the images ``[n, 3, h, w]`` of latents, with values from -1 to 1, on the CPU."""
+        return _decoder().decode(latents.float().cpu())
 
 
 class _Config(comfy.supported_models.SD15):
@@ -128,6 +136,12 @@ def _vae():
         place = int(number) + (part == "decoder")  # ComfyUI's decoder starts with a clamp of its own
         tensors[f"taesd_{part}.{place}.{rest}"] = _padded(tensor)
     return comfy.sd.VAE(sd=tensors, dtype=torch.float32)
+
+
+@cache
+def _decoder():
+    with torch.inference_mode(False):
+        return _vae().first_stage_model
 
 
 def _padded(tensor: Tensor) -> Tensor:

@@ -50,5 +50,9 @@ def test_training(comfy_path: Path, option: str) -> None:
     run_inside(comfy_path, str(INSIDE / "check_training.py"), COMFYUI_OPTION=option)
 
 
+def test_previews(comfy_path: Path) -> None:
+    run_inside(comfy_path, str(INSIDE / "check_previews.py"))
+
+
 def test_leaks(comfy_path: Path) -> None:
     run_inside(comfy_path, str(INSIDE / "check_leaks.py"))

@@ -36,6 +36,7 @@ BAD: dict[str, list[Any]] = {
     "float | None": ["3", True],
     "Tensor | None": ["picture.png", [1.0]],
     "Callback | None": ["print"],
+    "Preview | None": ["print"],
 }
 methods = pytest.mark.parametrize("name", list(METHODS))
 

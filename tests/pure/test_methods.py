@@ -33,6 +33,7 @@ from erasure_core.methods.inputs import (
 )
 from erasure_core.methods.method import Method
 from erasure_core.model import entry_weights, fingerprint
+from erasure_core.sampling.ddim import generate
 from erasure_core.training.loop import TrainingError
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count
@@ -119,7 +120,7 @@ def test_it_says_how_it_is_called(name: str) -> None:
     assert set(method.takes) <= set(NEEDS), "say in NEEDS what a new kind of input stands for"
     assert method.name == name and all(limits_of(one).help for kind in method.takes for one in fields(kind))
     taken = inspect.signature(method.run).parameters
-    named = {"settings", "callback", *given(method)}
+    named = {"settings", "callback", *given(method), *(["preview"] if Training in method.takes else [])}
     assert method.summary and method.presets.keys() <= method.toy_presets.keys()
     kinds = {type(preset) for preset in [*method.presets.values(), *method.toy_presets.values()]}
     assert [kind.__name__ for kind in kinds] == [taken["settings"].annotation]
@@ -213,6 +214,39 @@ def test_a_callback_hears_of_it_and_can_cancel_it_anywhere(name: str) -> None:
             run(name, model, callback=cancel)
         state.check()
         assert len(heard) == place + 1, "it went on after the cancel"
+
+
+@names
+def test_a_preview_sees_the_model_change_and_changes_nothing_itself(name: str) -> None:
+    """Where there is a training to see."""
+    if Training not in METHODS[name].takes:
+        assert "preview" not in inspect.signature(METHODS[name].run).parameters
+        return
+    model, pictures, seen = FakeModel(tokens=16), [], []
+
+    def preview(edited: FakeModel, losses: list[float]) -> None:
+        assert not torch.is_grad_enabled()
+        pictures.append(generate(edited, ["cat"], [0], steps=2))
+        seen.append(list(losses))
+
+    erasure, alone = run(name, model, preview=preview), run(name, model)
+    assert same(erasure, alone) and erasure.origins == alone.origins, "a preview changed what is learned"
+    losses = list(alone.origins[0].losses)
+    assert seen == [losses[: count + 1] for count in range(len(losses))]
+    last = generate(erasure.over(model), ["cat"], [0], steps=2)
+    torch.testing.assert_close(pictures[-1], last)
+    assert not torch.equal(last, generate(model, ["cat"], [0], steps=2))
+
+    class Stop(Exception):
+        pass
+
+    def stop(edited: FakeModel, losses: list[float]) -> None:
+        raise Stop
+
+    state = State(model)
+    with pytest.raises(Stop):
+        run(name, model, preview=stop)
+    state.check()
 
 
 @names
