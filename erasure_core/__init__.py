@@ -20,6 +20,7 @@ _PLACES = {
     "closed_form.statistics_file": ("StatisticsFileError", "load_statistics", "save_statistics"),
     "closed_form.update": ("updated",),
     "concepts.aliases": ("aliases_of",),
+    "concepts.cached": ("CachedRows",),
     "concepts.common": ("common_concepts",),
     "concepts.parse": ("Concept", "ConceptError", "parse_concepts"),
     "concepts.suggest": ("suggest",),

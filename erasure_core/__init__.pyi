@@ -13,6 +13,7 @@ from .closed_form.statistics_file import load_statistics as load_statistics
 from .closed_form.statistics_file import save_statistics as save_statistics
 from .closed_form.update import updated as updated
 from .concepts.aliases import aliases_of as aliases_of
+from .concepts.cached import CachedRows as CachedRows
 from .concepts.common import common_concepts as common_concepts
 from .concepts.parse import Concept as Concept
 from .concepts.parse import ConceptError as ConceptError

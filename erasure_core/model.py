@@ -118,6 +118,21 @@ class NameReader(TextReader, Protocol):
 
 
 @runtime_checkable
+class CacheableReader(NameReader, Protocol):
+    """A model that says which text encoders it has, so that what they make of prompts can be kept."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+
+    def encoder_digest(self) -> str:
+        """Return what identifies the text encoders, as they are now: equal only where all prompts have equal rows.
+
+        Raises ``UnsupportedModelError`` for text encoders that cannot be identified.
+        """
+
+
+@runtime_checkable
 class DiffusionModel(TextReader, Protocol):
     """A latent diffusion model that can also be sampled, trained and attacked."""
 

@@ -10,6 +10,7 @@ from ..closed_form.statistics import Statistics
 from ..closed_form.statistics_file import load_statistics, save_statistics
 from ..closed_form.update import held_concepts
 from ..concepts.aliases import with_aliases
+from ..concepts.cached import MOST_BYTES, CachedRows
 from ..concepts.lists import load_concepts
 from ..concepts.name_lists import listed_beside
 from ..concepts.names import folded
@@ -19,6 +20,7 @@ from ..concepts.suggest import suggest
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import check_target
 from ..erasures.programs import readers_of
+from ..files.cache_folder import prepare
 from ..methods import METHODS
 from ..methods.inputs import Exactly
 from ..methods.method import ClosedForm
@@ -43,8 +45,11 @@ def erase(args: argparse.Namespace) -> None:
         check_target(args.out, args.overwrite, "--out: an erasure is")
         args.outputs.add("--out", args.out)
     held = _held_statistics(args, request)
+    _check_cache(args)
     with joined(device) as workers:
         model = open_model(args, device)
+        if args.context_cache:
+            model = CachedRows(model, args.context_cache)
         if args.aliases:
             model = RememberedRows(model)
             request = replace(request, concepts=_with_aliases(args, request.concepts, held, model))
@@ -104,6 +109,15 @@ def _held_statistics(args: argparse.Namespace, request: Request) -> Statistics |
     held_concepts(held, args.restore)
     closed_form.check(held, request.chosen_settings())
     return held
+
+
+def _check_cache(args: argparse.Namespace) -> None:
+    """Make the folder of --context-cache, before a model is loaded. Raises an error where it is of no use."""
+    if args.context_cache is None:
+        return
+    if METHODS[args.method].closed_form is None:
+        raise ValueError(f"--context-cache keeps what closed forms read, and {args.method} trains; leave it out")
+    prepare(args.context_cache)
 
 
 def _of_statistics(
@@ -191,6 +205,10 @@ def add_erase(commands) -> None:
         metavar="FILE",
         help=f"{forms}: keep what is known of concepts, to go on from",
     )
+    command.add_argument(
+        "--context-cache", type=as_path, metavar="FOLDER",
+        help=f"{forms}: keep what text encoders make of prompts, at most {MOST_BYTES / 1e9:g} GB of it, for later runs",
+    )  # fmt: skip
     command.add_argument("--out", type=as_path, required=True, help="the .safetensors to write")
     command.add_argument("--overwrite", action="store_true", help="replace --out if it is there")
     command.set_defaults(command=erase)

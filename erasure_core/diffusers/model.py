@@ -105,6 +105,9 @@ class DiffusersModel:
     def name_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         return self._text.names(prompts)
 
+    def encoder_digest(self) -> str:
+        return self._text.digest()
+
     def weights_of(self, scope: str) -> Mapping[str, Tensor]:
         check_scope(scope)
         if scope == "cross-attention":

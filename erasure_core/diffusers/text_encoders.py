@@ -15,6 +15,7 @@ from ..conditioning import Conditioning
 from ..families.family import Family
 from ..model import EncodedPrompts, TextRows, UnsupportedModelError, padded
 from ..quoting import excerpt
+from .encoder_digest import encoder_digest
 from .weight_slots import device_of
 from .weights import Parts
 
@@ -95,6 +96,11 @@ class TextEncoders:
     def text_of(self, ids: Sequence[int]) -> str:
         """Return the text of token ``ids`` of the first encoder."""
         return self._tokenizers[0].decode(list(ids)).strip()
+
+    def digest(self) -> str:
+        """Return what identifies the text encoders; see ``encoder_digest``."""
+        padding = [tokenizer.pad_token_id for tokenizer in self._tokenizers]
+        return encoder_digest(self._parts, self._family, padding, self.tokens)
 
     def shortened(self, prompt: str) -> str:
         """Return ``prompt``, or as much of its beginning as the text encoders take."""
