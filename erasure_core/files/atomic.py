@@ -81,7 +81,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], overwrite: bool
     except OSError as error:
         raise OSError(f"could not write {quoted_path(path)}: {error.strerror or error}") from error
     finally:
-        if os.path.exists(file.name):
+        with suppress(FileNotFoundError):  # it was renamed, or another program has cleared it
             os.unlink(file.name)
 
 

@@ -212,6 +212,19 @@ def test_what_is_cleared_before_it_is_locked_is_written_anew(tmp_path: Path, mon
     assert len(set(locked)) == 2 and names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"new"
 
 
+def test_another_program_may_clear_what_was_written_and_closed(tmp_path: Path, monkeypatch) -> None:
+    """Between the closing of a partial file, which frees its lock, and its deletion."""
+    unlink = os.unlink
+
+    def late(path) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", late)
+    put(tmp_path / "a")
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"new"
+
+
 def test_what_cannot_be_cleared_stays(tmp_path: Path, monkeypatch) -> None:
     left = left_over(tmp_path)
 
