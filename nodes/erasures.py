@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..erasure_core import Erasure as CoreErasure
 from ..erasure_core.erasures.programs import readers_of
+from ..erasure_core.quoting import shortened
 from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
 from .comfy_host.patches import apply_erasure
 from .comfy_host.rebase import rebase_if_needed
@@ -35,10 +36,15 @@ class ErasureApply(io.ComfyNode):
             description="Applies an erasure to a model, on top of the LoRAs and erasures that it has.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to change; a copy is changed, never the original."),
-                io.Clip.Input("clip", tooltip="Its text encoder, changed only by erasures that were made there."),
                 Erasure.Input("erasure", tooltip="What to apply: from a method's node or from Load Erasure."),
                 _strength("strength_model", "How much of its change of the model is applied; 1 is all."),
                 _strength("strength_clip", "How much of its change of the text encoder is applied; 1 is all."),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Its text encoder, for erasures that change it, as few-shot's, and for those that were "
+                    "made on another model. Others do not need it.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model with the erasure."),
@@ -47,10 +53,11 @@ class ErasureApply(io.ComfyNode):
         )
 
     @classmethod
-    @checked(without=("clip",))
-    def execute(cls, model, clip, erasure, strength_model, strength_clip) -> io.NodeOutput:
+    @checked
+    def execute(cls, model, erasure, strength_model, strength_clip, clip=None) -> io.NodeOutput:
         rebased = rebase_if_needed(model, clip, erasure)
-        return io.NodeOutput(*apply_erasure(model, clip, rebased, strength_model, strength_clip))
+        applied = apply_erasure(model, clip, rebased, strength_model, strength_clip)
+        return io.NodeOutput(*applied, ui={"text": (_contents(erasure),)})
 
 
 class ErasureCombine(io.ComfyNode):
@@ -141,4 +148,13 @@ class ErasureLoad(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, file) -> io.NodeOutput:
-        return io.NodeOutput(CoreErasure.load(lora_path(file)))
+        erasure = CoreErasure.load(lora_path(file))
+        return io.NodeOutput(erasure, ui={"text": (_contents(erasure),)})
+
+
+def _contents(erasure: CoreErasure) -> str:
+    """Return a line on what an erasure erases and how it was made, to show at a node."""
+    if not erasure.origins:
+        return "A change without a record of what it erases."
+    methods = dict.fromkeys(origin.method for origin in erasure.origins)
+    return f"Erases {shortened([str(one) for one in erasure.concepts])} (by {', '.join(methods)})."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import signature
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from ..erasure_core import Erasure
 from ..erasure_core.closed_form.statistics import Statistics
 from ..erasure_core.quoting import excerpt, shortened, unreadable
+from .warnings_at_node import collected_warnings, with_warnings
 
 
 def _has(*names: str) -> Callable[[Any], bool]:
@@ -34,25 +35,25 @@ LIBRARY = Erasure.__module__.rpartition(".erasures.")[0]
 HINTS = {"CLIP": "; where a checkpoint has no text encoder, load one with 'Load CLIP'"}
 
 
-def checked(execute: Callable | None = None, *, without: Sequence[str] = ()) -> Callable:
+def checked(execute: Callable) -> Callable:
     """Return a node's ``execute`` that first checks every input against the node's schema.
 
-    Inputs in ``without`` may be ``None``, as they are where a node upstream has nothing to give; by default none may.
-    Raises ``ValueError`` in one sentence that names the input. An error class of the library is raised as the builtin
-    class that it is derived from, because ComfyUI shows the module of any other, which in a pack is a path.
+    What the pack warns of in the meantime is shown at the node. Raises ``ValueError`` in one sentence that names the
+    input. An error class of the library is raised as the builtin class that it is derived from, because ComfyUI shows
+    the module of any other, which in a pack is a path.
     """
-    if execute is None:
-        return lambda one: checked(one, without=without)
 
     @wraps(execute)
     def run(cls, *values, **keywords):
         bound = signature(execute).bind(cls, *values, **keywords)
         values_by_name = bound.arguments | bound.kwargs
         for one in cls.define_schema().inputs:
-            if one.id in values_by_name and not (values_by_name[one.id] is None and one.id in without):
+            if one.id in values_by_name:
                 check(one, values_by_name[one.id])
         try:
-            return execute(cls, *values, **keywords)
+            with collected_warnings() as warnings:
+                output = execute(cls, *values, **keywords)
+            return with_warnings(output, warnings)
         except Exception as error:
             if not type(error).__module__.startswith(LIBRARY):
                 raise

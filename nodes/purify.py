@@ -23,6 +23,7 @@ class ErasurePurify(io.ComfyNode):
             node_id="ErasurePurify",
             display_name="Purify Pictures (Erasure)",
             category=USE,
+            is_experimental=True,  # never run on weights of Stable Diffusion
             search_aliases=("remove from picture", "inversion", "img2img", "forget", "unlearn", "edit image"),
             description="Takes a concept out of given pictures: finds the noise that the model would have drawn them "
             "from (DDIM inversion) and draws from it again with an erasure applied. Reconstructed from the abstract of "

@@ -17,7 +17,7 @@ from .comfy_host.toy import is_toy
 from .comfy_host.trainable_model import trainable
 from .input_checks import checked
 from .inputs import CHECK, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased, seed_input
-from .schema import schema
+from .schema import advanced, schema
 
 SWITCHES = ("derived", "inversion", "discrete", "noised")
 MOST_SEEDS = 0xFFFFFFFF
@@ -32,6 +32,7 @@ class ErasureRedTeam(io.ComfyNode):
             node_id="ErasureRedTeam",
             display_name="Red-Team an Erasure",
             category=CHECK,
+            is_experimental=True,  # never run on weights of Stable Diffusion
             search_aliases=("attack", "jailbreak", "adversarial", "audit", "robustness", "test erasure"),
             description="Audits your own erasure: attacks the model that should have forgotten, shows what brings the "
             "concept back, and at what cost. Writes nothing to disk. " + MODELS,
@@ -47,7 +48,7 @@ class ErasureRedTeam(io.ComfyNode):
                     tooltip="Prompts to try, one a line: paraphrases, misspellings, other languages, descriptions that "
                     "do not name it.",
                 ),
-                *(io.Boolean.Input(name, default=True, tooltip=_about(ATTACKS[name])) for name in SWITCHES),
+                *(advanced(io.Boolean.Input(name, default=True, tooltip=_about(ATTACKS[name]))) for name in SWITCHES),
                 io.Int.Input("pictures", default=8, min=1, max=64, tooltip="How many each attack draws in the end."),
                 io.Int.Input(
                     "steps",
@@ -56,17 +57,28 @@ class ErasureRedTeam(io.ComfyNode):
                     max=100_000,
                     tooltip="Of inversion; discrete, whose steps are longer, takes a quarter. More find more.",
                 ),
-                io.Float.Input(
-                    "seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=1e6,
-                    step=1.0,
-                    tooltip="Stop each search after so many seconds; 0 for no limit.",
+                advanced(
+                    io.Float.Input(
+                        "seconds",
+                        default=0.0,
+                        min=0.0,
+                        max=1e6,
+                        step=1.0,
+                        tooltip="Stop each search after so many seconds; 0 for no limit.",
+                    )
                 ),
-                io.Int.Input("sampling_steps", default=20, min=1, max=999, tooltip="DDIM steps of each picture."),
-                io.Float.Input(
-                    "guidance", default=7.0, min=0.0, max=30.0, step=0.1, tooltip="How strongly prompts lead pictures."
+                advanced(
+                    io.Int.Input("sampling_steps", default=20, min=1, max=999, tooltip="DDIM steps of each picture.")
+                ),
+                advanced(
+                    io.Float.Input(
+                        "guidance",
+                        default=7.0,
+                        min=0.0,
+                        max=30.0,
+                        step=0.1,
+                        tooltip="How strongly prompts lead pictures.",
+                    )
                 ),
                 seed_input(MOST_SEEDS, "The same seed gives the same attacks and pictures."),
                 io.Clip.Input(
@@ -82,7 +94,9 @@ class ErasureRedTeam(io.ComfyNode):
                     "from. Without them the model without the erasure draws four.",
                 ),
                 *judge_inputs(),
-                io.Boolean.Input("finetune", optional=True, default=False, tooltip=_about(ATTACKS["finetune"])),
+                advanced(
+                    io.Boolean.Input("finetune", optional=True, default=False, tooltip=_about(ATTACKS["finetune"]))
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="sheet", tooltip="All attacks' pictures, with how many show the concept."),

@@ -24,7 +24,7 @@ from .comfy_host.toy import is_toy
 from .input_checks import checked
 from .inputs import CHECK, MODELS, audited_inputs, concept_inputs, judge_inputs, name_of_erased
 from .sampler_inputs import sampler_inputs
-from .schema import schema
+from .schema import advanced, schema
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,14 @@ class ErasureReport(io.ComfyNode):
                     placeholder="More prompts that ask for it, one a line. For example: sunflowers by van gogh",
                     tooltip="More prompts that ask for the concept, one a line. Brackets are text and set no weights.",
                 ),
-                io.Int.Input(
-                    "neighbours", default=6, min=1, max=MOST, tooltip="How many near concepts, and how many far ones."
+                advanced(
+                    io.Int.Input(
+                        "neighbours",
+                        default=6,
+                        min=1,
+                        max=MOST,
+                        tooltip="How many near concepts, and how many far ones.",
+                    )
                 ),
                 *sampler_inputs("The noise that all pictures begin with, as KSampler draws it."),
                 io.Clip.Input(

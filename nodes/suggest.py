@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..erasure_core import aliases_of, parse_concepts, suggest
 from ..erasure_core.concepts.aliases import LIMIT, MINIMUM, with_aliases
@@ -74,7 +74,7 @@ class ErasureSuggestNames(io.ComfyNode):
         near = {concept.name: near_to(concept.name, minimum=minimum, limit=limit) for concept in parsed}
         names = "\n".join(f"{name}: {_listed(aliases)}" for name, aliases in near.items())
         listed = with_aliases(parsed, near.__getitem__) if erase_aliases else parsed
-        return io.NodeOutput("\n".join(map(str, listed)), names, ui=ui.PreviewText(names))
+        return io.NodeOutput("\n".join(map(str, listed)), names, ui={"text": (names,)})
 
 
 def _listed(aliases) -> str:

@@ -94,7 +94,7 @@ def statistics_path(name: str) -> Path:
 def list_files() -> list[str]:
     """Return the names of the text files and tables in ComfyUI's input folder."""
     folder = Path(folder_paths.get_input_directory())
-    return sorted(name for suffix in (".txt", *TABLES) for name in _below(folder, suffix))
+    return _below(folder, ".txt", *TABLES)
 
 
 def list_path(name: str) -> Path:
@@ -131,8 +131,10 @@ def _statistics_folder() -> Path:
     return Path(folder_paths.get_output_directory(), STATISTICS)
 
 
-def _below(folder: Path, suffix: str) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}") if path.is_file())
+def _below(folder: Path, *suffixes: str) -> list[str]:
+    """Return the files below ``folder`` with one of the ``suffixes``, sorted; it is walked once, as it may be large."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names if name.endswith(suffixes))
+    return sorted(path.relative_to(folder).as_posix() for path in files if path.is_file())
 
 
 def _listed_file(folder: Path, name: str, names: list[str]) -> Path:

@@ -189,6 +189,33 @@ def test_the_file_does_elsewhere_what_the_node_does(server: ComfyServer, prompt:
         assert complaint not in log, log
 
 
+def test_the_file_works_as_a_hook(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    """As a LoRA of one prompt alone, for a part of the steps: what Prompt Control's <lora:...> does too."""
+    direct, before = (pixels(server, server.queue(prompt), node) for node in (AFTER, BEFORE))
+    name = str(save(server, prompt, "hooked").relative_to(server.directory / "output" / "loras"))
+    prompt["40"] = {
+        "class_type": "CreateHookLora",
+        "inputs": {"lora_name": name, "strength_model": 1.0, "strength_clip": 0.0},
+    }
+    sampler = prompt["10"]["inputs"]
+    for node, side in (("41", "positive"), ("42", "negative")):
+        own = {"cond_NEW": sampler[side], "strength": 1.0, "set_cond_area": "default", "hooks": ["40", 0]}
+        prompt[node] = {"class_type": "ConditioningSetProperties", "inputs": own}
+        sampler[side] = [node, 0]
+    with_sampler(prompt, ["2", 0])
+    hooked = pixels(server, server.queue(prompt), AFTER)
+    assert np.abs(hooked - direct).max() <= 1 and np.abs(hooked - before).max() > 50
+    server.free()
+    assert np.array_equal(pixels(server, server.queue(prompt), BEFORE), before), "the hook is gone afterwards"
+
+
+def test_warnings_are_shown_at_the_node(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    prompt[RECE]["inputs"]["concepts"] = "cat, dog"
+    first, warning = server.queue(prompt)["outputs"][RECE]["text"]
+    assert first == "Erased with preset 'object': cat, dog."
+    assert warning.startswith("Warning: ") and "'cat, dog'" in warning
+
+
 def test_nothing_is_overwritten(server: ComfyServer, prompt: dict[str, Any]) -> None:
     first = save(server, prompt, "twice")
     content = first.read_bytes()

@@ -439,9 +439,9 @@ def test_the_hold_pulls_the_conditioning_back(kind: type[FakeModel]) -> None:
             weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     held = drift(model, model.with_weights(weights), prompts)
     now = model.with_weights(weights).encode_prompts(prompts)
-    moved = [one - was for one, was in zip(now.tensors, model.encode_prompts(prompts).tensors, strict=True)]
+    moved = [(one - was).detach() for one, was in zip(now.tensors, model.encode_prompts(prompts).tensors, strict=True)]
     assert float(held.detach()) == pytest.approx(sum(float(one.square().mean()) for one in moved))
-    upward = torch.autograd.grad(now.tensors, list(weights.values()), [2 * one.detach() / one.numel() for one in moved])
+    upward = torch.autograd.grad(now.tensors, list(weights.values()), [2 * one / one.numel() for one in moved])
     for found, expected in zip(torch.autograd.grad(held, list(weights.values())), upward, strict=True):
         torch.testing.assert_close(found, expected)
         assert found.any()

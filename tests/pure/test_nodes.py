@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
 
 import pytest
@@ -37,6 +38,9 @@ class Pack:
 
     def core(self, name: str) -> ModuleType:
         return importlib.import_module(f"{PACK}.erasure_core.{name}")
+
+    def comfy_api(self) -> ModuleType:
+        return importlib.import_module("comfy_api.latest")
 
     def comfy(self, name: str) -> ModuleType:
         return importlib.import_module(f"comfy.{name}")
@@ -499,12 +503,49 @@ def test_the_nodes_of_erasures(pack: Pack) -> None:
     assert path == saved.result[0] and "ComfyUI's Load LoRA, A1111 and Forge read it" in readers
     (back,) = nodes.ErasureLoad.execute("erasure/cat_00001_.safetensors").result
     torch.testing.assert_close(back.deltas[KEY].dense(), both.deltas[KEY].dense())
-    applied, clip = nodes.ErasureApply.execute(model, None, back, 1.0, 1.0).result
+    applied, clip = nodes.ErasureApply.execute(model, back, 1.0, 1.0).result
     plain = bits(model)[f"{UNET}{OWN}to_k.weight"]
     torch.testing.assert_close(
         pack.nodes("comfy_host.model").text_weights(applied)[KEY], plain + both.deltas[KEY].dense()
     )
     assert clip is None
+    for shown in (
+        nodes.ErasureLoad.execute("erasure/cat_00001_.safetensors"),
+        nodes.ErasureApply.execute(model, back, 1.0, 1.0),
+    ):
+        assert shown.ui["text"][0] == "Erases cat, dog (by test)."
+
+
+def test_warnings_are_shown_at_the_node(pack: Pack, caplog) -> None:
+    """Each once, below what the node shows, those of its own work alone; the log gets them too."""
+    nodes, model = pack.nodes("erasures"), a_model(pack)
+    erasure = erasure_of(pack, key=dense(pack, 6, 4))
+    once = nodes.ErasureApply.execute(model, erasure, 1.0, 1.0)
+    twice = nodes.ErasureApply.execute(once.result[0], erasure, 1.0, 1.0)
+    first, *warnings = twice.ui["text"]
+    warning = warnings[-1]
+    assert first == once.ui["text"][0] == "Erases cat (by test)." and warning.startswith(
+        "Warning: MODEL has an erasure of 'cat' already"
+    )
+    assert warning.removeprefix("Warning: ") in caplog.text
+
+    shown = pack.nodes("warnings_at_node")
+    log = pack.core("concepts.parse").log
+    with shown.collected_warnings() as warnings:
+        log.info("no warning")
+        log.warning("%s looks like a list", "cat, dog")
+        log.warning("cat, dog looks like a list")
+        logging.getLogger("another").warning("of another pack")
+        other = Thread(target=log.warning, args=("of another request",))
+        other.start()
+        other.join()
+    log.warning("too late")
+    output = pack.comfy_api().io.NodeOutput(1)
+    assert shown.with_warnings(output, warnings).ui == {"text": ("Warning: cat, dog looks like a list",)}
+    assert shown.with_warnings(pack.comfy_api().io.NodeOutput(1), []).ui is None
+    with pytest.raises(KeyError), shown.collected_warnings():
+        raise KeyError
+    assert not shown.PACK.handlers
 
 
 def test_a_checkpoint_is_baked(pack: Pack, tmp_path: Path) -> None:
@@ -540,7 +581,7 @@ def test_names_are_suggested_without_a_model(pack: Pack) -> None:
         "cat -> kitty\nzzyzx\ncats -> kitty\ncatday -> kitty\n🐱 -> kitty",
         "cat: cats 0.93, catday 0.92, 🐱 0.92\nzzyzx: no other name",
     )
-    assert shown.ui.text == shown.result[1]
+    assert shown.ui["text"] == (shown.result[1],)
     assert node.execute("cat -> kitty", False, 0.89, 3).result[0] == "cat -> kitty"
     with pytest.raises(ValueError, match="model and clip belong together"):
         node.execute("cat", True, 0.89, 3, model=a_model(pack))
@@ -564,3 +605,10 @@ def test_schemas_have_the_inputs_that_execute_takes(pack: Pack) -> None:
                 given = {part.id for part in schema.inputs}
                 taken = set(inspect.signature(node.execute).parameters)
                 assert schema.node_id == name and given == taken, name
+
+
+@pytest.mark.parametrize("value", ["style", {"a": 1}, ["object"], None, 5])
+def test_what_is_no_choice_is_not_among_them(pack: Pack, value: object) -> None:
+    """Requests name anything, also what has no hash."""
+    choices = pack.nodes("schema").Choices(["auto", "object"], earlier=["object (toy)"])
+    assert value not in choices and "object (toy)" in choices and list(choices) == ["auto", "object"]

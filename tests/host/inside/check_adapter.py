@@ -116,7 +116,7 @@ def test_patched_text_encoder_is_seen(toy):
 def test_node_gives_what_apply_gives(toy):
     model, clip = toy
     direct, _, erasure, _ = ErasureRECE.execute(model, clip, **NODE | {"strength": 0.7}).result
-    applied, _ = ErasureApply.execute(model, clip, erasure, 1.0, 1.0).result
+    applied, _ = ErasureApply.execute(model, erasure, 1.0, 1.0, clip).result
     one, other = merged(direct, clip), merged(applied, clip)
     assert all(torch.equal(one[name], other[name]) for name in one)
     whole = rece(ComfyModel(model, clip), "cat -> dog", RECE["object"], preserve=["lion"])
@@ -151,9 +151,9 @@ def test_a_foreign_erasure_is_warned_about(toy, caplog):
     own = rece(ComfyModel(model, clip), "cat")
     on_top, _ = apply_erasure(model, clip, made({KEY: Dense(torch.ones(96, 192))}))
     for known in (model, on_top):
-        ErasureApply.execute(known, clip, own, 1.0, 1.0)
+        ErasureApply.execute(known, own, 1.0, 1.0, clip)
     assert not caplog.records
-    ErasureApply.execute(model, clip, made(own.deltas), 1.0, 1.0)
+    ErasureApply.execute(model, made(own.deltas), 1.0, 1.0, clip)
     assert "'cat' was computed on other weights" in caplog.text and "may erase less" in caplog.text
 
 
@@ -161,7 +161,7 @@ def test_an_erasure_of_another_checkpoint_is_formed_anew(toy, caplog):
     """As if it had been computed on this one: UCE's map does not depend on the weights."""
     model, clip = toy
     other = altered(lambda inner: to_k(inner).weight.data.mul_(2))
-    carried, _ = ErasureApply.execute(other, clip, uce(ComfyModel(model, clip), "cat -> dog"), 1.0, 1.0).result
+    carried, _ = ErasureApply.execute(other, uce(ComfyModel(model, clip), "cat -> dog"), 1.0, 1.0, clip).result
     assert "'cat -> dog' was computed on other weights" in caplog.text and "formed anew" in caplog.text
     computed, _ = apply_erasure(other, clip, uce(ComfyModel(other, clip), "cat -> dog"))
     for name, weight in merged(carried, clip).items():
@@ -246,7 +246,7 @@ def test_clip_and_model_of_different_widths(toy, monkeypatch):
 def test_strengths_that_are_not_finite(toy, name, value):
     strengths = {"strength_model": 1.0, "strength_clip": 1.0, name: value}
     with pytest.raises(ValueError, match=rf"{name} must be a finite number from -10 to 10, got {value}"):
-        ErasureApply.execute(*toy, made({KEY: Dense(torch.ones(96, 192))}), **strengths)
+        ErasureApply.execute(toy[0], made({KEY: Dense(torch.ones(96, 192))}), **strengths, clip=toy[1])
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ def test_from_the_node_to_a_file_and_back(family, tmp_path, caplog):
     back = Erasure.load(erasure.save(tmp_path / "no-cat.safetensors"))
     tensors = comfy.utils.load_torch_file(str(tmp_path / "no-cat.safetensors"), safe_load=True)
     stock, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 1.0)
-    applied, _ = ErasureApply.execute(model, text, back, 1.0, 1.0).result
+    applied, _ = ErasureApply.execute(model, back, 1.0, 1.0, text).result
     assert "not loaded" not in caplog.text and "formed anew" not in caplog.text
     keys = {name: weight_keys(model)[name] for name in erasure.deltas}
     own, direct, *others = (merged_weights(one, keys) for one in (model, edited, stock, applied))
@@ -373,7 +373,7 @@ def test_an_erasure_goes_to_another_checkpoint_of_its_family(caplog):
     (model, text), (other, _) = flux(), flux()
     other.model.diffusion_model.txt_in.weight.data.mul_(2)
     erasure = uce(TracedText(model, text), "cat -> dog")
-    carried, _ = ErasureApply.execute(other, text, erasure, 1.0, 1.0).result
+    carried, _ = ErasureApply.execute(other, erasure, 1.0, 1.0, text).result
     assert "formed anew" in caplog.text
     computed, _ = apply_erasure(other, text, uce(TracedText(other, text), "cat -> dog"))
     keys = {name: weight_keys(model)[name] for name in erasure.deltas}
@@ -384,5 +384,6 @@ def test_an_erasure_goes_to_another_checkpoint_of_its_family(caplog):
 
 def test_an_erasure_of_another_family_is_refused():
     erasure = uce(TracedText(*flux()), "cat -> dog")
+    model, text = qwen()
     with pytest.raises(ValueError, match="is for text read as context .*, pooled .*, the model reads it as"):
-        ErasureApply.execute(*qwen(), erasure, 1.0, 1.0)
+        ErasureApply.execute(model, erasure, 1.0, 1.0, text)
