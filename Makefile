@@ -65,7 +65,10 @@ bench-learned: $(READY) ## cost of a training step on a full-size SD1.5, as rati
 bench-parsing: $(READY) ## how the time to parse concepts grows with their text; seconds
 	$(BIN)/python benchmarks/parsing.py
 
-bench-encoding: $(READY) ## reading concepts by this code and by an earlier commit's; an hour, but resumes
+bench-encoding: $(READY) ## reading concepts by this code and by an earlier commit's, from a cache, in ComfyUI; an hour, but resumes
+	$(BIN)/python tools/get_comfyui.py
+	PYTHONPATH=. $(BIN)/python benchmarks/context_cache.py
+	PYTHONPATH=. $(BIN)/python benchmarks/comfy_encoding.py --comfyui $${COMFYUI_PATH:-build/comfyui}
 	PYTHONPATH=. $(BIN)/python benchmarks/encoding.py
 
 gpu-check: $(READY) ## all that only a GPU can show, in six minutes; writes build/gpu.json and docs/gpu.md

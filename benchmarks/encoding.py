@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import median
 from types import ModuleType
 
+import comfy_encoding
+import context_cache
 import torch
 from cases import Case
 from families import full_size_model
@@ -36,12 +38,16 @@ FIELDS = ("preserve_gram", "exactly_gram")
 
 @dataclass(frozen=True)
 class Reading:
-    """Concepts that are read for a preset, in turns as many times as ``runs`` says; ``aliases`` are ranked before."""
+    """Concepts that are read for a preset, in turns as many times as ``runs`` says; ``aliases`` are ranked before.
+
+    ``compared`` says whether the earlier commit reads them too.
+    """
 
     preset: str
     count: int
     runs: int
     aliases: bool = False
+    compared: bool = True
 
     @property
     def name(self) -> str:
@@ -57,7 +63,7 @@ CASES = {
     case.name: case
     for case in (
         Reading("general", 1, 5), Reading("general", 1, 1, aliases=True), Reading("general", 100, 1),
-        Reading("general", 2000, 1), Reading("many", 100, 1), Reading("many", 2000, 1),
+        Reading("general", 2000, 1, compared=False), Reading("many", 100, 1), Reading("many", 2000, 1, compared=False),
     )
 }  # fmt: skip
 
@@ -130,21 +136,26 @@ def sums(statistics) -> list[torch.Tensor]:
 
 
 def measure(case: Reading, commit: str) -> dict:
-    """Both packages in turns, and the largest difference of their sums relative to each sum's largest number."""
+    """Both packages in turns, and the largest difference of their sums relative to each sum's largest number.
+
+    Where a case is not compared, the earlier one has no runs, and the difference is 0.
+    """
     check_under_test()
-    package_at(commit, ROOT / "build" / "before" / commit)
+    if case.compared:
+        package_at(commit, ROOT / "build" / "before" / commit)
     pipe = full_size_model("sd15").pipe
     with torch.no_grad():
         pipe.text_encoder(torch.full((2, 77), 7))
     runs: dict[str, list[tuple[float, float, int, float]]] = {THEN: [], NOW: []}
     for turn in range(case.runs):
         found = {}
-        for package in (THEN, NOW) if turn % 2 == 0 else (NOW, THEN):
+        both = (THEN, NOW) if turn % 2 == 0 else (NOW, THEN)
+        for package in both if case.compared else (NOW,):
             *spent, found[package] = read(package, pipe, case)
             runs[package].append(tuple(spent))
     differences = [
         float((one - other).abs().max() / one.abs().max().clamp(min=1e-300))
-        for one, other in zip(found[THEN], found[NOW], strict=True)
+        for one, other in zip(found.get(THEN, found[NOW]), found[NOW], strict=True)
     ]
     return {
         "case": case.name, "before": runs[THEN], "now": runs[NOW], "difference": max(differences), "commit": commit,
@@ -155,21 +166,31 @@ def measure(case: Reading, commit: str) -> dict:
 def page(rows: list[dict]) -> str:
     lines = []
     for row in rows:
-        before, later = ([median(run[place] for run in row[key]) for place in range(4)] for key in ("before", "now"))
-        ratio = median(one[0] / other[0] for one, other in zip(row["before"], row["now"], strict=True))
+        later = _medians(row["now"])
+        ratio = seconds = passes = difference = ""
+        if row["before"]:
+            before = _medians(row["before"])
+            ratio = f"{median(one[0] / other[0] for one, other in zip(row['before'], row['now'], strict=True)):.2f}"
+            seconds, passes, difference = _short(before[0]), f"{before[2]:,.0f}", f"{row['difference']:.0e}"
         lines.append([
-            CASES[row["case"]].title, f"{ratio:.2f}", _short(before[0]), _short(later[0]), _short(later[0] - later[1]),
-            _short(later[3]), f"{before[2]:,.0f}", f"{later[2]:,.0f}", f"{row['difference']:.0e}", str(len(row["now"])),
+            CASES[row["case"]].title, ratio, seconds, _short(later[0]), _short(later[0] - later[1]), _short(later[3]),
+            passes, f"{later[2]:,.0f}", difference, str(len(row["now"])),
         ])  # fmt: skip
     head = (
         "", "times as fast", "seconds before", "seconds now", "of them outside the encoder",
         "the whole erasure now", "passes before", "passes now", "difference", "runs",
     )  # fmt: skip
     missing = [name for name in CASES if name not in {row["case"] for row in rows}]
-    return PAGE.format(
-        before=rows[0]["commit"], machine=rows[0]["machine"], revision=rows[0]["revision"], table=table(head, lines),
+    page = PAGE.format(
+        before=rows[0]["commit"], machine=rows[0]["machine"], table=table(head, lines),
+        revision=" and ".join(dict.fromkeys(row["revision"] for row in rows)),
         missing=f"Not measured: {', '.join(missing)}." if missing else "Every case was measured.",
     )  # fmt: skip
+    return page + context_cache.section(context_cache.measured()) + comfy_encoding.section(comfy_encoding.measured())
+
+
+def _medians(runs: list[list[float]]) -> list[float]:
+    return [median(run[place] for run in runs) for place in range(4)]
 
 
 def _short(value: float) -> str:
@@ -178,8 +199,8 @@ def _short(value: float) -> str:
 
 PAGE = """# Reading concepts: before and now
 
-How long it takes to read concepts, prompts to preserve and other names into sums, before anything is solved. The code
-as of {revision} and that of {before} took turns in one process on the same model (Stable Diffusion 1.5 in full size,
+How long it takes to read concepts, prompts to preserve and other names into sums, before anything is solved. Today's
+code ({revision}) and that of {before} took turns in one process on the same model (Stable Diffusion 1.5 in full size,
 float32, random weights), so that other work on the machine slows both alike.
 On {machine}. `benchmarks/encoding.py` makes this page. {missing}
 
@@ -187,7 +208,7 @@ On {machine}. `benchmarks/encoding.py` makes this page. {missing}
 
 *Passes* are prompts that went through the text encoder. *Difference* is the largest one between the two sums of the
 same kind, relative to the largest number in it. Seconds are of processor time, and medians where there are several
-runs; the ratio is the median of each turn's ratio.
+runs; the ratio is the median of each turn's ratio. Two thousand concepts were timed for today's code alone.
 
 - `general` needs all 77 rows of a name, because what is read behind it is edited too. So each name is a whole pass, and
   the floor of [bench.md](bench.md) is near. What is gained: the prompt that identifies the text encoder is no longer

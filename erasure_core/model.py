@@ -121,9 +121,8 @@ class NameReader(TextReader, Protocol):
 class CacheableReader(NameReader, Protocol):
     """A model that says which text encoders it has, so that what they make of prompts can be kept."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are."""
+    def rows_device(self) -> torch.device:
+        """Return the device on which the rows of prompts are."""
 
     def encoder_digest(self) -> str:
         """Return what identifies the text encoders, as they are now: equal only where all prompts have equal rows.

@@ -60,8 +60,8 @@ class CachedRows:
         return self._rows("name", self._model.name_rows, prompts)
 
     def _rows(self, kind: str, read: Read, prompts: Sequence[str]) -> list[Rows]:
-        keys = [self._key(kind, prompt) for prompt in prompts]
-        rows = {key: one for key in dict.fromkeys(keys) if (one := self._kept(key)) is not None}
+        keys, device = [self._key(kind, prompt) for prompt in prompts], self._model.rows_device()
+        rows = {key: one for key in dict.fromkeys(keys) if (one := self._kept(key, device)) is not None}
         missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in rows}
         if missing:
             for key, one in zip(missing, read(list(missing.values())), strict=True):
@@ -74,14 +74,14 @@ class CachedRows:
         """Return the key of what text encoders read; ``reads`` gives numbers in tuples, which ``repr`` tells apart."""
         return sha256(repr((self._digest, kind, self._model.reads(prompt))).encode()).hexdigest()
 
-    def _kept(self, key: str) -> Rows | None:
+    def _kept(self, key: str, device: torch.device) -> Rows | None:
         found = self._folder.read(key)
         if found is None:
             return None
         metadata, tensors = found
         rows: dict[str, tuple[TextRows, ...]] = {}
         for place, (name, last, dtype) in enumerate(json.loads(metadata[PARTS])):
-            one = tensors[str(place)].to(self._model.device, DTYPES[dtype])
+            one = tensors[str(place)].to(device, DTYPES[dtype])
             rows[name] = (*rows.get(name, ()), TextRows(one, last))
         return rows
 

@@ -105,6 +105,9 @@ class DiffusersModel:
     def name_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         return self._text.names(prompts)
 
+    def rows_device(self) -> torch.device:
+        return self._text.device
+
     def encoder_digest(self) -> str:
         return self._text.digest()
 

@@ -43,6 +43,11 @@ class TextEncoders:
             *(config.max_position_embeddings for config in configs),
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the conditioning is: with the last text encoder."""
+        return device_of(self._encoders[-1])
+
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Encode ``prompts`` as the pipeline does. Raises ``ValueError`` for a prompt longer than the window."""
         windows, lengths = self._windows(as_prompts(prompts))

@@ -28,6 +28,9 @@ class Identified(TwoTowers):
         self.whole: list[str] = []
         self.names: list[str] = []
 
+    def rows_device(self) -> torch.device:
+        return torch.device("cpu")
+
     def encoder_digest(self) -> str:
         return self.digest
 

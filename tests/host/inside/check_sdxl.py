@@ -66,6 +66,23 @@ def test_context_and_pooled_vector_are_what_sampling_uses(loaded):
 
 
 @torch.inference_mode()
+def test_why_each_prompt_is_encoded_alone(loaded):
+    """Of several windows the host returns only the first one's pooled vector, and it takes no window that was cut."""
+    clip = loaded[1]
+    cat, dog = (clip.tokenize(prompt) for prompt in ("a cat", "a small dog beside a house"))
+    alone = [clip.encode_from_tokens(one, return_pooled=True) for one in (cat, dog)]
+    context, pooled = clip.encode_from_tokens({name: cat[name] + dog[name] for name in cat}, return_pooled=True)
+    torch.testing.assert_close(context, torch.cat([one for one, _ in alone], 1), rtol=0, atol=1e-5)
+    assert pooled.shape == alone[0][1].shape and not torch.allclose(alone[0][1], alone[1][1], atol=1e-2)
+    torch.testing.assert_close(pooled, alone[0][1], rtol=0, atol=1e-5)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        clip.encode_from_tokens({name: [rows[0][:8]] for name, rows in cat.items()})
+    both = ComfyModel(*loaded).text_rows(["a cat", "a small dog beside a house"])
+    for rows, (context, pooled) in zip(both, alone, strict=True):
+        assert torch.equal(rows[CONTEXT][0].rows, context[0]) and torch.equal(rows[POOLED][0].rows, pooled)
+
+
+@torch.inference_mode()
 def test_an_erased_concept_reads_as_its_replacement(loaded):
     """With next to nothing that holds the weights, the layers get from the bare name what the replacement gives."""
     model, clip = loaded
