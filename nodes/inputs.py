@@ -6,12 +6,13 @@ from dataclasses import fields
 
 from comfy_api.latest import io
 
+from ..erasure_core.concepts.common import common_concepts
 from ..erasure_core.concepts.name_lists import LISTS, listed_beside
-from ..erasure_core.concepts.parse import name_of, parse_concepts
+from ..erasure_core.concepts.parse import name_of, parse_concepts, parse_prompts
 from ..erasure_core.concepts.templates import WORDINGS
 from ..erasure_core.limits import Limits, Settings, limits_of
 from .input_checks import check_text
-from .schema import advanced
+from .schema import advanced, completed
 
 CATEGORY = "Erasure"
 ERASE, USE, CHECK, MANY, TRY = (
@@ -65,11 +66,13 @@ def audited_inputs() -> list:
 def concept_inputs() -> list:
     """Return the inputs for the erased concept and its kind, one of ``WORDINGS``."""
     return [
-        io.String.Input(
-            "concept",
-            default="",
-            placeholder="What was erased, for example: van gogh",
-            tooltip="What was erased, as you erased it.",
+        completed(
+            io.String.Input(
+                "concept",
+                default="",
+                placeholder="What was erased, for example: van gogh",
+                tooltip="What was erased, as you erased it.",
+            )
         ),
         io.Combo.Input("kind", options=list(WORDINGS), tooltip="How prompts name the concept."),
     ]
@@ -127,13 +130,15 @@ def judge_inputs() -> list:
 
 def preserve_input(**more):
     """Return the input for prompts to preserve; ``more`` is what else the input takes, for example ``optional``."""
-    return io.String.Input(
-        "preserve",
-        multiline=True,
-        default="",
-        placeholder="Prompts that must stay as they are, one a line",
-        tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
-        **more,
+    return completed(
+        io.String.Input(
+            "preserve",
+            multiline=True,
+            default="",
+            placeholder="Prompts that must stay as they are, one a line",
+            tooltip="Prompts that must stay as they are, one a line. Name near neighbours of what you erase.",
+            **more,
+        )
     )
 
 
@@ -166,6 +171,12 @@ def preserve_list_input():
 def listed(concepts, preserve_list: str) -> list[str]:
     """Return the names of the list that ``preserve_list_input`` chose, less those of the concepts."""
     return listed_beside(concepts, None if preserve_list == NO_LIST else preserve_list)
+
+
+def preserved(concepts, preserve: str, preserve_common: bool, preserve_list: str) -> list[str]:
+    """Return the prompts to preserve that the inputs name: everyday concepts, lines of text, and names of a list."""
+    common = common_concepts(concepts) if preserve_common else []
+    return [*common, *parse_prompts(preserve, "preserve"), *listed(concepts, preserve_list)]
 
 
 def strength_input():

@@ -30,7 +30,7 @@ from .inputs import (
     setting_input,
     strength_input,
 )
-from .schema import ALIASES, advanced, schema, with_extra
+from .schema import ALIASES, advanced, completed, schema, with_extra
 
 CUSTOM = "custom"
 NUMBERS = ReceSettings(regularization=1e-3, amplification=1.4)
@@ -57,13 +57,18 @@ class ErasureRECE(io.ComfyNode):
                     tooltip="The model to erase from. LoRAs before this node count, and erasures of other concepts.",
                 ),
                 io.Clip.Input("clip", tooltip="The text encoder that belongs to the model."),
-                io.String.Input(
-                    "concepts",
-                    multiline=True,
-                    default="",
-                    placeholder="What to erase, one concept a line. For example: van gogh -> art",
-                    tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
-                    "without it, nothing in particular. '# ' starts a comment. Brackets are text; they set no weights.",
+                completed(
+                    io.String.Input(
+                        "concepts",
+                        multiline=True,
+                        default="",
+                        placeholder="What to erase, one concept a line. For example: van gogh -> art",
+                        tooltip="What to erase, one concept a line. After '->' what its prompts should give instead; "
+                        "without it, nothing in particular. '# ' starts a comment. Brackets are text; they set no "
+                        "weights.",
+                    ),
+                    listing=True,
+                    erases=True,
                 ),
                 preserve_input(),
                 preserve_common_input(
@@ -84,14 +89,16 @@ class ErasureRECE(io.ComfyNode):
                 *_custom_inputs(),
                 strength_input(),
                 advanced(
-                    io.String.Input(
-                        "exactly",
-                        multiline=True,
-                        default="",
-                        optional=True,
-                        placeholder="Prompts that must not change at all, one a line",
-                        tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all that is "
-                        "read for them. A few: every one leaves the edit less room.",
+                    completed(
+                        io.String.Input(
+                            "exactly",
+                            multiline=True,
+                            default="",
+                            optional=True,
+                            placeholder="Prompts that must not change at all, one a line",
+                            tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all "
+                            "that is read for them. A few: every one leaves the edit less room.",
+                        )
                     )
                 ),
                 advanced(

@@ -26,6 +26,15 @@ def advanced(one):
     return with_extra(one, advanced=True)
 
 
+def completed(one, *, listing: bool = False, erases: bool = False):
+    """Return a text input in which the page offers names while one types, see ``web/completion.js``.
+
+    With ``listing`` it is a list of concepts, one a line. With ``erases`` it is what its node erases, which the node
+    announces before it runs, see ``web/announcement.js``.
+    """
+    return with_extra(one, completed={"listing": listing}, erases=erases)
+
+
 def with_extra(one, **extra):
     """Return an input that tells the frontend more of itself than the host's class takes."""
     one.extra_dict = {**(getattr(one, "extra_dict", None) or {}), **extra}

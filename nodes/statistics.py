@@ -23,7 +23,7 @@ from .comfy_host.open_model import reader
 from .comfy_host.progress import progress
 from .input_checks import checked
 from .inputs import MANY, Statistics
-from .schema import schema
+from .schema import completed, schema
 
 
 class ErasureLoadConcepts(io.ComfyNode):
@@ -81,12 +81,14 @@ class ErasureRestore(io.ComfyNode):
                 io.Model.Input("model", tooltip="A model with the text encoder that the statistics are of."),
                 io.Clip.Input("clip", tooltip="Its text encoder: it encodes what is taken back, once more."),
                 Statistics.Input("statistics", tooltip="From 'Erase Concepts (RECE)' or 'Load Statistics'."),
-                io.String.Input(
-                    "names",
-                    multiline=True,
-                    default="",
-                    placeholder="What to take back, one concept a line",
-                    tooltip="What to take back, one a line.",
+                completed(
+                    io.String.Input(
+                        "names",
+                        multiline=True,
+                        default="",
+                        placeholder="What to take back, one concept a line",
+                        tooltip="What to take back, one a line.",
+                    )
                 ),
             ],
             outputs=[Statistics.Output(display_name="STATISTICS", tooltip="The statistics without these concepts.")],

@@ -11,7 +11,7 @@ from ..erasure_core.concepts.aliases import LIMIT, MINIMUM, with_aliases
 from .comfy_host.open_model import reader
 from .input_checks import checked
 from .inputs import MANY
-from .schema import schema
+from .schema import completed, schema
 
 
 class ErasureSuggestNames(io.ComfyNode):
@@ -27,12 +27,15 @@ class ErasureSuggestNames(io.ComfyNode):
             description="Lists other names that reach the same concepts, to connect to 'concepts' of 'Erase Concepts "
             "(RECE)': a cat also goes by kitty, feline and gato.",
             inputs=[
-                io.String.Input(
-                    "concepts",
-                    multiline=True,
-                    default="",
-                    placeholder="What you want to erase, one concept a line. For example: van gogh -> art",
-                    tooltip="What you want to erase, one concept a line, as in 'Erase Concepts (RECE)'.",
+                completed(
+                    io.String.Input(
+                        "concepts",
+                        multiline=True,
+                        default="",
+                        placeholder="What you want to erase, one concept a line. For example: van gogh -> art",
+                        tooltip="What you want to erase, one concept a line, as in 'Erase Concepts (RECE)'.",
+                    ),
+                    listing=True,
                 ),
                 io.Boolean.Input(
                     "erase_aliases",

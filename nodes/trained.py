@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..erasure_core.concepts.common import common_concepts
 from ..erasure_core.concepts.name_lists import kind_of
-from ..erasure_core.concepts.parse import parse_concepts, parse_prompts
+from ..erasure_core.concepts.parse import parse_concepts
 from ..erasure_core.concepts.templates import wordings
 from ..erasure_core.drawing.loss_curve import loss_curve
 from ..erasure_core.methods import METHODS
@@ -29,15 +28,15 @@ from .inputs import (
     NO_LIST,
     Erasure,
     concepts_verdict,
-    listed,
     preserve_common_input,
     preserve_input,
     preserve_list_input,
+    preserved,
     seed_input,
     setting_input,
     strength_input,
 )
-from .schema import ALIASES, Choices, advanced, schema
+from .schema import ALIASES, Choices, advanced, completed, schema
 
 AUTO = "auto"
 TOY = " (toy)"  # the end of presets in earlier versions, which had own ones for the toy model
@@ -123,7 +122,7 @@ class ErasureFewShot(io.ComfyNode):
     ):  # fmt: skip
         parsed = parse_concepts(concept, "concept")
         settings = _settings("few_shot", preset, parsed, model, steps=steps, learning_rate=learning_rate, growth=growth)
-        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
+        prompts = preserved(parsed, preserve, preserve_common, preserve_list)
         texts = _lines(captions)
 
         def learn(training_model, **more):
@@ -192,7 +191,7 @@ class ErasureDoCo(io.ComfyNode):
     ):  # fmt: skip
         parsed = parse_concepts(concept, "concept")
         settings = _settings("doco", preset, parsed, model, steps=steps, learning_rate=learning_rate)
-        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
+        prompts = preserved(parsed, preserve, preserve_common, preserve_list)
 
         def learn(training_model, **more):
             latents = None if anchors is None else _anchor_latents(training_model, anchors["samples"])
@@ -256,7 +255,7 @@ class ErasureAbO(io.ComfyNode):
         parsed = parse_concepts(concept, "concept")
         settings = _settings("abo", preset, parsed, model, steps=steps, learning_rate=learning_rate)
         settings = replace(settings, **weights)
-        prompts = _preserved(parsed, preserve, preserve_common, preserve_list)
+        prompts = preserved(parsed, preserve, preserve_common, preserve_list)
 
         def learn(training_model, **more):
             return abo(training_model, parsed, settings, preserve=prompts, scope=scope, **more)
@@ -294,12 +293,6 @@ def _lines(texts: str) -> list[str]:
     return [line.strip() for line in texts.splitlines() if line.strip()]
 
 
-def _preserved(concepts, preserve: str, preserve_common: bool, preserve_list: str) -> list[str]:
-    """Return the prompts to preserve that the inputs name: everyday concepts, lines of text, and names of a list."""
-    common = common_concepts(concepts) if preserve_common else []
-    return [*common, *parse_prompts(preserve, "preserve"), *listed(concepts, preserve_list)]
-
-
 def _anchor_latents(training_model, samples):
     channels, shape = training_model.latent_shape()[0], tuple(samples.shape)
     if len(shape) != 4 or shape[1] != channels:
@@ -330,7 +323,7 @@ def _model_and_clip(use: str) -> list:
 
 
 def _concept(placeholder: str, tooltip: str):
-    return io.String.Input("concept", default="", placeholder=placeholder, tooltip=tooltip)
+    return completed(io.String.Input("concept", default="", placeholder=placeholder, tooltip=tooltip), erases=True)
 
 
 def _training(method: str) -> list:

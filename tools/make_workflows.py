@@ -35,7 +35,7 @@ HEIGHTS = {
     "CLIPTextEncode": 140, "KSampler": 270, "VAEDecode": 58, "UNETLoader": 94, "DualCLIPLoader": 148, "VAELoader": 68,
     "PrimitiveStringMultiline": 230, "FluxGuidance": 70, "ConditioningZeroOut": 40, "PreviewAny": 170,
     "ErasureRECE": 660, "ErasureSave": 190, "ErasureSaveStatistics": 190, "ErasureCompare": 680, "ErasureFewShot": 610,
-    "ErasureDoCo": 440, "ErasureAbO": 600, "ErasurePurify": 250, "ErasureReport": 620, "ErasureRedTeam": 740,
+    "ErasureDoCo": 540, "ErasureAbO": 600, "ErasurePurify": 250, "ErasureReport": 620, "ErasureRedTeam": 740,
 }  # fmt: skip
 
 

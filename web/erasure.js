@@ -1,13 +1,11 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { ComfyWidgets } from "../../scripts/widgets.js"
+import { after, growToFit, inputOf, isOurs, widgetOf } from "./widgets.js"
 
-const OURS = "Erasure"
 const OUTCOME = "outcome"
 const CUSTOM = "custom"
 const CONTROL = "control_after_generate"
-
-const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 
 /** The host's default is a new seed for each run, with which a training would start again each time. */
 function fixSeed(node) {
@@ -26,14 +24,6 @@ function showPreset(node, presets) {
 
 function followPreset(node, presets) {
   const preset = widgetOf(node, "preset")
-  const after = (widget, act) => {
-    const before = widget.callback
-    widget.callback = function (...values) {
-      const result = before?.apply(this, values)
-      act()
-      return result
-    }
-  }
   after(preset, () => showPreset(node, presets))
   for (const name of Object.keys(Object.values(presets)[0])) {
     const widget = widgetOf(node, name)
@@ -55,9 +45,7 @@ function showOutcome(node, text) {
     widget.options.serialize = false
     widget.options.read_only = true
     if (widget.element) widget.element.readOnly = true
-    const [width, height] = node.size
-    const least = node.computeSize()
-    node.setSize([Math.max(width, least[0]), Math.max(height, least[1])])
+    growToFit(node)
   }
   widget.value = text
 }
@@ -65,9 +53,9 @@ function showOutcome(node, text) {
 const withErrors = new Set()
 
 /** Why a node was refused or failed, at the node, until the next run. */
-function showError(id, kind, sentence) {
+function showError(id, sentence) {
   const node = app.graph.getNodeById(id)
-  if (!node || !kind?.startsWith(OURS)) return
+  if (!isOurs(node)) return
   showOutcome(node, sentence.trim())
   withErrors.add(node)
 }
@@ -78,16 +66,16 @@ function clearErrors() {
 }
 
 function showRefusals(nodeErrors) {
-  for (const [id, { class_type, errors }] of Object.entries(nodeErrors ?? {})) {
+  for (const [id, { errors }] of Object.entries(nodeErrors ?? {})) {
     const refusal = errors.find((error) => error.type === "custom_validation_failed")
-    if (refusal) showError(id, class_type, refusal.details.replace(`${refusal.extra_info?.input_name} - `, ""))
+    if (refusal) showError(id, refusal.details.replace(`${refusal.extra_info?.input_name} - `, ""))
   }
 }
 
 function followErrors() {
   api.addEventListener("execution_start", clearErrors)
   api.addEventListener("execution_error", ({ detail }) => {
-    showError(detail.node_id, detail.node_type, detail.exception_message)
+    showError(detail.node_id, detail.exception_message)
   })
   const queuePrompt = api.queuePrompt
   api.queuePrompt = async function (...values) {
@@ -109,7 +97,7 @@ app.registerExtension({
   setup: followErrors,
 
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!nodeData.name.startsWith(OURS)) return
+    if (!nodeData.name.startsWith("Erasure")) return
     const executed = nodeType.prototype.onExecuted
     nodeType.prototype.onExecuted = function (output) {
       executed?.apply(this, arguments)
@@ -119,18 +107,16 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (!node.comfyClass?.startsWith(OURS)) return
+    if (!isOurs(node)) return
     fixSeed(node)
     const presets = presetsOf(node)
     if (presets) followPreset(node, presets)
   },
 
   loadedGraphNode(node) {
-    const presets = node.comfyClass?.startsWith(OURS) && presetsOf(node)
+    const presets = isOurs(node) && presetsOf(node)
     if (presets) showPreset(node, presets)
   },
 })
 
-function presetsOf(node) {
-  return node.constructor.nodeData?.input?.required?.preset?.[1]?.presets
-}
+const presetsOf = (node) => inputOf(node, "preset")?.presets

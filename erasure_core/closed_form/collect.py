@@ -82,20 +82,28 @@ def check_preserve(
 
 
 def warn_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> None:
-    """Log a warning for prompts to preserve that name a concept to erase among other things.
+    """Log the ``warnings_of_names``."""
+    for warning in warnings_of_names(concepts, preserve, exactly):
+        log.warning(warning)
 
-    Such a prompt preserves part of the concept. ``preserve`` and ``exactly`` are lists of prompts; the warning calls
+
+def warnings_of_names(concepts: Iterable[Concept], preserve: Iterable[str], exactly: Iterable[str] = ()) -> list[str]:
+    """Return a sentence for each list of prompts to preserve in which prompts name a concept among other things.
+
+    Such a prompt preserves part of the concept. ``preserve`` and ``exactly`` are lists of prompts; the sentences call
     them by these names.
     """
     erased = Named([concept.name for concept in concepts])
+    sentences = []
     for what, prompts in (("preserve", preserve), ("exactly", exactly)):
         naming = [prompt for prompt in prompts if erased.within(prompt)]
         if naming:
-            name, more = erased.within(naming[0]), f" (so do {len(naming) - 1} more)" if len(naming) > 1 else ""
-            log.warning(
-                "%s lists '%s', which names '%s'%s: part of what is to be erased is held in place.",
-                what, naming[0], name, more,
-            )  # fmt: skip
+            more = f" (so do {len(naming) - 1} more)" if len(naming) > 1 else ""
+            sentences.append(
+                f"{what} lists '{naming[0]}', which names '{erased.within(naming[0])}'{more}: part of what is to be "
+                "erased is held in place."
+            )
+    return sentences
 
 
 def checked_prompts(prompts: Iterable[str] | str, what: str, reads: Reads) -> list[str]:

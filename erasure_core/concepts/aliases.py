@@ -74,6 +74,11 @@ def with_aliases(
     return list(listed.values())
 
 
+def known_words() -> list[str]:
+    """Return the words of the table, sorted."""
+    return list(_table())
+
+
 def _row(name: str) -> list[Alias]:
     """Return what the table holds of a name, in the first of its spellings that the table knows."""
     spellings = (folded(name), "".join(_parts(name)), "".join(key(name)))

@@ -63,6 +63,16 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
     twice, and when there is no concept at all. Warns of a name that looks like a list, or that text encoders may read
     differently from what the writer means.
     """
+    concepts, warnings = concepts_and_warnings(text, what, separator=separator)
+    for warning in warnings:
+        log.warning(warning)
+    return concepts
+
+
+def concepts_and_warnings(
+    text: str | bytes, what: str = "concepts", *, separator: str | None = None
+) -> tuple[list[Concept], list[str]]:
+    """Return what ``parse_concepts`` returns, and the sentences that it logs as warnings."""
     concepts: dict[str, Concept] = {}
     lines, warnings = list(_lines(text, what)), _Doubts()
     for number, line in lines:
@@ -76,8 +86,7 @@ def parse_concepts(text: str | bytes, what: str = "concepts", *, separator: str 
         raise ConceptError(f"no concept is named in {what}: write one, or one a line, for example 'van gogh -> art'")
     check_targets(concepts.values(), concepts)
     warnings.add_targets(concepts.values())
-    warnings.log()
-    return list(concepts.values())
+    return list(concepts.values()), warnings.sentences()
 
 
 def parse_prompts(text: str | bytes, what: str = "prompts") -> list[str]:
@@ -155,7 +164,8 @@ def as_concepts(concepts: Iterable[Concept | str] | Concept | str) -> list[Conce
     check_targets(parsed, names)
     if any(isinstance(item, str) for item in concepts):
         warnings.add_targets(parsed)
-    warnings.log()
+    for warning in warnings.sentences():
+        log.warning(warning)
     return parsed
 
 
@@ -310,7 +320,8 @@ class _Doubts:
                 doubt = f"'{excerpt(str(concept))}' draws what names '{excerpt(name)}', which is to be erased too"
                 self.by_kind.setdefault("target", []).append(doubt)
 
-    def log(self) -> None:
-        """Log each kind of doubt once."""
-        for first, *others in self.by_kind.values():
-            log.warning("%s%s.", first, f" (so do {len(others)} more)" if others else "")
+    def sentences(self) -> list[str]:
+        """Return one sentence for each kind of doubt."""
+        return [
+            f"{first}{f' (so do {len(others)} more)' if others else ''}." for first, *others in self.by_kind.values()
+        ]

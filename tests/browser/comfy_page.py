@@ -139,6 +139,53 @@ class ComfyPage:
             "(type) => { const node = LiteGraph.createNode(type); node.pos = [0, 1300]; app.graph.add(node) }", node
         )
 
+    def show(self, node: str, place: tuple[int, int]) -> None:
+        """Show the first node of a type at its size, with its corner at a place of the page."""
+        self.page.evaluate(
+            """([type, x, y]) => {
+              const [left, top] = app.graph._nodes.find((node) => node.type === type).pos
+              const canvas = app.canvas.canvas.getBoundingClientRect()
+              Object.assign(app.canvas.ds, { scale: 1, offset: [x - canvas.left - left, y - canvas.top - top] })
+              app.canvas.setDirty(true, true)
+            }""",
+            [node, *place],
+        )
+        self.page.wait_for_timeout(1000)
+
+    def focus(self, node: str, widget: str) -> None:
+        """Click into a text field of the first node of a type; the classic canvas opens a dialog for a single line."""
+        element = self.page.evaluate_handle(
+            """([type, name]) => {
+              const node = app.graph._nodes.find((node) => node.type === type)
+              const widget = node.widgets.find((widget) => widget.name === name)
+              const drawn = [...document.querySelectorAll(`[data-node-id="${node.id}"] :is(input, textarea)`)]
+              const own = drawn.find((one) => [one.ariaLabel, one.labels?.[0]?.textContent.trim()].includes(name))
+              return own ?? (widget.element?.isConnected ? widget.element : [node, widget])
+            }""",
+            [node, widget],
+        )
+        if field := element.as_element():
+            field.click()
+            return
+        x, y = element.evaluate(
+            """([node, widget]) => {
+              const [left, top] = app.canvas.ds.convertOffsetToCanvas([node.pos[0], node.pos[1] + widget.last_y])
+              const canvas = app.canvas.canvas.getBoundingClientRect()
+              return [canvas.left + left + node.size[0] / 2, canvas.top + top + 10]
+            }"""
+        )
+        self.page.mouse.click(x, y)
+        self.page.wait_for_selector(".graphdialog input", timeout=SLOW)
+
+    def line(self) -> str:
+        """What the node says that it will do."""
+        return self.page.evaluate("() => document.querySelector('.erasure-line').textContent")
+
+    def line_says(self, sentence: str) -> None:
+        self.wait(
+            "(sentence) => document.querySelector('.erasure-line')?.textContent.includes(sentence)", sentence, 20_000
+        )
+
     def search(self, words: str) -> None:
         """Open the box that searches nodes, and type."""
         self.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")

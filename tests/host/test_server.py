@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
+from typing import Any
 
 import pytest
 from comfy_server import PACK, ComfyServer, PromptError, server_environment
@@ -81,3 +84,15 @@ def test_the_pack_loads(server: ComfyServer) -> None:
     ]
     assert not complaints, server.log()
     assert server.object_info().keys() >= set(NODES)
+
+
+def test_the_page_asks_the_pack(server: ComfyServer) -> None:
+    def asked(question: str, **members: object) -> Any:
+        return json.loads(server.request(f"/api/concept_erasure/{question}", members))
+
+    first = asked("completions", before="van g", after=" -> art", listing=True)[0]
+    assert first == {"name": "Van Gogh", "note": "artist", "before": "Van Gogh", "after": " -> art"}
+    said = asked("announcement", values={"concepts": "cat\nfox", "preserve": "lion"}, linked=["model"])
+    assert said == {"text": "Erases 2 concepts, preserves 1 prompt.", "wrong": False}
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        asked("completions", nonsense=1)

@@ -1,0 +1,70 @@
+"""The sentence at a node on what it will erase and preserve, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..erasure_core.closed_form.collect import check_preserve, checked_prompts, warnings_of_names
+from ..erasure_core.concepts.names import folded
+from ..erasure_core.concepts.parse import Concept, concepts_and_warnings, parse_prompts, single_concept
+from .input_checks import check_text
+from .inputs import NO_LIST, preserved
+
+SEVERAL, SINGLE, STATISTICS = "concepts", "concept", "statistics"  # inputs for what to erase
+NOTHING = "Name what to erase, for example: van gogh -> art"
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a node will do or, if ``wrong``, why it will refuse."""
+
+    text: str
+    wrong: bool = False
+
+
+def announcement(values: Mapping[str, Any], linked: Collection[str]) -> Announcement:
+    """Return what a node will erase and preserve, with the warnings on its lists of concepts and prompts.
+
+    ``values`` are those of the node's widgets by their names; ``linked`` are its inputs that are connected, so that
+    their values are not known before it runs.
+    """
+    name = SEVERAL if SEVERAL in values else SINGLE
+    if name in linked:
+        return Announcement("Erases the concepts that are connected.")
+    try:
+        check_text(name, values[name])
+        if values[name].strip():
+            return Announcement(_sentences(name, values, linked))
+        return Announcement("Erases the concepts of the statistics." if STATISTICS in linked else NOTHING)
+    except ValueError as error:
+        return Announcement(str(error), wrong=True)
+
+
+def _sentences(name: str, values: Mapping[str, Any], linked: Collection[str]) -> str:
+    concepts, warnings = concepts_and_warnings(values[name], name)
+    if name == SINGLE:
+        single_concept(concepts, "this node")
+    prompts, exactly = _prompts(concepts, {name: value for name, value in values.items() if name not in linked})
+    warnings += warnings_of_names(concepts, prompts, exactly)
+    stays = [_count(len({*prompts, *exactly}), "prompt")] if {*prompts, *exactly} else []
+    stays += ["the prompts that are connected"] if {"preserve", "exactly"} & set(linked) else []
+    erased = _count(len(concepts), SINGLE) + (" and those of the statistics" if STATISTICS in linked else "")
+    preserves = f", preserves {' and '.join(stays)}" if stays else ""
+    return " ".join([f"Erases {erased}{preserves}.", *warnings])
+
+
+def _prompts(concepts: list[Concept], values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the prompts to preserve and those to preserve exactly, each once, and without the empty one."""
+    prompts = preserved(
+        concepts, values.get("preserve", ""), values.get("preserve_common", False), values.get("preserve_list", NO_LIST)
+    )
+    exactly = parse_prompts(values.get("exactly", ""), "exactly")
+    check_preserve(concepts, prompts, exactly)
+    prompts, exactly = checked_prompts(prompts, "preserve", folded), checked_prompts(exactly, "exactly", folded)
+    return [one for one in prompts if one], [one for one in exactly if one]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

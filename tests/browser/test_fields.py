@@ -1,0 +1,173 @@
+"""Names that are offered below the fields of the nodes while one types, and the line on what a node will do."""
+
+from __future__ import annotations
+
+import pytest
+from comfy_page import ComfyPage
+
+NAMES = "#erasure-names"
+OFFERED = f"() => [...document.querySelectorAll('{NAMES} li > span:first-child')].map((one) => one.textContent)"
+CHOSEN = f"() => document.querySelector('{NAMES} [aria-selected=true] > span')?.textContent"
+SEEN = f"""() => {{
+  const {{ left, top, right, bottom }} = document.querySelector('{NAMES}').getBoundingClientRect()
+  return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight
+}}"""
+CLOSED = f"() => document.querySelector('{NAMES}').hidden"
+FIELDS = {"concepts", "concept", "preserve", "exactly", "names", "text"}
+SOON = 20_000  # milliseconds
+
+
+def is_open(comfy: ComfyPage) -> None:
+    comfy.wait(f"() => !({CLOSED})()", timeout=SOON)
+
+
+def is_closed(comfy: ComfyPage) -> None:
+    comfy.wait(CLOSED, timeout=SOON)
+
+
+def type_into(comfy: ComfyPage, node: str, widget: str, text: str) -> None:
+    comfy.focus(node, widget)
+    comfy.page.keyboard.type(text, delay=30)
+
+
+def alone(comfy: ComfyPage, node: str, place: tuple[int, int] = (300, 150)) -> None:
+    """Show one node at its size, with empty fields: Nodes 2.0 keeps what an earlier node of this number held."""
+    comfy.add(node)
+    for field in FIELDS & comfy.values(node).keys():
+        comfy.set(node, field, "")
+    comfy.show(node, place)
+
+
+def test_names_are_offered_and_taken_with_the_keyboard(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRECE")
+    type_into(comfy, "ErasureRECE", "concepts", "van g")
+    is_open(comfy)
+    assert comfy.page.evaluate(OFFERED)[0] == "Van Gogh" and comfy.page.evaluate(SEEN)
+    comfy.shot("names")
+    assert comfy.page.evaluate(CHOSEN) is None, "so that Enter begins a line"
+    offered = comfy.page.evaluate(OFFERED)
+    for key, chosen in (("Down", 0), ("Down", 1), ("Up", 0), ("Up", None), ("Up", -1), ("Down", None), ("Down", 0)):
+        comfy.page.keyboard.press(f"Arrow{key}")
+        assert comfy.page.evaluate(CHOSEN) == (None if chosen is None else offered[chosen])
+    comfy.page.keyboard.press("Enter")
+    is_closed(comfy)
+    comfy.page.keyboard.type(" -> art\ncat", delay=30)
+    is_open(comfy)
+    assert "kitty" in comfy.page.evaluate(OFFERED)
+    comfy.page.keyboard.press("Escape")
+    is_closed(comfy)
+    comfy.page.keyboard.type("\nfox")
+    is_open(comfy)
+    comfy.page.keyboard.press("Tab")
+    is_closed(comfy)
+    assert comfy.values("ErasureRECE")["concepts"] == "Van Gogh -> art\ncat\nfox"
+
+
+def test_another_name_becomes_a_line_when_it_is_clicked(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRECE")
+    type_into(comfy, "ErasureRECE", "concepts", "cat -> dog")
+    is_open(comfy)
+    comfy.page.locator(f"{NAMES} li", has_text="kitty -> dog").click()
+    is_closed(comfy)
+    assert comfy.values("ErasureRECE")["concepts"] == "cat -> dog\nkitty -> dog"
+    comfy.line_says("Erases 2 concepts.")
+
+
+@pytest.mark.parametrize("node", ["ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureReport"])
+def test_a_field_of_one_line_offers_names_too(comfy: ComfyPage, node: str) -> None:
+    """The classic canvas edits it in a dialog."""
+    alone(comfy, node)
+    type_into(comfy, node, "concept", "van go")
+    is_open(comfy)
+    assert comfy.page.evaluate(SEEN)
+    comfy.shot(f"names - {node}")
+    comfy.page.keyboard.press("ArrowDown")
+    comfy.page.keyboard.press("Tab")
+    is_closed(comfy)
+    comfy.page.keyboard.press("Enter")
+    comfy.page.wait_for_timeout(500)
+    assert comfy.values(node)["concept"] == "Van Gogh"
+
+
+@pytest.mark.parametrize(
+    ("node", "field"),
+    [
+        ("ErasureRECE", "preserve"),
+        ("ErasureAbO", "preserve"),
+        ("ErasureSuggestNames", "concepts"),
+        ("ErasureRestore", "names"),
+    ],
+)
+def test_other_fields_offer_names(comfy: ComfyPage, node: str, field: str) -> None:
+    alone(comfy, node)
+    type_into(comfy, node, field, "a village by van g")
+    is_open(comfy)
+    comfy.page.keyboard.press("ArrowDown")
+    comfy.page.keyboard.press("Enter")
+    is_closed(comfy)
+    assert comfy.values(node)[field] == "a village by Van Gogh"
+
+
+def test_the_list_is_not_cut_off_at_the_edge(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRestore", (1250, 760))
+    type_into(comfy, "ErasureRestore", "names", "mar")
+    is_open(comfy)
+    comfy.shot("names at the edge")
+    assert comfy.page.evaluate(SEEN)
+
+
+def test_fields_of_others_offer_nothing(comfy: ComfyPage) -> None:
+    alone(comfy, "CLIPTextEncode")
+    type_into(comfy, "CLIPTextEncode", "text", "van g")
+    comfy.page.wait_for_timeout(1000)
+    assert comfy.page.evaluate(CLOSED)
+
+
+def test_a_node_says_what_it_will_do(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRECE")
+    comfy.line_says("Name what to erase")
+    type_into(comfy, "ErasureRECE", "concepts", "cat -> dog\nfox")
+    comfy.line_says("Erases 2 concepts.")
+    comfy.page.keyboard.press("Escape")
+    type_into(comfy, "ErasureRECE", "preserve", "lion\nowl")
+    comfy.line_says("Erases 2 concepts, preserves 2 prompts.")
+    comfy.shot("line")
+    comfy.set("ErasureRECE", "concepts", "cat => dog")
+    comfy.line_says("has the unknown separator '=>'; write 'cat -> dog'")
+    comfy.shot("line - wrong")
+    comfy.set("ErasureRECE", "concepts", "cat, dog")
+    comfy.line_says("Erases 1 concept, preserves 2 prompts. ")
+
+
+def test_a_connected_list_is_not_counted(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRECE")
+    comfy.add("ErasureLoadConcepts")
+    comfy.page.evaluate(
+        """() => {
+          const [erase, list] = app.graph._nodes
+          list.connect(0, erase, erase.inputs.findIndex((input) => input.name === 'concepts'))
+        }"""
+    )
+    comfy.line_says("Erases the concepts that are connected.")
+
+
+def test_what_is_saved_has_no_line(comfy: ComfyPage) -> None:
+    alone(comfy, "ErasureRECE")
+    comfy.line_says("Name what to erase")
+    saved = comfy.page.evaluate("() => app.graph.serialize().nodes[0].widgets_values")
+    asked = comfy.page.evaluate("async () => (await app.graphToPrompt()).output['1']?.inputs ?? {}")
+    assert len(saved) == len(comfy.values("ErasureRECE")) - 1 and "announcement" not in asked
+
+
+def test_without_the_routes_the_fields_are_plain(comfy: ComfyPage) -> None:
+    """As after an update, before ComfyUI has been started again."""
+    comfy.page.route("**/concept_erasure/*", lambda route: route.fulfill(status=404))
+    try:
+        alone(comfy, "ErasureRECE")
+        type_into(comfy, "ErasureRECE", "concepts", "van gogh\ncat")
+        comfy.page.wait_for_timeout(1000)
+        assert comfy.page.evaluate(CLOSED)
+        assert comfy.values("ErasureRECE")["concepts"] == "van gogh\ncat"
+        assert comfy.line() == ""
+    finally:
+        comfy.page.unroute("**/concept_erasure/*")

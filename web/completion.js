@@ -1,0 +1,167 @@
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { ask, inputOf, isOurs } from "./widgets.js"
+
+/** Names to choose from below a field of ours while one types: arrows choose, Enter and Tab take, Escape closes. */
+
+const DELAY = 120 // milliseconds after a key
+const GAP = 2 // pixels between the field and the list
+const STYLE = `
+  .erasure-names { position: fixed; z-index: 100000; margin: 0; padding: 2px 0; list-style: none; overflow-y: auto;
+    max-height: 300px; max-width: 480px; font: 12px sans-serif; color: var(--input-text, #ddd);
+    background: var(--comfy-menu-bg, #353535); border: 1px solid var(--border-color, #4e4e4e); border-radius: 4px }
+  .erasure-names li { display: flex; gap: 16px; justify-content: space-between; padding: 3px 8px; cursor: pointer }
+  .erasure-names li > span:last-child { color: var(--descrip-text, #999); white-space: nowrap }
+  .erasure-names li[aria-selected=true] { background: var(--comfy-input-bg, #222) }`
+
+let list // of names, in the page
+let field = null // that the list belongs to, while it is open
+let offers = []
+let chosen = -1
+let asked = 0 // how often names were asked for: only the last answer counts
+let prompted = null // the node and the widget that the dialog of the classic canvas edits
+
+/** The node and the widget that an element edits: of the classic canvas, of Nodes 2.0, or in the classic dialog. */
+function edited(element) {
+  if (element.closest(".graphdialog")) return prompted ?? []
+  const graph = app.canvas?.graph ?? app.graph
+  const box = element.closest("[data-node-id]")
+  if (box) {
+    const node = graph.getNodeById(box.dataset.nodeId)
+    const label = element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent.trim()
+    return [node, node?.widgets?.find((one) => one.element === element || [one.name, one.label].includes(label))]
+  }
+  const owns = (one) => one.element === element
+  const node = graph?._nodes.find((node) => node.widgets?.some(owns))
+  return [node, node?.widgets.find(owns)]
+}
+
+function completedBy(element) {
+  if (!["TEXTAREA", "INPUT"].includes(element.tagName)) return null
+  const [node, widget] = edited(element)
+  return isOurs(node) && widget ? inputOf(node, widget.name)?.completed : null
+}
+
+function close() {
+  asked += 1
+  if (!field) return
+  field.removeAttribute("aria-activedescendant")
+  field = null
+  list.hidden = true
+}
+
+async function offer(element, { listing }) {
+  const mine = ++asked
+  await new Promise((resolve) => setTimeout(resolve, DELAY))
+  if (mine !== asked) return
+  const { value, selectionStart, selectionEnd } = element
+  const around = { before: value.slice(0, selectionStart), after: value.slice(selectionEnd) }
+  const names = selectionStart === selectionEnd && (await ask(api, "completions", { ...around, listing }))
+  if (mine !== asked) return
+  close()
+  if (names?.length && document.activeElement === element) open(element, names)
+}
+
+function open(element, names) {
+  field = element
+  offers = names
+  list.replaceChildren(...names.map(row))
+  list.hidden = false
+  const { left, top, bottom } = element.getBoundingClientRect()
+  const { offsetWidth: width, offsetHeight: height } = list
+  const above = bottom + GAP + height > window.innerHeight && top > height
+  list.style.left = `${Math.max(0, Math.min(left, window.innerWidth - width))}px`
+  list.style.top = `${above ? top - GAP - height : Math.min(bottom + GAP, window.innerHeight - height)}px`
+  for (const [name, value] of Object.entries({ autocomplete: "list", controls: list.id }))
+    element.setAttribute(`aria-${name}`, value)
+  choose(-1)
+}
+
+function row({ name, note }, index) {
+  const item = document.createElement("li")
+  item.id = `${list.id}-${index}`
+  item.role = "option"
+  item.append(...[name, note].map((text) => Object.assign(document.createElement("span"), { textContent: text })))
+  item.addEventListener("pointerdown", (event) => {
+    event.preventDefault() // so that the field keeps the focus
+    take(index)
+  })
+  return item
+}
+
+function choose(index) {
+  chosen = index
+  for (const [place, item] of [...list.children].entries()) item.ariaSelected = String(place === index)
+  list.children[index]?.scrollIntoView({ block: "nearest" })
+  if (index < 0) field.removeAttribute("aria-activedescendant")
+  else field.setAttribute("aria-activedescendant", list.children[index].id)
+}
+
+/** Puts the line with the chosen name in place of the caret's line, so that undoing gives the old one back. */
+function take(index) {
+  const { before, after } = offers[index]
+  const element = field
+  const { value, selectionStart } = element
+  const start = value.lastIndexOf("\n", selectionStart - 1) + 1
+  const end = value.indexOf("\n", selectionStart)
+  element.setSelectionRange(start, end < 0 ? value.length : end)
+  if (!document.execCommand("insertText", false, before + after)) {
+    element.setRangeText(before + after)
+    element.dispatchEvent(new Event("input", { bubbles: true }))
+  }
+  element.setSelectionRange(start + before.length, start + before.length)
+  close()
+}
+
+const KEYS = {
+  ArrowDown: () => choose(chosen + 1 < offers.length ? chosen + 1 : -1),
+  ArrowUp: () => choose((chosen < 0 ? offers.length : chosen) - 1),
+  Enter: () => chosen >= 0 && take(chosen),
+  Tab: () => chosen >= 0 && take(chosen),
+  Escape: close,
+}
+
+function onKey(event) {
+  const { key, target } = event
+  const completed = key === " " && event.ctrlKey && completedBy(target)
+  if (completed) offer(target, completed)
+  else if (field !== target || !KEYS[key] || event.isComposing || KEYS[key]() === false) return
+  event.preventDefault()
+  event.stopImmediatePropagation()
+}
+
+function onInput({ target }) {
+  const completed = completedBy(target)
+  if (completed) offer(target, completed)
+}
+
+/** The classic canvas edits a field of one line in a dialog that does not say whose it is. */
+function remember(node) {
+  for (const widget of node.widgets ?? []) {
+    if (!inputOf(node, widget.name)?.completed || !widget.onClick) continue
+    const click = widget.onClick
+    widget.onClick = function (...values) {
+      prompted = [node, widget]
+      return click.apply(this, values)
+    }
+  }
+}
+
+app.registerExtension({
+  name: "concepterasure.completion",
+
+  setup() {
+    document.head.append(Object.assign(document.createElement("style"), { textContent: STYLE }))
+    list = Object.assign(document.createElement("ul"), { id: "erasure-names", className: "erasure-names", hidden: true })
+    list.role = "listbox"
+    document.body.append(list)
+    document.addEventListener("input", onInput, true)
+    document.addEventListener("keydown", onKey, true)
+    document.addEventListener("focusout", close, true)
+    document.addEventListener("wheel", (event) => list.contains(event.target) || close(), { capture: true, passive: true })
+  },
+
+  nodeCreated(node) {
+    if (isOurs(node)) remember(node)
+  },
+})
