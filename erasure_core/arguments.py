@@ -40,6 +40,10 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "Sequence[Seed]": (
         lambda value: isinstance(value, Sequence) and all(map(_seed, value)), f"a list, each a {SEED}",
     ),
+    "Sequence[Concept]": (
+        lambda value: isinstance(value, Sequence) and all(hasattr(one, "instead") for one in value),
+        "a list of Concept, as parse_concepts makes",
+    ),
     "Tensor": (torch.is_tensor, "a tensor"),
     "Tensor | int": (lambda value: torch.is_tensor(value) or _whole(value), "a tensor or a whole number"),
     "Callback": (callable, "a function"),

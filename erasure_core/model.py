@@ -198,6 +198,11 @@ class DiffusionModel(TextReader, Protocol):
         """Add dense changes to the named weights inside a ``with`` block, and restore the weights after it."""
 
 
+def clip_skip_of(model: object) -> int:
+    """Return how many of the last layers of CLIP a model's text skips, as ``from_diffusers`` counts; 0 without CLIP."""
+    return getattr(model, "clip_skip", 0)
+
+
 def check_reader(model: object, what: str = "model") -> None:
     """Raise ``UnsupportedModelError`` for what is no ``TextReader``; ``what`` is how the sentence calls it."""
     if not callable(getattr(model, "text_entries", None)):

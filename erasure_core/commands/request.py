@@ -23,18 +23,20 @@ TOY = "toy"
 CPU = torch.device("cpu")
 
 
-def load_model(name: str, device: torch.device = CPU, dtype: torch.dtype = torch.float32) -> DiffusersModel:
-    """``toy``, or what is at a path, on a device; see ``load_checkpoint`` for what it raises."""
+def load_model(
+    name: str, device: torch.device = CPU, dtype: torch.dtype = torch.float32, clip_skip: int = 0
+) -> DiffusersModel:
+    """``toy``, or what is at a path, on a device; see ``load_checkpoint`` for ``clip_skip`` and for what it raises."""
     if name == TOY:
         from ..toy import load_toy
 
-        model = load_toy()
+        model = load_toy(clip_skip)
         if dtype != torch.float32:  # as it is stored; diffusers warns of a cast that changes nothing
             model.pipe.to(dtype)
     else:
         from ..diffusers.checkpoint import load_checkpoint
 
-        model = load_checkpoint(name, dtype)
+        model = load_checkpoint(name, dtype, clip_skip)
     model.pipe.to(device)
     return model
 

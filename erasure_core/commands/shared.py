@@ -31,7 +31,7 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None):
     device = device or device_of(args)
     with Progress("load", patience=0) as bar:
         bar(0, 1, args.model)
-        return load_model(args.model, device, DTYPES[args.dtype])
+        return load_model(args.model, device, DTYPES[args.dtype], args.clip_skip)
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
@@ -51,10 +51,18 @@ def device_of(args: argparse.Namespace) -> torch.device:
 
 
 def add_model(command, more: str = "", required: bool = True) -> None:
-    """Add the options --model, --device and --dtype to a command; ``more`` is added to the help text of --model."""
+    """Add --model, --clip-skip, --device and --dtype to a command; ``more`` is added to the help text of --model."""
     text = "toy, a diffusers folder, or an SD checkpoint .safetensors" + (more and f"; {more}")
     command.add_argument(
         "--model", earlier=("--pretrained-model-name-or-path",), type=filled, required=required, help=text
+    )
+    command.add_argument(
+        "--clip-skip",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many of the last layers of CLIP your prompts skip, as diffusers counts: 0, or 1 for what A1111 and "
+        "kohya-ss call 2; an erasure works for prompts that are read so",
     )
     add_device(command)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..files.cache_folder import CacheFolder
-from ..model import CacheableReader, TextEntry, TextRows, UnsupportedModelError
+from ..model import CacheableReader, TextEntry, TextRows, UnsupportedModelError, clip_skip_of
 
 MOST_BYTES = 2_000_000_000
 PARTS = "parts"
@@ -42,6 +42,7 @@ class CachedRows:
         self._model, self._folder = model, CacheFolder(Path(folder), most)
         self._digest = model.encoder_digest()
         self.erasures: tuple[Any, ...] = model.erasures
+        self.clip_skip = clip_skip_of(model)
 
     def reads(self, prompt: str) -> Hashable:
         """Return the model's tokens of a prompt; see ``TextReader``."""

@@ -26,22 +26,23 @@ OF_WEIGHTS = (".weight", ".bias", "proj_weight", "proj_bias", "text_projection",
 SCALES = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant")
 
 
-def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32) -> DiffusersModel:
+def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32, clip_skip: int = 0) -> DiffusersModel:
     """Return the model at ``path`` on the CPU: SD 1.x, 2.x, XL, its refiner, or what was fine-tuned from them.
 
     ``path`` is a diffusers folder or a ``.safetensors`` file, and ``dtype`` the precision of the weights in memory:
-    float16 and bfloat16 take half as much of it. Raises ``FileNotFoundError``, ``UnsupportedModelError`` for another
+    float16 and bfloat16 take half as much of it. ``clip_skip`` is that of ``from_diffusers``, by default no layer of
+    CLIP. Raises ``FileNotFoundError``, ``UnsupportedModelError`` for another
     family, and ``ValueError`` for a pickle and what cannot be read. Needs diffusers and transformers.
     """
     path = Path(path)
     if path.is_dir():
-        return _from_folder(path, dtype)
+        return from_diffusers(_from_folder(path, dtype), clip_skip)
     if not path.is_file():
         raise FileNotFoundError(no_model_at(path))
     check_no_pickle(path)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path.name} is not a model file: a single file has to be a .safetensors")
-    return from_diffusers(_from_file(path, dtype))
+    return from_diffusers(_from_file(path, dtype), clip_skip)
 
 
 def shapes_in(path: Path) -> dict[str, list[int]]:
@@ -69,7 +70,7 @@ def _check_plain(file: str, name: str, dtype: str) -> None:
         )
 
 
-def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
+def _from_folder(path: Path, dtype: torch.dtype):
     folder = read_folder(path)
     shapes = {part: _shapes_of(files) for part, files in folder.weights.items()}
     pipe = _loaded(
@@ -88,7 +89,7 @@ def _from_folder(path: Path, dtype: torch.dtype) -> DiffusersModel:
             raise ValueError(f"{path / part} lacks a weight of shape {next(iter(missing))}; download the whole model")
     for part in encoders_of(pipe):
         _check_numbers(path / part / "config.json", getattr(pipe, part).config)
-    return from_diffusers(pipe)
+    return pipe
 
 
 def _check_numbers(file: Path, config: Any) -> None:

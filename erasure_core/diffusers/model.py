@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..conditioning import Conditioning
 from ..devices import free_memory
 from ..families.family import Family, tokenizer_of
@@ -44,10 +45,11 @@ class DiffusersModel:
     The pipeline's own weights are never written (see ``patched``).
     """
 
-    def __init__(self, pipe, family: Family):
-        """``family`` says how ``pipe`` reads text; see ``from_diffusers``."""
+    def __init__(self, pipe, family: Family, clip_skip: int = 0):
+        """``family`` says how ``pipe`` reads text; see ``from_diffusers``, also for ``clip_skip``."""
         self.pipe = pipe
         self.family = family
+        self.clip_skip = clip_skip
         self.erasures: tuple[Any, ...] = ()
         self._images = Images(pipe)
         self._stand_in(Parts(pipe))
@@ -57,7 +59,7 @@ class DiffusersModel:
         self.tokens: int = self._text.tokens
 
     def _stand_in(self, parts: Parts) -> None:
-        self._parts, self._text = parts, TextEncoders(parts, self.family)
+        self._parts, self._text = parts, TextEncoders(parts, self.family, self.clip_skip)
 
     @property
     def device(self) -> torch.device:
@@ -172,12 +174,16 @@ class DiffusersModel:
         return free_memory(self.device)
 
 
-def from_diffusers(pipe) -> DiffusersModel:
+@checked
+def from_diffusers(pipe, clip_skip: int = 0) -> DiffusersModel:
     """Return ``pipe`` as a model that methods can read, edit and draw with; its weights are never written.
 
     ``pipe`` is a pipeline of Stable Diffusion 1.x, 2.x or XL, of XL's refiner, for inpainting or for instructions, in
     float32, float16 or bfloat16. The refiner draws for one aesthetic score, whether guidance leads to a prompt or away
-    from it. Raises ``UnsupportedModelError`` for a pipeline of another kind, and for one with quantised weights.
+    from it. ``clip_skip`` is how many of CLIP's last layers are skipped, as in a call of ``pipe``: by default 0; 1 is
+    what others call "clip skip 2". An erasure works for prompts that are read with the same ``clip_skip``. Raises
+    ``ValueError`` for more layers than there are, and ``UnsupportedModelError`` for a pipeline of another kind, and for
+    one with quantised weights.
     """
     kind = type(pipe).__name__
     encoders = encoders_of(pipe) or text_parts()[:1]
@@ -192,4 +198,4 @@ def from_diffusers(pipe) -> DiffusersModel:
         raise UnsupportedModelError(
             f"the {type(pipe.scheduler).__name__} of {kind} has no alphas_cumprod; {NEEDED}, with a DDIMScheduler"
         )
-    return DiffusersModel(pipe, family)
+    return DiffusersModel(pipe, family, clip_skip)

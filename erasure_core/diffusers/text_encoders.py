@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,15 +27,20 @@ EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
 class TextEncoders:
     """The conditioning that the pipeline samples with: its ``family`` says what of which encoder the UNet reads."""
 
-    def __init__(self, parts: Parts, family: Family):
+    def __init__(self, parts: Parts, family: Family, clip_skip: int = 0):
         """Raise ``UnsupportedModelError`` for an encoder without an end-of-text token.
 
-        ``parts`` are the pipeline's modules, which have the text encoders of ``family``.
+        ``parts`` are the pipeline's modules, which have the text encoders of ``family``. ``clip_skip`` is that of
+        ``from_diffusers``, by default no layer; ``ValueError`` is raised for one that an encoder does not have.
         """
-        self._parts, self._family = parts, family
+        self._parts = parts
         self._tokenizers = [getattr(parts.pipe, encoder.tokenizer) for encoder in family.encoders]
         self._encoders = [getattr(parts.pipe, part) for part in family.parts]
         configs = [encoder.config for encoder in self._encoders]
+        if clip_skip:
+            _check_skip(clip_skip, family, configs)
+        encoders = tuple(encoder.skipping(clip_skip) for encoder in family.encoders)
+        self._family = replace(family, encoders=encoders)
         if any(getattr(config, "eos_token_id", None) is None for config in configs):
             raise UnsupportedModelError("the configuration of a text encoder has no eos_token_id, so no prompt ends")
         self.width = sum(config.hidden_size for config in configs)
@@ -126,7 +133,8 @@ class TextEncoders:
         for encoder, module, rows in zip(self._family.encoders, self._encoders, ids.unbind(1), strict=True):
             hidden = {} if encoder.layer is None else {"output_hidden_states": True}
             output = self._parts.call(encoder.part, rows.to(device_of(module)), **hidden)
-            contexts.append(output[0] if encoder.layer is None else output.hidden_states[encoder.layer])
+            context = output[0] if encoder.layer is None else output.hidden_states[encoder.layer]
+            contexts.append(self._parts.final_norm(encoder.part, context) if encoder.final_norm else context)
             if encoder.part == self._family.pooled:
                 pooled = output.text_embeds
         last = contexts[-1] if pooled is None else pooled
@@ -165,3 +173,11 @@ class TextEncoders:
         if set(tokenizer.added_tokens_encoder) - set(tokenizer.all_special_tokens):
             text = self._parts.pipe.maybe_convert_prompt(text, tokenizer)  # it warns of every long prompt
         return list(tokenizer(text, verbose=False)["input_ids"])
+
+
+def _check_skip(clip_skip: int, family: Family, configs: Sequence[Any]) -> None:
+    """Raise ``ValueError`` unless every encoder has a layer left to read."""
+    pairs = zip(family.encoders, configs, strict=True)
+    most = min(config.num_hidden_layers + (encoder.layer or -1) for encoder, config in pairs)
+    if not 0 <= clip_skip <= most:
+        raise ValueError(f"clip_skip must be from 0 to {most}, by this text encoder's layers, got {clip_skip}")

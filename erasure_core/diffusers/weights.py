@@ -105,6 +105,15 @@ class Parts:
             return getattr(self.pipe, part)(*arguments, **named)
         return functional_call(module, weights, arguments, named)
 
+    def final_norm(self, part: str, hidden: Tensor) -> Tensor:
+        """Return the final norm of a text encoder, with its stand-ins, of hidden states ``[n, tokens, d]``."""
+        module = self.module(part)
+        path = f"{NEST if hasattr(module, 'text_model') else ''}final_layer_norm"
+        own = {name: weight.detach() for name, weight in module.get_submodule(path).named_parameters()}
+        ours = {name: one for name, one in self._by_path(part, self.stand_ins).items() if name.startswith(f"{path}.")}
+        weights = {**own, **{name.removeprefix(f"{path}."): one for name, one in ours.items()}}
+        return functional_call(module.get_submodule(path), weights, (hidden,))
+
     def check_no_loras(self) -> None:
         """Raise ``UnsupportedModelError`` for a part with LoRAs on it that are not fused."""
         for part in ("unet", *self.encoders):

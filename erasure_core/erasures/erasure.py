@@ -21,11 +21,13 @@ from ..model import (
     TextEntry,
     TextReader,
     UnsupportedModelError,
+    clip_skip_of,
     fingerprint,
     weights_of,
 )
 from ..quoting import quoted
 from . import erasure_file
+from .clip_skip import warn_of_clip_skip
 from .erasure_record import ContextMap, ErasureRecord
 from .low_rank import Delta, Dense, LowRank
 
@@ -132,6 +134,7 @@ class Erasure(ErasureRecord):
         already.
         """
         self._check_shapes(model)
+        warn_of_clip_skip(self, clip_skip_of(model))
         before = model.erasures
         check_applied_once(self, before)
         with model.patched(LazyWeights({name: delta.dense for name, delta in self.deltas.items()})):
@@ -149,6 +152,7 @@ class Erasure(ErasureRecord):
         weights in float16, among others.
         """
         check_applied_once(self, model.erasures)
+        warn_of_clip_skip(self, clip_skip_of(model))
         changed = {}
         for scope in SCOPES:
             own = model.weights_of(scope)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from ..families.family import Family
 from ..families.unets import FAMILIES, lora_prefixes
 from ..quoting import excerpt, shortened
+from .clip_skip import clip_skips
 from .erasure_record import ErasureRecord
 from .file_keys import stems
 from .low_rank import LowRank
@@ -98,6 +99,9 @@ def _of_kohya(erasure: ErasureRecord, family: Family | None, names: list[str]) -
     fields["ss_training_comment"] = f"erases: {', '.join(str(concept) for concept in erasure.concepts)}"
     if family is not None and family.base_model:
         fields["ss_base_model_version"] = family.base_model
+    skips = clip_skips(erasure)
+    if len(skips) == 1 and skips != {0}:
+        fields["ss_clip_skip"] = str(skips.pop() + 1)  # counted from 1 there
     steps = sum(len(origin.losses) for origin in erasure.origins)
     fields |= {"ss_steps": str(steps)} if steps else {}
     ranks = {delta.rank if isinstance(delta, LowRank) else None for delta in erasure.deltas.values()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -33,6 +33,8 @@ class TextEncoder:
 
     ``None`` is the encoder's output: the last hidden state after the final norm.
     """
+    final_norm: bool = False
+    """Whether the encoder's final norm is applied to the hidden state of ``layer``."""
     padding: str = END_OF_TEXT
     """The token that fills the window behind end-of-text, where the tokenizer comes with this package."""
     lora_prefix: str = "lora_te_"
@@ -42,6 +44,14 @@ class TextEncoder:
     def tokenizer(self) -> str:
         """The name of its tokenizer in the pipeline."""
         return tokenizer_of(self.part)
+
+    def skipping(self, layers: int) -> TextEncoder:
+        """Return the same encoder whose context is the hidden state of so many ``layers`` before, at least 0."""
+        if not layers:
+            return self
+        if self.layer is None:
+            return replace(self, layer=-1 - layers, final_norm=True)
+        return replace(self, layer=self.layer - layers)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
 from ..limits import Settings, setting
-from ..model import Callback, DiffusionModel, entry_weights, fingerprint
+from ..model import Callback, DiffusionModel, clip_skip_of, entry_weights, fingerprint
 from ..sampling.ddim import MOST_GUIDANCE, check_steps, trajectories
 from ..training.denoising import predict
 from ..training.learned_settings import RATE, kind_setting, steps_setting
@@ -170,6 +170,7 @@ def abo(
     check_fell(losses)
     model_fingerprint = fingerprint(entry_weights(model))
     settings_record = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
+    settings_record |= {"clip_skip": clip_skip_of(model)}
     return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), settings_record, model_fingerprint, losses=losses),))
 
 

@@ -38,7 +38,7 @@ from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
 from ..limits import Settings, setting
-from ..model import Callback, DiffusionModel, entry_weights, fingerprint
+from ..model import Callback, DiffusionModel, clip_skip_of, entry_weights, fingerprint
 from ..sampling.ddim import sample_latents, split_prediction
 from ..training.denoising import denoising_target, noised, predict
 from ..training.gan import (
@@ -248,6 +248,7 @@ def doco(
         )
     model_fingerprint = fingerprint(entry_weights(model))
     settings_record = {**asdict(settings), "rank": rank, "seed": seed, "preserve": preserve}
+    settings_record |= {"clip_skip": clip_skip_of(model)}
     return Erasure(stand_ins.deltas(), (Origin("doco", (concept,), settings_record, model_fingerprint, losses=losses),))
 
 

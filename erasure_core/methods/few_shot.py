@@ -34,7 +34,15 @@ from ..concepts.readable import check_readable
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
 from ..limits import Settings, setting
-from ..model import Callback, DiffusionModel, LazyWeights, UnsupportedModelError, entry_weights, fingerprint
+from ..model import (
+    Callback,
+    DiffusionModel,
+    LazyWeights,
+    UnsupportedModelError,
+    clip_skip_of,
+    entry_weights,
+    fingerprint,
+)
 from ..sampling.ddim import MOST_GUIDANCE, generate, sample_latents
 from ..training.denoising import conditioning_gradient, denoising_error, noised, predict
 from ..training.learned_settings import RATE, kind_setting, steps_setting
@@ -205,6 +213,7 @@ def few_shot(
     limit = growth if math.isfinite(growth) else None  # JSON has no infinity
     settings_record = {**asdict(settings), "growth": limit, "rank": rank, "towers": towers, "seed": seed}
     settings_record |= {"images": images if isinstance(images, int) else len(latents), "preserve": preserve}
+    settings_record |= {"clip_skip": clip_skip_of(model)}
     origin = Origin("few_shot", (concept,), settings_record, model_fingerprint, losses=losses)
     return Erasure(stand_ins.deltas(), (origin,))
 

@@ -25,7 +25,16 @@ from ..erasures.erasure import Erasure, deltas_of
 from ..erasures.erasure_record import ContextMap, Origin
 from ..erasures.low_rank import Delta, LowRank
 from ..limits import Settings, setting
-from ..model import Callback, TextEntry, TextReader, UnsupportedModelError, combined, digests_of, sample_of
+from ..model import (
+    Callback,
+    TextEntry,
+    TextReader,
+    UnsupportedModelError,
+    clip_skip_of,
+    combined,
+    digests_of,
+    sample_of,
+)
 from ..progress import TwoStages
 from ..workers import ALONE, Workers
 from .inputs import Exactly, Preserve
@@ -261,7 +270,7 @@ def _erase(model: TextReader, statistics: Statistics, settings: ReceSettings, re
         if statistics.exactly:
             errors[name] = relative_change(change, entry_statistics.exactly_gram, gram)
     model_fingerprint = combined([digests[name] for name in sorted(digests)])
-    settings_record = {**asdict(settings), "preserve": list(statistics.preserve)}
+    settings_record = {**asdict(settings), "preserve": list(statistics.preserve), "clip_skip": clip_skip_of(model)}
     if statistics.exactly:
         settings_record |= {"exactly": list(statistics.exactly), "exact_error": errors}
     report(total, total, "done")

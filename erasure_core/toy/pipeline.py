@@ -35,9 +35,12 @@ def load_pipeline():
     return pipe
 
 
-def load_toy() -> DiffusersModel:
-    """Return the embedded model as a ``DiffusionModel``, which methods can edit, train and sample."""
-    return from_diffusers(load_pipeline())
+def load_toy(clip_skip: int = 0) -> DiffusersModel:
+    """Return the embedded model as a ``DiffusionModel``, which methods can edit, train and sample.
+
+    ``clip_skip`` is that of ``from_diffusers``, by default 0, for which the model was trained.
+    """
+    return from_diffusers(load_pipeline(), clip_skip)
 
 
 def load_text_encoder(encoder, tensors) -> None:

@@ -34,6 +34,10 @@ class ComfyModel:
         self.text = TextEncoders(clip, pooled=reads_pooled(model))
         self.erasures = erasures_of(model)
 
+    @property
+    def clip_skip(self) -> int:
+        return self.text.clip_skip
+
     def reads(self, prompt: str) -> Hashable:
         return self.text.reads(prompt)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from ...erasure_core import Erasure
+from ...erasure_core.erasures.clip_skip import warn_of_clip_skip
 from ...erasure_core.model import fingerprint
-from .model import merged_weights, text_names, weight_keys
+from .model import ComfyModel, has_unet, merged_weights, text_names, weight_keys
 from .open_model import reader
 
 log = logging.getLogger(__name__)
@@ -16,10 +17,12 @@ def rebase_if_needed(model, clip, erasure: Erasure) -> Erasure:
     """Return the erasure for a MODEL and its CLIP, formed anew from its context maps if it is of other weights.
 
     An erasure whose ``fingerprint`` is that of the weights that read text in this MODEL, with their patches or without,
-    is returned as it is. So is one without context maps, since it cannot be formed anew. A warning says which of the
-    two was done for one of other weights. Raises ``ValueError`` where MODEL reads text of another width, and
-    ``UnsupportedModelError`` as ``reader`` does.
+    is returned as it is. So is one without context maps, since it cannot be formed anew. Warnings say which of the two
+    was done for one of other weights, and where CLIP skips other layers than when it was made. Raises ``ValueError``
+    where MODEL reads text of another width, and ``UnsupportedModelError`` as ``reader`` does.
     """
+    if clip is not None and has_unet(model):
+        warn_of_clip_skip(erasure, ComfyModel(model, clip).clip_skip)
     origins = {origin.fingerprint for origin in erasure.origins}
     if not origins or origins & _fingerprints(model, erasure):
         return erasure

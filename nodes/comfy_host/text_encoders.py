@@ -43,6 +43,13 @@ class TextEncoders:
         self.pooled = pooled
         self.names = names_of(clip)
 
+    @property
+    def clip_skip(self) -> int:
+        """How many of the last layers are skipped by "CLIP Set Last Layer", beside those that the family skips."""
+        layer, index, *_ = getattr(self.clip.cond_stage_model, f"clip_{self.names[0]}").options_default
+        own = -1 if layer == "last" else index
+        return 0 if self.clip.layer_idx is None else own - self.clip.layer_idx
+
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Encode prompts as "CLIP Text Encode" does, in float32 on the CPU.
 

@@ -33,9 +33,9 @@ def test_a_command_loads_as_it_is_asked(monkeypatch, tmp_path: Path, capsys) -> 
     monkeypatch.setattr(shared, "load_model", load)
     erase = ["erase", "--model", "m", "--concept", "cat", "--no-common", "--out", str(tmp_path / "a.safetensors")]
     assert main(erase) == 0
-    assert main([*erase, "--overwrite", "--device", "cpu", "--dtype", "bf16"]) == 0
+    assert main([*erase, "--overwrite", "--device", "cpu", "--dtype", "bf16", "--clip-skip", "1"]) == 0
     cpu = torch.device("cpu")
-    assert asked == [("m", cpu, torch.float32), ("m", cpu, torch.bfloat16)]
+    assert asked == [("m", cpu, torch.float32, 0), ("m", cpu, torch.bfloat16, 1)]
     capsys.readouterr()
     assert "device 'cuda:99' cannot be used" in fails(capsys, *erase, "--overwrite", "--device", "cuda:99")
     assert "--dtype: invalid choice: 'int8'" in fails(capsys, *erase, "--overwrite", "--dtype", "int8")

@@ -103,6 +103,7 @@ def test_what_made_it(model: FakeModel) -> None:
         "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
         "relative_ridge": 0.0,
         "amplification": 1.0, "name_only": False, "exactness": 1e-3, "preserve": ["bird"],
+        "clip_skip": 0,
     }  # fmt: skip
     assert origin.fingerprint != rece(FakeModel(seed=1), "cat").origins[0].fingerprint
     assert uce(model, "cat").origins[0].method == "uce"

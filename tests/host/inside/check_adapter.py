@@ -99,6 +99,22 @@ def test_clip_skip_is_seen(toy):
     assert not torch.allclose(whole, early)
 
 
+def test_an_erasure_knows_the_clip_skip_that_it_was_made_with(toy, caplog):
+    """Of 'CLIP Set Last Layer', -1 is all of SD 1's layers; XL's encoders end at -2 by themselves."""
+    model, clip = toy
+    skips = {None: 0, -1: 0, -2: 1}
+    for layer, skip in skips.items():
+        one = clip.clone()
+        if layer is not None:
+            one.clip_layer(layer)
+        erasure = rece(ComfyModel(model, one), "cat")
+        assert erasure.origins[0].settings["clip_skip"] == skip
+        caplog.clear()
+        shown = ErasureApply.execute(model, erasure, 1.0, 1.0, clip).ui["text"]
+        assert (len(shown) == 2) == bool(skip)
+        assert not skip or "made with a CLIP skip of 1, and this model reads prompts with one of 0" in shown[1]
+
+
 def test_patched_text_encoder_is_seen(toy):
     model, clip = toy
     deltas = {f"{TEXT}.weight": Dense(torch.ones(384, 192)), f"{TEXT}.bias": Dense(torch.ones(384))}

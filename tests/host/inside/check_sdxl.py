@@ -66,6 +66,15 @@ def test_context_and_pooled_vector_are_what_sampling_uses(loaded):
 
 
 @torch.inference_mode()
+def test_the_layers_that_are_skipped_are_counted_from_those_of_xl(loaded):
+    model, clip = loaded[:2]
+    for layer, skip in ((None, 0), (-2, 0), (-3, 1), (-1, -1)):
+        one = clip.clone()
+        if layer is not None:
+            one.clip_layer(layer)
+        assert ComfyModel(model, one).clip_skip == skip
+
+
 def test_why_each_prompt_is_encoded_alone(loaded):
     """Of several windows the host returns only the first one's pooled vector, and it takes no window that was cut."""
     clip = loaded[1]
