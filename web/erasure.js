@@ -50,11 +50,22 @@ function showOutcome(node, text) {
   widget.value = text
 }
 
+/** The node that the server names by an id, or by a path such as "12:7" where it is in a subgraph. */
+function nodeAt(path) {
+  let graph = app.graph
+  let node
+  for (const id of String(path).split(":")) {
+    node = graph?.getNodeById(Number(id))
+    graph = node?.subgraph
+  }
+  return node
+}
+
 const withErrors = new Set()
 
 /** Why a node was refused or failed, at the node, until the next run. */
 function showError(id, sentence) {
-  const node = app.graph.getNodeById(id)
+  const node = nodeAt(id)
   if (!isOurs(node)) return
   showOutcome(node, sentence.trim())
   withErrors.add(node)

@@ -89,3 +89,21 @@ def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
         shown = comfy.page.evaluate("() => app.graph._nodes[0].widgets.map((widget) => widget.name)")
         assert fields <= {widget.split(": ")[-1] for widget in shown}, (name, shown)
         assert comfy.page.evaluate("() => app.graph._nodes[0].isSubgraphNode()")
+
+
+def test_an_error_in_a_blueprint_is_shown_at_its_node(comfy: ComfyPage) -> None:
+    """The server names a node in a subgraph by the path to it."""
+    comfy.search("Erase and save")
+    comfy.page.keyboard.press("Enter")
+    comfy.wait("() => app.graph._nodes.length === 1")
+    shown = comfy.page.evaluate(
+        """async () => {
+          const { api } = await import("/scripts/api.js")
+          const outer = app.graph._nodes[0]
+          const inner = outer.subgraph.nodes.find((node) => node.comfyClass === "ErasureRECE")
+          const detail = { node_id: `${outer.id}:${inner.id}`, node_type: inner.type, exception_message: "A reason." }
+          api.dispatchCustomEvent("execution_error", { traceback: [], executed: [], ...detail })
+          return inner.widgets.find((widget) => widget.name === "outcome")?.value
+        }"""
+    )
+    assert shown == "A reason."
