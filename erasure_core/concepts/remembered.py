@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from ..model import TextEntry, TextReader, TextRows
+from ..model import TextEntry, TextReader, TextRows, clip_skip_of
 
 MOST_PROMPTS = 256
 
@@ -19,6 +19,7 @@ class RememberedRows:
     def __init__(self, model: TextReader, most: int = MOST_PROMPTS):
         self._model, self._most = model, most
         self.erasures: tuple[Any, ...] = model.erasures
+        self.clip_skip = clip_skip_of(model)
         self._rows: dict[Hashable, Mapping[str, tuple[TextRows, ...]]] = {}
 
     def reads(self, prompt: str) -> Hashable:

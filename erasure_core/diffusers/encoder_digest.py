@@ -42,7 +42,7 @@ def encoder_digest(parts: Parts, family: Family, padding: Sequence[int], tokens:
         config: Any = module.config
         public = {name: value for name, value in config.to_dict().items() if not name.startswith("_")}
         kind, device = type(module).__qualname__, device_of(module).type
-        settings += [encoder.part, encoder.layer, kind, device, module.training, public]
+        settings += [encoder.part, encoder.layer, encoder.final_norm, kind, device, module.training, public]
         for path in sorted(weights_in(module)):
             weight = find(module, path).value.detach()
             digest.update(f"{encoder.part}.{path} {weight.dtype} {tuple(weight.shape)}".encode())

@@ -162,6 +162,13 @@ def test_what_was_encoded_for_other_names_is_remembered() -> None:
     close(found, gather_statistics(FakeModel(), ["cat", *names], [" "]))
 
 
+def test_which_layers_of_clip_were_read_is_recorded_of_a_wrapped_model_too() -> None:
+    model = FakeModel()
+    model.clip_skip = 1
+    for reader in (model, RememberedRows(model)):
+        assert rece(reader, "cat").origins[0].settings["clip_skip"] == 1
+
+
 def test_no_more_is_remembered_than_is_said() -> None:
     model = LeftToRight()
     reader = RememberedRows(model, most=2)

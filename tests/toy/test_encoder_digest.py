@@ -38,8 +38,9 @@ def test_equal_text_encoders_are_equal_and_one_bit_tells_them_apart(kind) -> Non
 def test_all_that_decides_what_is_read_counts() -> None:
     model = from_diffusers(tiny.sdxl())
     digests = {model.encoder_digest()}
+    digests.add(from_diffusers(model.pipe, clip_skip=1).encoder_digest())
     family, (first, second) = model.family, model.family.encoders
-    model._text._family = replace(family, encoders=(replace(first, layer=-3), second))  # as clip skip does
+    model._text._family = replace(family, encoders=(replace(first, final_norm=True), second))
     digests.add(model.encoder_digest())
     model._text._family = family
     model.pipe.tokenizer_2.pad_token = "a"
@@ -50,7 +51,7 @@ def test_all_that_decides_what_is_read_counts() -> None:
     digests.add(model.encoder_digest())
     model.pipe.to(torch.bfloat16)
     digests.add(model.encoder_digest())
-    assert len(digests) == 6
+    assert len(digests) == 7
 
 
 def test_what_is_not_in_the_weights_is_refused(tmp_path: Path) -> None:
