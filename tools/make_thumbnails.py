@@ -38,6 +38,7 @@ CAPTIONS: Mapping[str, str] = {
     "09 Learn to forget with AbO": "AbO: trained",
     "10 Take it out of a picture": "cat taken out",
     "11 Check an erasure": "measured, attacked",
+    "12 Bake a checkpoint": "a file to hand out",
 }
 IN_PLACE_OF_THE_USERS: Mapping[str, dict[str, str]] = {
     "03 Erase from your checkpoint": {
@@ -49,6 +50,11 @@ IN_PLACE_OF_THE_USERS: Mapping[str, dict[str, str]] = {
         "concepts": "owl -> penguin",
         "prompts": "an owl in the style of fluent on a yellow background\n"
         "a frog in the style of fluent on a purple background",
+    },
+    "12 Bake a checkpoint": {
+        "concepts": "robot -> snowman",
+        "prompts": "a robot in the style of twemoji on a blue background\n"
+        "a pumpkin in the style of twemoji on a green background",
     },
 }
 

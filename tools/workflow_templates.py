@@ -44,6 +44,12 @@ def save(prefix: str) -> Node:
     return Node("save", "ErasureSave", {"filename_prefix": prefix}, {"erasure": ("erase", 2)})
 
 
+def bake(prefix: str) -> Node:
+    return Node(
+        "bake", "ErasureBake", {"checkpoint": SD15["name"], "filename_prefix": prefix}, {"erasure": ("erase", 2)}
+    )
+
+
 def compare(prompts: str, *, erased: str, clip: bool = False, **values: Any) -> Node:
     """Return the node that draws the prompts before and after, on the toy model."""
     links = {"model": ("model", 0), "clip": ("model", 1), "vae": ("model", 2), "latent": ("size", 0)}
@@ -103,7 +109,7 @@ def own_model(
     pictures = tuple(preview(f"{key}-picture", (f"{key}-decode", 0), key.title(), 406) for key in ("before", "after"))
     return (
         Column(280, (note(note_height), *loaders)),
-        Column(360, (erasing, saving), (("Erase", GREEN, ("erase", "save")),)),
+        Column(360, (erasing, saving), (("Erase", GREEN, ("erase", saving.key)),)),
         Column(280, (*prompts, size), (("Prompt", PURPLE, tuple(one.key for one in (*prompts, size))),)),
         Column(270, (before, decode("before", vae), after, decode("after", vae))),
         Column(380, pictures),
@@ -136,7 +142,8 @@ def prompt_node(key: str, words: str, clip: tuple[str, int], title: str) -> Node
     return Node(key, "CLIPTextEncode", {"text": words}, {"clip": clip}, title)
 
 
-def checkpoint() -> tuple[Column, ...]:
+def checkpoint(saving: Node, note_height: int) -> tuple[Column, ...]:
+    """Return a template for a checkpoint of the user's, that ends in a file."""
     clip = ("model", 1)
     load = Node("model", "CheckpointLoaderSimple", {"ckpt_name": SD15["name"]}, models=(SD15,))
     prompts = (
@@ -146,9 +153,8 @@ def checkpoint() -> tuple[Column, ...]:
     size = Node("size", "EmptyLatentImage", {"width": 512, "height": 512})
     erasing = erase("van gogh -> art", preserve="in the style of monet\nin the style of cezanne")
     return own_model(
-        (load,), erasing, prompts, size, save("erasure/no-van-gogh"), ("model", 2), ("positive", 0), 7.0,
-        20, note_height=470,
-    )  # fmt: skip
+        (load,), erasing, prompts, size, saving, ("model", 2), ("positive", 0), 7.0, 20, note_height=note_height
+    )
 
 
 def transformer() -> tuple[Column, ...]:
@@ -261,7 +267,7 @@ def _templates() -> Mapping[str, tuple[Column, ...]]:
         "02 Erase a style": toy(
             erase("noto -> fluent"), styles, note_height=280, below=(save("erasure/no-noto"),)
         ),
-        "03 Erase from your checkpoint": checkpoint(),
+        "03 Erase from your checkpoint": checkpoint(save("erasure/no-van-gogh"), 470),
         "04 Erase from a transformer": transformer(),
         "05 Erase many concepts": many(),
         "06 Erase from a fast model at CFG 1": toy(
@@ -274,6 +280,7 @@ def _templates() -> Mapping[str, tuple[Column, ...]]:
         "09 Learn to forget with AbO": learned(Node("erase", "ErasureAbO", {"concept": "cat -> dog"}), 280),
         "10 Take it out of a picture": purify(),
         "11 Check an erasure": check(),
+        "12 Bake a checkpoint": checkpoint(bake("erasure/no-van-gogh"), 500),
     }  # fmt: skip
 
 

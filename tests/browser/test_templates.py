@@ -10,7 +10,7 @@ import pytest
 from comfy_page import ComfyPage, extent, overlaps, picture_of
 from comfy_server import PACK
 
-FIRST = "01 Erase an object"
+FIRST, MANY = "01 Erase an object", "05 Erase many concepts"
 WIDEST, TALLEST = 1700, 1150  # pixels; larger graphs open so small that the classic renderer draws no text
 
 
@@ -32,13 +32,13 @@ def test_the_first_is_run_and_its_file_is_listed(comfy: ComfyPage) -> None:
     comfy.server.free()  # newer hosts do not repeat what a node said whose result is cached
     comfy.load(graphs.ui(FIRST), FIRST)
     comfy.add("LoraLoader")
-    before = set(files(comfy))
+    before = set(files(comfy, "LoraLoader"))
     comfy.run()
     comfy.wait(picture_of("PreviewImage"))
     comfy.says("Erased with preset 'general': cat -> dog.")
     comfy.says("As a LoRA ComfyUI's Load LoRA, A1111, Forge and diffusers read it")
-    comfy.wait("(count) => " + LISTED + ".length > count", len(before))
-    (new,) = set(files(comfy)) - before
+    comfy.wait(f"(count) => {LISTED % 'LoraLoader'}.length > count", len(before))
+    (new,) = set(files(comfy, "LoraLoader")) - before
     assert new.startswith("erasure") and "cat-to-dog_" in new
     comfy.remove("LoraLoader")
     comfy.fit()
@@ -47,8 +47,27 @@ def test_the_first_is_run_and_its_file_is_listed(comfy: ComfyPage) -> None:
     assert overlaps(comfy.boxes(), comfy.groups()) == []
 
 
-LISTED = "app.graph._nodes.find((node) => node.type === 'LoraLoader').widgets[0].options.values"
+def test_saved_statistics_are_listed(comfy: ComfyPage) -> None:
+    """Without a press of R, and the node says where the file is."""
+    comfy.server.free()
+    comfy.load(graphs.ui(MANY), MANY)
+    comfy.add("ErasureLoadStatistics")
+    before = set(files(comfy, "ErasureLoadStatistics"))
+    comfy.run()
+    comfy.says("Erased with preset 'several': ")
+    comfy.says("twelve-things_")
+    comfy.wait(f"(count) => {LISTED % 'ErasureLoadStatistics'}.length > count", len(before))
+    (new,) = set(files(comfy, "ErasureLoadStatistics")) - before
+    assert new.startswith("twelve-things_")
+    comfy.remove("ErasureLoadStatistics")
+    comfy.fit()
+    comfy.shot(f"{MANY} - run")
+    assert overlaps(comfy.boxes(), comfy.groups()) == []
 
 
-def files(comfy: ComfyPage) -> list[str]:
-    return comfy.page.evaluate(f"() => [...{LISTED}]")
+LISTED = "app.graph._nodes.find((node) => node.type === '%s').widgets[0].options.values"
+
+
+def files(comfy: ComfyPage, loader: str) -> list[str]:
+    """The files that a loader's list offers."""
+    return comfy.page.evaluate(f"() => [...{LISTED % loader}]")

@@ -15,6 +15,7 @@ from test_inside import INSIDE, inside_environment, run_inside
 
 FAMILIES = ("sd15", "sd15_inpainting", "sd15_instruct", "sd21", "sdxl", "sdxl_refiner")
 SMALL = {"5": {"width": 64, "height": 64}, "7": {"steps": 2}, "10": {"steps": 2}}
+KINDS = ("CheckpointLoaderSimple", "ErasureRECE", "ErasureBake", "PreviewImage")
 MOST_MEGABYTES = 20 * 1024**3 / 1e6
 
 
@@ -23,14 +24,14 @@ def made(family: str, *options: str, full: bool = True):
     return pytest.param((family, *options), id=" ".join((family, *options)), marks=marks)
 
 
-@pytest.fixture
-def own_server(comfy_path: Path, tmp_path: Path) -> Iterator[ComfyServer]:
-    """One that gives its memory back when a test has ended."""
-    with ComfyServer(comfy_path, tmp_path / "comfyui") as running:
+@pytest.fixture(scope="module")
+def own_server(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """One that gives its memory back when the tests have ended."""
+    with ComfyServer(comfy_path, tmp_path_factory.mktemp("comfyui")) as running:
         yield running
 
 
-@pytest.fixture(params=[made("sd15", "--small", "unet", full=False), made("sd15"), made("sdxl")])
+@pytest.fixture(scope="module", params=[made("sd15", "--small", "unet", full=False), made("sd15"), made("sdxl")])
 def checkpoint(request, own_server: ComfyServer) -> Iterator[Path]:
     """The file in ComfyUI's checkpoints folder; deleted afterwards."""
     family, *options = request.param
@@ -38,6 +39,7 @@ def checkpoint(request, own_server: ComfyServer) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     make(own_server.comfy_path, family, path, *options)
     yield path
+    own_server.free()
     path.unlink()
 
 
@@ -68,6 +70,30 @@ def test_the_workflow_and_its_file(own_server: ComfyServer, checkpoint: Path) ->
     assert np.abs(stock - direct).max() <= 1
     assert "not loaded" not in server.log()[printed:]
     assert server.peak_megabytes() < MOST_MEGABYTES
+
+
+def test_the_template_that_bakes(own_server: ComfyServer, checkpoint: Path) -> None:
+    """The file that it writes draws by itself what the erased model draws."""
+    server = own_server
+    prompt = graphs.as_api(graphs.ui("12 Bake a checkpoint"), server.object_info())
+    small = {"ckpt_name": checkpoint.name, "checkpoint": checkpoint.name, "width": 64, "height": 64}
+    for node in prompt.values():
+        steps = {"steps": 2} if node["class_type"] == "KSampler" else {}
+        node["inputs"] |= {name: value for name, value in (small | steps).items() if name in node["inputs"]}
+    by_kind = {kind: [key for key, node in prompt.items() if node["class_type"] == kind] for kind in KINDS}
+    (load,), (erase,), (bake,), (before, after) = by_kind.values()
+    entry = server.queue(prompt, timeout=1800)
+    plain, direct = (np.asarray(server.images(entry, node)[0], np.int16) for node in (before, after))
+    assert np.abs(plain - direct).max() > 0
+
+    path, outcome = entry["outputs"][bake]["text"]
+    name = str(Path(path).relative_to(server.directory / "output" / "checkpoints"))
+    assert "tensors have changed" in outcome and name in str(server.object_info()["CheckpointLoaderSimple"])
+    prompt[load]["inputs"]["ckpt_name"] = name
+    for key in (erase, bake, after):
+        del prompt[key]
+    baked = np.asarray(server.images(server.queue(prompt, timeout=1800), before)[0], np.int16)
+    assert np.abs(baked - direct).max() <= 2
 
 
 def test_small_families(comfy_path: Path) -> None:
