@@ -13,13 +13,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from erasure_core import Erasure, generate, purify
 from erasure_core.commands.main import main as command
+from erasure_core.drawing.contact_sheet import Section, contact_sheet
+from erasure_core.toy import load_toy
 
 ROOT = Path(__file__).resolve().parent.parent
 HELP, README = ROOT / "web" / "docs", ROOT / "docs" / "before-after.jpg"
 WIDTH, QUALITY = 900, 82  # pixels, and of JPEG
+SEED = 1
 CAT, STYLE = "cat.safetensors", "style.safetensors"
 LIONS = ("a lion in the style of noto", "a lion in the style of blob")
 ANIMALS = ("a cat on a red background", "a cat in the style of noto", "a lion in the style of noto")
@@ -64,19 +69,31 @@ def attack(out: str) -> None:
     Path("attacked/attack.png").rename(out)
 
 
+def learned(out: str, method: str, concept: str, prompts: tuple[str, ...]) -> None:
+    file = f"{method}.safetensors"
+    run("erase", "--model", "toy", "--method", method, "--concept", concept, "--out", file)
+    compare(out, prompts, "--erasure", file)
+
+
 def few_shot(out: str) -> None:
-    run(
-        "erase",
-        "--model",
-        "toy",
-        "--method",
-        "few_shot",
-        "--concept",
-        "noto -> fluent",
-        "--out",
-        "few_shot.safetensors",
-    )
-    compare(out, LIONS, "--erasure", "few_shot.safetensors")
+    learned(out, "few_shot", "noto -> fluent", LIONS)
+
+
+def doco(out: str) -> None:
+    learned(out, "doco", "cat -> dog", ANIMALS)
+
+
+def abo(out: str) -> None:
+    learned(out, "abo", "cat -> dog", ANIMALS)
+
+
+def pure(out: str) -> None:
+    """Pictures that are there already, and what purifying makes of each with its own prompt."""
+    model, erasure = load_toy(), Erasure.load(CAT)
+    before = [generate(model, [prompt], [SEED]) for prompt in ANIMALS]
+    after = [purify(model, erasure, pictures, prompt=prompt) for prompt, pictures in zip(ANIMALS, before, strict=True)]
+    rows = [("a picture that is there", torch.cat(before)), ("purified of cat -> dog", torch.cat(after))]
+    contact_sheet([Section("Purify", ANIMALS, rows)]).save(out)
 
 
 def readme(out: str) -> None:
@@ -98,6 +115,9 @@ DRAWN = {
     "report": report,
     "attack": attack,
     "few_shot": few_shot,
+    "doco": doco,
+    "abo": abo,
+    "purify": pure,
 }
 
 
