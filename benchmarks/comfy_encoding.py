@@ -135,8 +135,8 @@ What that costs on a CPU, in ComfyUI {version} on {machine}; seconds of processo
 
 {table}
 
-On a GPU a batch would gain more; that was not measured. `tests/host/inside/check_sdxl.py` holds the first two points on
-ComfyUI 0.3.75 and 0.33.0, so that it will show when they change.
+It was not measured on a GPU. `tests/host/inside/check_sdxl.py` holds the first two points on ComfyUI 0.3.75 and 0.33.0,
+so that it will show when they change.
 """
 
 

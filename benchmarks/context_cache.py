@@ -108,16 +108,17 @@ of {revision}, on {machine}. `benchmarks/context_cache.py` measures it.
 {table}
 
 - It is off unless you ask for it. It pays on a CPU, where a whole window takes a tenth of a second and more. It was not
-  measured on a GPU, which encodes a thousand prompts in seconds.
+  measured on a GPU.
 - Each run reads every bit of the text encoder's weights (*digest*), so that no context of another one is taken: half a
   second for Stable Diffusion 1.5. For a few prompts that is longer than to encode them.
 - The folder holds at most two gigabytes; the oldest files go first. Files are written whole and have a checksum: a
   damaged one is made anew, with a warning. Several processes may share the folder.
-- To go on from a list with other settings, or with more names, `--save-statistics` is faster still and takes 28 MB for
-  any number of concepts ([command-line.md](command-line.md#many-concepts)). The cache is for requests that share
-  prompts but not the whole list: the everyday list, the same names under another preset.
-- The nodes have no such cache. ComfyUI itself keeps what a node returned. Only a node that runs again with another
-  number encodes again: two prompts by the default preset, the everyday list where `preserve_common` is on.
+- To go on from a list with other settings, or with more names, `--save-statistics` is better: it takes 28 MB for any
+  number of concepts, and reads none of them again ([command-line.md](command-line.md#many-concepts)). The cache is for
+  requests that share prompts but not the whole list, such as the everyday list.
+- The nodes have no such cache. ComfyUI itself keeps what a node returned; only a node that runs again with another
+  number encodes again. By the default preset these are two prompts, which take no longer than the digest. With
+  `preserve_common` they are those of the last row; *Erase Concepts (RECE)* gives statistics to go on from.
 """
 
 
