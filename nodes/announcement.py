@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..erasure_core.closed_form.collect import check_preserve, checked_prompts, warnings_of_names
-from ..erasure_core.concepts.names import folded
-from ..erasure_core.concepts.parse import Concept, concepts_and_warnings, parse_prompts, single_concept
+from ..erasure_core.closed_form.collect import check_preserve, warnings_of_names
+from ..erasure_core.concepts.names import distinct
+from ..erasure_core.concepts.parse import concepts_and_warnings, kept_prompts, parse_prompts, single_concept
 from .input_checks import check_text
 from .inputs import NO_LIST, preserved
 
@@ -46,24 +46,22 @@ def _sentences(name: str, values: Mapping[str, Any], linked: Collection[str]) ->
     concepts, warnings = concepts_and_warnings(values[name], name)
     if name == SINGLE:
         single_concept(concepts, "this node")
-    prompts, exactly = _prompts(concepts, {name: value for name, value in values.items() if name not in linked})
-    warnings += warnings_of_names(concepts, prompts, exactly)
-    stays = [_count(len({*prompts, *exactly}), "prompt")] if {*prompts, *exactly} else []
+    own, exactly = (_prompts(one, values, linked) for one in ("preserve", "exactly"))
+    check_preserve(concepts, own, exactly)
+    warnings += warnings_of_names(concepts, own, exactly)
+    listed = preserved(concepts, "", values.get("preserve_common", False), values.get("preserve_list", NO_LIST))
+    number = len([prompt for prompt in distinct([*own, *exactly, *listed]) if prompt])
+    stays = [_count(number, "prompt")] if number else []
     stays += ["the prompts that are connected"] if {"preserve", "exactly"} & set(linked) else []
     erased = _count(len(concepts), SINGLE) + (" and those of the statistics" if STATISTICS in linked else "")
     preserves = f", preserves {' and '.join(stays)}" if stays else ""
     return " ".join([f"Erases {erased}{preserves}.", *warnings])
 
 
-def _prompts(concepts: list[Concept], values: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the prompts to preserve and those to preserve exactly, each once, and without the empty one."""
-    prompts = preserved(
-        concepts, values.get("preserve", ""), values.get("preserve_common", False), values.get("preserve_list", NO_LIST)
-    )
-    exactly = parse_prompts(values.get("exactly", ""), "exactly")
-    check_preserve(concepts, prompts, exactly)
-    prompts, exactly = checked_prompts(prompts, "preserve", folded), checked_prompts(exactly, "exactly", folded)
-    return [one for one in prompts if one], [one for one in exactly if one]
+def _prompts(name: str, values: Mapping[str, Any], linked: Collection[str]) -> list[str]:
+    """Return the prompts to preserve in a field; none if it is connected, or if the node has no such field."""
+    text = "" if name in linked else values.get(name, "")
+    return kept_prompts(parse_prompts(text, name), name)
 
 
 def _count(number: int, what: str) -> str:

@@ -19,11 +19,12 @@ let field = null // that the list belongs to, while it is open
 let offers = []
 let chosen = -1
 let asked = 0 // how often names were asked for: only the last answer counts
-let prompted = null // the node and the widget that the dialog of the classic canvas edits
+const dialogs = new WeakMap() // of the classic canvas: the node and the widget that each edits
 
 /** The node and the widget that an element edits: of the classic canvas, of Nodes 2.0, or in the classic dialog. */
 function edited(element) {
-  if (element.closest(".graphdialog")) return prompted ?? []
+  const dialog = element.closest(".graphdialog")
+  if (dialog) return dialogs.get(dialog) ?? []
   const graph = app.canvas?.graph ?? app.graph
   const box = element.closest("[data-node-id]")
   if (box) {
@@ -141,8 +142,10 @@ function remember(node) {
     if (!inputOf(node, widget.name)?.completed || !widget.onClick) continue
     const click = widget.onClick
     widget.onClick = function (...values) {
-      prompted = [node, widget]
-      return click.apply(this, values)
+      const result = click.apply(this, values)
+      const opened = [...document.querySelectorAll(".graphdialog")].at(-1)
+      if (opened) dialogs.set(opened, [node, widget])
+      return result
     }
   }
 }

@@ -123,6 +123,19 @@ def test_fields_of_others_offer_nothing(comfy: ComfyPage) -> None:
     assert comfy.page.evaluate(CLOSED)
 
 
+def test_dialogs_of_others_offer_nothing(comfy: ComfyPage) -> None:
+    """Also after one of ours has been open: the classic canvas has one kind of dialog for all fields."""
+    alone(comfy, "ErasureDoCo")
+    type_into(comfy, "ErasureDoCo", "concept", "van g")
+    is_open(comfy)
+    for _ in range(3):
+        comfy.page.keyboard.press("Escape")
+    alone(comfy, "SaveImage")
+    type_into(comfy, "SaveImage", "filename_prefix", "van g")
+    comfy.page.wait_for_timeout(1000)
+    assert comfy.page.evaluate(CLOSED)
+
+
 def test_a_node_says_what_it_will_do(comfy: ComfyPage) -> None:
     alone(comfy, "ErasureRECE")
     comfy.line_says("Name what to erase")
