@@ -37,10 +37,14 @@ function edited(element) {
   return [node, node?.widgets.find(owns)]
 }
 
+/** What the field of a node of ours, or of a subgraph that shows one of ours within, offers; nothing for other fields. */
 function completedBy(element) {
   if (!["TEXTAREA", "INPUT"].includes(element.tagName)) return null
   const [node, widget] = edited(element)
-  return isOurs(node) && widget ? inputOf(node, widget.name)?.completed : null
+  if (!widget) return null
+  const within = node.isSubgraphNode?.() ? node.subgraph.nodes : [node]
+  const name = widget.name.split(": ").at(-1)
+  return within.filter(isOurs).map((one) => inputOf(one, name)?.completed).find(Boolean)
 }
 
 function close() {

@@ -175,7 +175,7 @@ class ComfyPage:
             }"""
         )
         self.page.mouse.click(x, y)
-        self.page.wait_for_selector(".graphdialog input", timeout=SLOW)
+        self.page.wait_for_selector(".graphdialog input")
 
     def line(self) -> str:
         """What the node says that it will do."""
@@ -192,6 +192,22 @@ class ComfyPage:
         self.page.wait_for_timeout(1500)
         self.page.keyboard.type(words)
         self.page.wait_for_timeout(1500)
+
+    def place(self, blueprint: str) -> None:
+        """Search for a subgraph blueprint and put it into the empty graph.
+
+        On newer hosts it follows the pointer until it is put down.
+        """
+        self.search(blueprint)
+        self.says(blueprint)
+        self.page.keyboard.press("Enter")
+        self.wait("() => app.graph._nodes.length === 1")
+        if self.page.evaluate("() => app.graph._nodes[0].flags.ghost ?? false"):
+            self.page.mouse.move(500, 300)
+            self.page.mouse.move(700, 200, steps=5)
+            self.page.wait_for_timeout(500)
+            self.page.mouse.down()
+            self.page.mouse.up()
 
     def remove(self, node: str) -> None:
         self.page.evaluate("(type) => app.graph.remove(app.graph._nodes.find((node) => node.type === type))", node)

@@ -108,6 +108,15 @@ def test_other_fields_offer_names(comfy: ComfyPage, node: str, field: str) -> No
     assert comfy.values(node)[field] == "a village by Van Gogh"
 
 
+def test_a_blueprint_offers_names_too(comfy: ComfyPage) -> None:
+    comfy.place("Erase and save")
+    field = comfy.page.locator("textarea:visible").first
+    field.fill("van g")
+    is_open(comfy)
+    assert comfy.page.evaluate(OFFERED)[0] == "Van Gogh" and comfy.page.evaluate(SEEN)
+    comfy.shot("names - blueprint")
+
+
 def test_the_list_is_not_cut_off_at_the_edge(comfy: ComfyPage) -> None:
     alone(comfy, "ErasureRestore", (1250, 760))
     type_into(comfy, "ErasureRestore", "names", "mar")
@@ -128,8 +137,11 @@ def test_dialogs_of_others_offer_nothing(comfy: ComfyPage) -> None:
     alone(comfy, "ErasureDoCo")
     type_into(comfy, "ErasureDoCo", "concept", "van g")
     is_open(comfy)
-    for _ in range(3):
-        comfy.page.keyboard.press("Escape")
+    comfy.page.keyboard.press("Escape")
+    is_closed(comfy)
+    comfy.page.keyboard.press("Enter")
+    comfy.page.wait_for_selector(".graphdialog", state="detached")
+    comfy.remove("ErasureDoCo")
     alone(comfy, "SaveImage")
     type_into(comfy, "SaveImage", "filename_prefix", "van g")
     comfy.page.wait_for_timeout(1000)

@@ -81,10 +81,7 @@ def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
         "Erase and save": {"concepts", "preserve", "preset", "strength", "filename_prefix"},
     }.items():
         comfy.clear()
-        comfy.search(name)
-        comfy.says(name)
-        comfy.page.keyboard.press("Enter")
-        comfy.wait("() => app.graph._nodes.length === 1")
+        comfy.place(name)
         comfy.shot(name)
         shown = comfy.page.evaluate("() => app.graph._nodes[0].widgets.map((widget) => widget.name)")
         assert fields <= {widget.split(": ")[-1] for widget in shown}, (name, shown)
