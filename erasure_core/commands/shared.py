@@ -31,7 +31,8 @@ def open_model(args: argparse.Namespace, device: torch.device | None = None):
     device = device or device_of(args)
     with Progress("load", patience=0) as bar:
         bar(0, 1, args.model)
-        return load_model(args.model, device, DTYPES[args.dtype], args.clip_skip)
+        clip_skip = args.clip_skip if "clip_skip" in args else 0  # of commands that draw with the embedded model alone
+        return load_model(args.model, device, DTYPES[args.dtype], clip_skip)
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
