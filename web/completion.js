@@ -76,7 +76,7 @@ function open(element, names) {
   const { offsetWidth: width, offsetHeight: height } = list
   const above = bottom + GAP + height > window.innerHeight && top > height
   list.style.left = `${Math.max(0, Math.min(left, window.innerWidth - width))}px`
-  list.style.top = `${above ? top - GAP - height : Math.min(bottom + GAP, window.innerHeight - height)}px`
+  list.style.top = `${above ? top - GAP - height : Math.max(0, Math.min(bottom + GAP, window.innerHeight - height))}px`
   for (const [name, value] of Object.entries({ autocomplete: "list", controls: list.id }))
     element.setAttribute(`aria-${name}`, value)
   choose(-1)

@@ -31,6 +31,9 @@ BOXES = """(renderer) => {
 GROUPS = """() => app.graph._groups.map((group) => ({
   name: `group ${group.title}`, x: group.pos[0], y: group.pos[1], width: group.size[0], height: group.size[1] }))"""
 
+LINE = """() => app.graph._nodes.flatMap((node) => node.widgets ?? [])
+  .find((widget) => widget.name === 'announcement')?.element.textContent"""
+
 
 def version() -> str:
     """The version of the ComfyUI that is tested."""
@@ -179,12 +182,10 @@ class ComfyPage:
 
     def line(self) -> str:
         """What the node says that it will do."""
-        return self.page.evaluate("() => document.querySelector('.erasure-line').textContent")
+        return self.page.evaluate(LINE)
 
     def line_says(self, sentence: str) -> None:
-        self.wait(
-            "(sentence) => document.querySelector('.erasure-line')?.textContent.includes(sentence)", sentence, 20_000
-        )
+        self.wait(f"(sentence) => ({LINE})()?.includes(sentence)", sentence, 20_000)
 
     def search(self, words: str) -> None:
         """Open the box that searches nodes, and type."""

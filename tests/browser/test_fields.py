@@ -110,6 +110,7 @@ def test_other_fields_offer_names(comfy: ComfyPage, node: str, field: str) -> No
 
 def test_a_blueprint_offers_names_too(comfy: ComfyPage) -> None:
     comfy.place("Erase and save")
+    comfy.show(comfy.page.evaluate("() => app.graph._nodes[0].type"), (300, 150))
     field = comfy.page.locator("textarea:visible").first
     field.fill("van g")
     is_open(comfy)
