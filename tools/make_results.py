@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from PIL import Image
-from results import attacks, composed, few_shot, general, guidance, learned, many, resist, second_judge, single
+from results import attacks, composed, few_shot, general, guidance, learned, many, resist, second_judge, single, unnamed
 from results.settings import SEED, Bench
 
 from erasure_core.audit.compare import compare
@@ -33,6 +33,7 @@ PARTS = {
     "attacks": attacks, "many": many, "composed": composed, "few-shot": few_shot, "general": general,
     "learned": learned,
     "guidance": guidance, "resist": resist, "second-judge": second_judge, "single": single,
+    "unnamed": unnamed,
 }  # fmt: skip
 
 
