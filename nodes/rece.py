@@ -33,8 +33,8 @@ from .inputs import (
 from .schema import ALIASES, advanced, completed, schema, with_extra
 
 CUSTOM = "custom"
-NUMBERS = ReceSettings(regularization=1e-3, amplification=1.4)
-"""What the inputs show before the page has set them to the preset's: older graphs lack the last of them."""
+NUMBERS = next(iter(RECE.values()))
+"""What the inputs show: the numbers of the first preset, which the page replaces by those of any other."""
 MOST_LOOPS = 20  # of the input; published settings have 3 at most
 LIMITS = {one.name: limits_of(one) for one in fields(ReceSettings)}
 
@@ -101,14 +101,7 @@ class ErasureRECE(io.ComfyNode):
                         )
                     )
                 ),
-                advanced(
-                    io.Boolean.Input(
-                        "name_only",
-                        default=NUMBERS.name_only,
-                        optional=True,
-                        tooltip=_tooltip("name_only"),
-                    )
-                ),
+                _switch("name_only"),
                 _setting("exactness", step=0.0001, round=False, optional=True),
                 Statistics.Input(
                     "statistics",
@@ -119,6 +112,7 @@ class ErasureRECE(io.ComfyNode):
                 ),
                 preserve_list_input(),
                 _setting("relative_ridge", step=0.01, round=False, optional=True),
+                _switch("everyday_captions"),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="A copy of the model without the concepts."),
@@ -173,6 +167,12 @@ def _custom_inputs() -> list:
 def _setting(name: str, **more):
     """Return the number input for a setting of RECE; see ``setting_input``."""
     return advanced(setting_input(NUMBERS, name, tooltip=_tooltip(name), **more))
+
+
+def _switch(name: str):
+    """Return the input for a setting of RECE that is on or off."""
+    switch = io.Boolean.Input(name, default=getattr(NUMBERS, name), optional=True, tooltip=_tooltip(name))
+    return advanced(switch)
 
 
 def _tooltip(name: str) -> str:

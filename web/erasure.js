@@ -36,6 +36,16 @@ function followPreset(node, presets) {
   showPreset(node, presets)
 }
 
+/** A graph that was saved before an input existed means what the node did then. */
+const BEFORE = { relative_ridge: 0, everyday_captions: false }
+
+function fillMissing(node) {
+  const saved = node.widgets_values?.length ?? 0
+  node.widgets?.slice(saved).forEach((widget) => {
+    if (widget.name in BEFORE) widget.value = BEFORE[widget.name]
+  })
+}
+
 /** What a node has done, in a text at the node; it is not saved with the graph. */
 function showOutcome(node, text) {
   let widget = widgetOf(node, OUTCOME)
@@ -125,7 +135,9 @@ app.registerExtension({
   },
 
   loadedGraphNode(node) {
-    const presets = isOurs(node) && presetsOf(node)
+    if (!isOurs(node)) return
+    fillMissing(node)
+    const presets = presetsOf(node)
     if (presets) showPreset(node, presets)
   },
 })

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..arguments import checked
-from ..concepts.common import COMMON, common_concepts
+from ..concepts.common import CAPTIONS, COMMON, built_in_prompts
 from ..concepts.names import Named, distinct, finder, reader
 from ..concepts.parse import Concept, as_concepts, as_prompts, check_targets
 from ..model import Callback, TextReader
@@ -115,15 +115,16 @@ def updated(
     restore: Iterable[str] | str = (),
     exactly: Sequence[str] | str = (),
     common: bool = True,
+    captions: bool = False,
     callback: Callback | None = None,
     workers: Workers = ALONE,
 ) -> Statistics:
     """Return ``statistics`` with the concepts in ``restore`` taken back and ``concepts`` added.
 
     ``preserve`` and ``exactly`` add prompts as in ``extended``. With ``common``, the default, the built-in list of
-    everyday concepts is preserved as if all concepts had been listed at once. The empty prompt is preserved if nothing
-    else is. Raises ``ValueError`` for a concept that is taken back and added with the same target, and as ``extended``
-    and ``restored`` do.
+    everyday concepts is preserved as if all concepts had been listed at once, and with ``captions``, off by default, so
+    are the built-in captions. The empty prompt is preserved if nothing else is. Raises ``ValueError`` for a concept
+    that is taken back and added with the same target, and as ``extended`` and ``restored`` do.
     """
     concepts = as_concepts(concepts) if concepts else []
     to_restore, reads = held_concepts(statistics, as_prompts(restore, "restore")), reader(model)
@@ -132,9 +133,10 @@ def updated(
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
     erased = [concept for concept in statistics.concepts if concept not in to_restore] + list(concepts)
-    preserve_now = [*as_prompts(preserve, "preserve"), *(common_concepts(erased) if common else ())]
-    obsolete = [text for text in statistics.preserve if common and text in COMMON and text not in preserve_now]
-    if statistics.preserve == ("",) and preserve and not common:
+    built_in = {*(COMMON if common else ()), *(CAPTIONS if captions else ())}
+    preserve_now = [*as_prompts(preserve, "preserve"), *built_in_prompts(erased, common=common, captions=captions)]
+    obsolete = [text for text in statistics.preserve if text in built_in and text not in preserve_now]
+    if statistics.preserve == ("",) and preserve and not built_in:
         obsolete = [""]
     result = extended(
         restored(statistics, model, map(str, to_restore), preserve=obsolete, callback=callback, workers=workers),

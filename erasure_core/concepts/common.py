@@ -32,6 +32,18 @@ PICTURES = (
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black")
 COMMON: tuple[str, ...] = (*PEOPLE, *ANIMALS, *FOOD_AND_PLANTS, *THINGS_AND_PLACES, *PICTURES, *COLOURS)
 
+CAPTIONS: tuple[str, ...] = (
+    "a dog on a red background", "a rabbit on a yellow background", "a bear on a green background",
+    "a frog on a blue background", "a penguin on a purple background", "a butterfly on a gray background",
+    "a pizza on a white background", "a cake on a black background", "an apple on a red background",
+    "a rose on a yellow background", "a house on a green background", "a castle on a blue background",
+    "a car on a purple background", "an airplane on a gray background", "a guitar on a white background",
+    "a robot on a black background",
+    "a white background", "a blue background", "a photo", "a painting", "a drawing, green background",
+    "a watercolor on a gray background", "in the style of monet", "in the style of picasso, on a red background",
+)  # fmt: skip
+"""Captions of everyday pictures, some without a style and some without an object: what such prompts draw should stay."""
+
 
 def without_style(name: str) -> str:
     """Return the name of a style without a leading "in the style of "."""
@@ -46,6 +58,15 @@ def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[s
     """
     several = [concepts] if isinstance(concepts, str | Concept) else concepts
     return ["", *sharing_no_word([concept for item in several for concept in as_concepts(item)], COMMON)]
+
+
+def built_in_prompts(concepts: Sequence[Concept], *, common: bool, captions: bool) -> list[str]:
+    """Return the built-in prompts to preserve while ``concepts`` are erased: none, or the empty prompt and others.
+
+    ``common`` asks for ``COMMON`` and ``captions`` for ``CAPTIONS``, less what shares a word with an erased concept.
+    """
+    names = [*(COMMON if common else ()), *(CAPTIONS if captions else ())]
+    return ["", *sharing_no_word(concepts, names)] if names else []
 
 
 def sharing_no_word(concepts: Sequence[Concept], among: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ No gradient and no images: everything happens on ``[d, d]`` matrices, see ``clos
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..closed_form.derived_contexts import DerivedSystem
 from ..closed_form.linalg import SingularSystemError, WeightGram, free_directions
 from ..closed_form.statistics import EntryStatistics, Statistics
 from ..closed_form.update import updated
-from ..concepts.common import common_concepts
+from ..concepts.common import built_in_prompts
 from ..concepts.parse import Concept, as_concepts, as_prompts
 from ..devices import on_cpu
 from ..erasures.erasure import Erasure, deltas_of
@@ -90,6 +90,12 @@ class ReceSettings(Settings):
         "edit more room.",
     )  # fmt: skip
 
+    everyday_captions: bool = setting(
+        False,
+        help="Preserve two dozen built-in captions of everyday pictures too, so that prompts that do not name what is "
+        "erased stay as they are.",
+    )
+
     @property
     def needs_common(self) -> bool:
         """Whether a list of everyday concepts is needed: not where a relative ridge holds what nobody lists."""
@@ -101,9 +107,12 @@ PUBLISHED: Mapping[str, ReceSettings] = {
     "style": ReceSettings(loops=1, regularization=1e-3),
     "explicit": ReceSettings(loops=3, regularization=1e-1),
 }
+GENERAL = ReceSettings(
+    loops=1, regularization=1e-3, amplification=1.8, relative_ridge=0.3, everyday_captions=True
+)  # fmt: skip
 RECE: Mapping[str, ReceSettings] = {
-    "general": ReceSettings(loops=1, regularization=1e-3, amplification=1.8, relative_ridge=0.3),
-    "several": ReceSettings(loops=1, regularization=1e-3, amplification=1.2, relative_ridge=0.3),
+    "general": GENERAL,
+    "several": replace(GENERAL, amplification=1.2),
     "published": PUBLISHED["object"],
     "object": ReceSettings(loops=1, regularization=1e-3, amplification=1.4),
     "style": ReceSettings(loops=1, regularization=1e-3, amplification=1.8),
@@ -139,7 +148,8 @@ def rece(
       ``amplification`` goes further along the same change, 1 is as published. ``name_only`` edits what is read for the
       name's last token and not what is read behind it, as SPEED (arXiv 2503.07392) does: less of what all prompts share
       there is lost when many concepts are erased.
-    - ``preserve``: prompts whose keys and values should stay as they are; by default the empty prompt.
+    - ``preserve``: prompts whose keys and values should stay as they are, beside the empty prompt and the built-in
+      captions of settings with ``everyday_captions``; by default none.
     - ``exactly``: prompts that the edit leaves alone whatever else it has to do, but for a share ``exactness`` of what
       is read for them; by default none. ``exact_error`` among the origin's settings says by how much their keys and
       values change nevertheless. A few prompts use up all directions; then nothing can be erased, which is an error.
@@ -210,7 +220,8 @@ def gathered(
     if statistics is None:
         concepts = not_erased(model, concepts)
         check_preserve(concepts, preserve, exactly)
-        prompts = [*(common_concepts(concepts) if common else ()), *preserve] or [""]
+        built_in = built_in_prompts(concepts, common=common, captions=settings.everyday_captions)
+        prompts = list(dict.fromkeys([*built_in, *preserve])) or [""]
         return gather_statistics(
             model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=callback, workers=workers
         )
@@ -218,7 +229,8 @@ def gathered(
     check_not_erased(model, statistics.concepts)
     return updated(
         statistics, model, concepts, preserve,
-        restore=restore, exactly=exactly, common=common, callback=callback, workers=workers,
+        restore=restore, exactly=exactly, common=common, captions=settings.everyday_captions, callback=callback,
+        workers=workers,
     )  # fmt: skip
 
 

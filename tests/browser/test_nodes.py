@@ -74,6 +74,16 @@ def test_graphs_of_earlier_versions_keep_their_values(comfy: ComfyPage) -> None:
     assert shown["preset"] == "object (toy)"
 
 
+def test_a_graph_saved_before_an_input_existed_means_what_it_meant(comfy: ComfyPage) -> None:
+    graph = graphs.earlier("erase-an-object")
+    (node,) = (one for one in graph["nodes"] if one["type"] == "ErasureRECE")
+    node["widgets_values"][3] = "custom"
+    node["widgets_values"] = node["widgets_values"][:-1]  # relative_ridge, and nothing behind it
+    comfy.load(graph, "custom")
+    shown = comfy.values("ErasureRECE")
+    assert (shown["preset"], shown["relative_ridge"], shown["everyday_captions"]) == ("custom", 0, False)
+
+
 def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
     """A subgraph of nodes of the pack, whose fields are those of the nodes within."""
     for name, fields in {

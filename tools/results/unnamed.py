@@ -1,4 +1,4 @@
-"""What RECE's default does where the concept is not named: in other prompts, as a negative prompt, under a wrong name."""
+"""What RECE's default does to prompts without the name, in a negative prompt, and under a name that nobody knows."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from erasure_core import Concept, common_concepts
+from erasure_core.concepts.common import CAPTIONS as BUILT_IN
 from erasure_core.drawing.table import table
 from erasure_core.methods.rece import RECE, rece
 from erasure_core.sampling.ddim import generate
-from erasure_core.toy.captions import COLOURS, Caption, sample_captions
+from erasure_core.toy.captions import OBJECTS as ALL_OBJECTS
+from erasure_core.toy.captions import Caption, sample_captions
 from erasure_core.toy.evaluation import Subject, draw, subject_of
 
 from .settings import DEFAULT, INSTEAD, SEED, STYLES, Bench
 
 OBJECTS = ("cat", "pizza", "penguin", "guitar")
-HELD = (
-    "dog", "rabbit", "bear", "frog", "owl", "butterfly", "hamburger", "cake", "apple", "rose", "house", "castle", "car",
-    "airplane", "crown", "robot",
-)  # fmt: skip
-NOTHING, CAPTIONS, COMMON = LISTED = ("nothing", "captions", "everyday")
+HELD = tuple(name for name in ALL_OBJECTS if any(name in caption.split() for caption in BUILT_IN))
+"""The objects in the built-in captions; no picture here is of them."""
+WITHOUT, NOTHING, COMMON = LISTED = ("without the captions", "nothing", "everyday")
 NAMELESS, NEGATIVE, UNKNOWN = "nameless", "negative", "unknown"
 PICTURES, EMPTY = 40, 24
 MISSPELT = ("kat -> dog", "zebra")
@@ -35,20 +35,13 @@ def jobs() -> list[dict]:
 def measure(bench: Bench, case: str, erased: str, listed: str) -> dict:
     """Shares of pictures of the unedited model (``before``) and of the edited one (``after``)."""
     concept = Concept(*erased.split(" -> "))
-    erasure = rece(bench.model, [concept], RECE[DEFAULT], preserve=preserved(concept, listed))
+    settings = replace(RECE[DEFAULT], everyday_captions=listed != WITHOUT)
+    preserve = common_concepts([concept]) if listed == COMMON else []
+    erasure = rece(bench.model, [concept], settings, preserve=preserve)
     share = {NAMELESS: _nameless, NEGATIVE: _negative, UNKNOWN: _recognised}[case]
     before = share(bench, concept)
     with erasure.applied_to(bench.model):
         return {"before": before, "after": share(bench, concept)}
-
-
-def preserved(concept: Concept, listed: str) -> list[str]:
-    """Nothing, captions of objects that are not in the pictures measured, or the list of everyday concepts."""
-    if listed == COMMON:
-        return common_concepts([concept])
-    colours = tuple(COLOURS)
-    captions = [Caption(name, colour=colours[place % len(colours)]) for place, name in enumerate(HELD)]
-    return ["", *map(str, captions)] if listed == CAPTIONS else []
 
 
 def nameless_captions(subject: Subject) -> list[Caption]:
@@ -82,7 +75,7 @@ def _recognised(bench: Bench, concept: Concept) -> float:
 
 def section(rows: list[dict]) -> str:
     by_case = {case: [row for row in rows if row["case"] == case] for case in (NAMELESS, NEGATIVE, UNKNOWN)}
-    head = HEAD.format(pictures=PICTURES, held=len(HELD))
+    head = HEAD.format(pictures=PICTURES, held=len(BUILT_IN))
     parts = [head + _by_list(by_case[NAMELESS])]
     lines = [
         [row["erased"], *(_percent(row[when][way]) for when in ("before", "after") for way in ("without", "with"))]
@@ -101,7 +94,7 @@ def _by_list(rows: Sequence[dict]) -> str:
         mine = {row["listed"]: row for row in rows if row["erased"] == erased}
         if len(mine) == len(LISTED):
             lines.append([erased, _percent(mine[NOTHING]["before"]), *(_percent(mine[one]["after"]) for one in LISTED)])
-    return table(("erased", "before", "nothing listed", "captions listed", "everyday list"), lines)
+    return table(("erased", "before", "without the captions", "the default", "and the everyday list"), lines)
 
 
 def _percent(share: float) -> str:
@@ -112,15 +105,15 @@ HEAD = """## Prompts that do not name the concept
 
 How often pictures show the erased concept though their prompts name nothing of its kind: no style, where a style was
 erased (`a lion on a red background`), and no object, where an object was (`in the style of blob on a red background`).
-RECE's default, the preset `general`, without a replacement, {pictures} pictures each. "Captions listed" are {held}
-prompts such as `a dog on a red background`, of objects that are in none of the pictures; "everyday list" is
-`--common`.
+RECE's default, the preset `general`, without a replacement, {pictures} pictures each. Before it held its {held}
+built-in captions (`everyday_captions`), it drew an erased style in most pictures of prompts that name none. No picture
+here is of an object in these captions. The everyday list is `--common`.
 
 """
 NEGATIVES = """## The concept as a negative prompt
 
-Pictures of the empty prompt that show the concept, of {empty} each: with no negative prompt, and with the concept's name
-as the negative prompt, before and after it was erased.
+Pictures of the empty prompt that show the concept, of {empty} each: with no negative prompt, and with the concept's
+name as the negative prompt, before and after it was erased by the default.
 
 """
 UNKNOWNS = """## A name that the model does not know
