@@ -35,7 +35,8 @@ def audited_concept(args: argparse.Namespace, erasure: Erasure) -> str:
         return name
     names = [concept.name for concept in erasure.concepts]
     if len(names) != 1:
-        raise ValueError(f"--concept: the erasure has {len(names)} concepts, name one of them: {quoted(names)}")
+        several = f"--concept: the erasure has {len(names)} concepts, name one of them: {quoted(names)}"
+        raise ValueError(f"{several}; report and attack also take --each, for all of them")
     return names[0]
 
 

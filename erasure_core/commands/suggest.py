@@ -39,7 +39,7 @@ def _told(name: str, near: Sequence[Alias], encoder: str, minimum: float) -> str
     if not near:
         return f"by {excerpt(encoder)}, no other name known here is as near to '{excerpt(name)}' as {minimum:g}"
     rows = [[alias, f"{similarity:.2f}"] for alias, similarity in near]
-    also = f"erase these too: erase --concept {_argument(name)} --aliases"
+    also = f"'erase' also erases those that your model reads alike with: --concept {_argument(name)} --aliases"
     return f"{table((f'{excerpt(name)}, by {excerpt(encoder)}', 'similarity'), rows)}\n{also}"
 
 

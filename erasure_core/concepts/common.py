@@ -40,9 +40,9 @@ CAPTIONS: tuple[str, ...] = (
     "a car on a purple background", "an airplane on a gray background", "a guitar on a white background",
     "a robot on a black background",
     "a white background", "a blue background", "a photo", "a painting", "a drawing, green background",
-    "a watercolor on a gray background", "in the style of monet", "in the style of picasso, on a red background",
+    "a watercolor on a gray background", "in the style of monet", "in the style of picasso",
 )  # fmt: skip
-"""Captions of everyday pictures, some without a style and some without an object: what such prompts draw should stay."""
+"""Captions of everyday pictures, some without a style and some without an object: what these draw should stay."""
 
 
 def without_style(name: str) -> str:

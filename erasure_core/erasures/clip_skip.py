@@ -20,8 +20,8 @@ def warn_of_clip_skip(erasure: ErasureRecord, clip_skip: int) -> None:
     others = clip_skips(erasure) - {clip_skip}
     if others:
         log.warning(
-            "The erasure of %s was made with a CLIP skip of %s, and this model reads prompts with one of %d (layers "
-            "skipped beside those that its family always skips): the concept may come back. Make it anew for this one.",
+            "The erasure of %s was made with a CLIP skip of %s, as diffusers counts, and this model reads prompts with "
+            "%d: the concept may come back. Load the model with the same, or make the erasure anew for this one.",
             ", ".join(f"'{concept}'" for concept in erasure.concepts),
             " and ".join(map(str, sorted(others))),
             clip_skip,

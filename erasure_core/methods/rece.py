@@ -221,7 +221,7 @@ def gathered(
         concepts = not_erased(model, concepts)
         check_preserve(concepts, preserve, exactly)
         built_in = built_in_prompts(concepts, common=common, captions=settings.everyday_captions)
-        prompts = list(dict.fromkeys([*built_in, *preserve])) or [""]
+        prompts = list(dict.fromkeys([*preserve, *built_in])) or [""]
         return gather_statistics(
             model, concepts, prompts, exactly=exactly, name_only=settings.name_only, callback=callback, workers=workers
         )

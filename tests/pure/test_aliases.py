@@ -18,6 +18,7 @@ from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.concepts import aliases, name_lists
 from erasure_core.concepts.aliases import TABLE, candidates_of, spellings_of, with_aliases
+from erasure_core.concepts.common import CAPTIONS
 from erasure_core.concepts.name_lists import LISTS, kind_of, listed_beside, name_list
 from erasure_core.concepts.names import spelled
 from erasure_core.concepts.parse import kept_prompts
@@ -187,7 +188,7 @@ def run(capsys, *arguments: object, code: int = 0) -> str:
 
 def test_the_command_suggest(fake: FakeModel, capsys) -> None:
     table = run(capsys, "suggest", "Cat -> dog")
-    assert "| kitty " in table and "0.93" in table and "erase these too: erase --concept Cat --aliases" in table
+    assert "| kitty " in table and "0.93" in table and "reads alike with: --concept Cat --aliases" in table
     assert "Stable Diffusion 1.4" in table and "not in the table" not in table
     assert "not in the table: 'Vincent Van Gogh'; --model" in run(capsys, "suggest", "van gogh")
     assert "as near to 'zzyzx' as 0.9" in run(capsys, "suggest", "zzyzx", "--minimum", "0.9")
@@ -216,9 +217,10 @@ def test_preserving_a_list(fake: FakeModel, tmp_path: Path, capsys) -> None:
     erase = ["erase", "--model", "toy", "--no-common", "--overwrite", "--out", out, "--preserve-list", "mediums"]
     mediums = [name for name in name_list("mediums") if "mosaic" not in name]
     run(capsys, *erase, "--concept", "mosaic", "--preserve", "bird")
-    assert Erasure.load(out).origins[0].settings["preserve"] == ["bird", *mediums]
+    built_in = ["", *CAPTIONS]
+    assert Erasure.load(out).origins[0].settings["preserve"] == list(dict.fromkeys(["bird", *mediums, *built_in]))
     run(capsys, *erase, "--concept", "mosaic", "--save-statistics", kept)
-    assert set(load_statistics(kept).preserve) == set(mediums)
+    assert set(load_statistics(kept).preserve) == {*mediums, *built_in}
     run(capsys, *erase, "--concept", "sketch", "--statistics", kept)
     preserved = Erasure.load(out).origins[0].settings["preserve"]
     assert "a mosaic" not in preserved and "a sketch" not in preserved and "a screenshot" in preserved

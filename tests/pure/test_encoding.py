@@ -118,7 +118,7 @@ def test_rows_that_are_not_finite_are_refused_once_they_are_added_up() -> None:
 
 def test_each_prompt_is_encoded_once_in_all_of_rece() -> None:
     model = LeftToRight()
-    rece(model, "cat\ndog -> wolf", preserve=["owl"])
+    rece(model, "cat\ndog -> wolf", replace(RECE["general"], everyday_captions=False), preserve=["owl"])
     assert sorted(model.whole) == [" ", "cat", "dog", "owl", "wolf"] and model.names == []
 
 

@@ -158,6 +158,9 @@ def test_it_changes_something_says_what_and_only_reads_the_model(name: str, kind
     assert in_files(settings_of(METHODS[name])).items() <= origin.settings.items()
     assert json.loads(json.dumps(dict(origin.settings), allow_nan=False)) == origin.settings
     told = {one: values[0] for one, values in given(METHODS[name]).items() if one in TOLD}
+    assert set(told.pop("preserve", ())) <= set(origin.settings.get("preserve", ())), (
+        "the built-in captions come to them"
+    )
     assert told.items() <= origin.settings.items()
     trains = Training in METHODS[name].takes
     assert (len(origin.losses) > 0) == trains and all(map(math.isfinite, origin.losses))

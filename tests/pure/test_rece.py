@@ -14,9 +14,10 @@ from erasure_core.closed_form.align import aligned_rows
 from erasure_core.closed_form.already_erased import ErasedAlreadyError, remaining_share
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.linalg import SingularSystemError, stacked
+from erasure_core.concepts.common import CAPTIONS
 from erasure_core.erasures.low_rank import LowRank
 from erasure_core.methods import METHODS
-from erasure_core.methods.rece import ReceSettings, erase_statistics, rece_with_statistics, relative_change
+from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics, rece_with_statistics, relative_change
 from erasure_core.methods.uce import UceSettings
 from erasure_core.model import CONTEXT, TextEntry
 
@@ -103,7 +104,7 @@ def test_what_made_it(model: FakeModel) -> None:
         "loops": 2, "regularization": 0.1, "erase_scale": 1.0, "preserve_scale": 0.1, "ridge": 0.5,
         "relative_ridge": 0.0,
         "amplification": 1.0, "name_only": False, "exactness": 1e-3, "preserve": ["bird"],
-        "clip_skip": 0,
+        "clip_skip": 0, "everyday_captions": False,
     }  # fmt: skip
     assert origin.fingerprint != rece(FakeModel(seed=1), "cat").origins[0].fingerprint
     assert uce(model, "cat").origins[0].method == "uce"
@@ -391,3 +392,22 @@ def test_weights_that_require_gradients_leave_no_graph_behind(model: FakeModel) 
     erasure = rece(model, "cat")
     assert not any(delta.up.requires_grad or delta.down.requires_grad for delta in erasure.deltas.values())
     assert not any(one.change.up.requires_grad for one in erasure.maps.values())
+
+
+def test_everyday_captions_are_preserved_but_for_those_that_name_what_is_erased(model: FakeModel) -> None:
+    (origin,) = rece(model, "dogs -> cat\nred", preserve=["owl"]).origins
+    held = [caption for caption in CAPTIONS if not {"dog", "red"} & set(caption.replace(",", "").split())]
+    assert origin.settings["preserve"] == ["owl", "", *held] and 15 < len(held) < len(CAPTIONS)
+    (origin,) = rece(model, "dog", RECE["published"]).origins
+    assert origin.settings["preserve"] == [""]
+
+
+def test_captions_follow_what_is_erased_and_restored_later(model: FakeModel) -> None:
+    """As if all had been asked for at once."""
+    settings = RECE["several"]
+    _, kept = rece_with_statistics(model, [Concept("cat")], settings)
+    _, both = rece_with_statistics(model, [Concept("dog")], settings, statistics=kept)
+    _, at_once = rece_with_statistics(model, [Concept("cat"), Concept("dog")], settings)
+    _, back = rece_with_statistics(model, [], settings, statistics=both, restore=["dog"])
+    assert set(both.preserve) == set(at_once.preserve) and set(back.preserve) == set(kept.preserve) == {"", *CAPTIONS}
+    assert "a dog on a red background" not in both.preserve

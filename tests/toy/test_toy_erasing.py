@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,13 @@ from erasure_core.closed_form.already_erased import ErasedAlreadyError
 from erasure_core.concepts.common import COMMON
 from erasure_core.concepts.names import spelled, visible
 from erasure_core.diffusers.clip_tokenizer import clip_tokenizer
-from erasure_core.methods.rece import RECE
+from erasure_core.methods.rece import RECE, ReceSettings
 from erasure_core.model import CONTEXT
 from erasure_core.quoting import unreadable
 from erasure_core.sampling.ddim import generate
 from erasure_core.toy import load_pipeline
-from erasure_core.toy.evaluation import Scores, evaluate_erasure
+from erasure_core.toy.captions import sample_captions
+from erasure_core.toy.evaluation import Scores, draw, evaluate_erasure
 
 pytestmark = pytest.mark.usefixtures("untouched")
 PICTURES = {"erased": 20, "others": 60, "seed": 3}
@@ -57,6 +59,18 @@ def test_a_concept_goes_however_its_name_is_written(toy, judge, name: str) -> No
     with erasing(toy, name).applied_to(toy):
         seen = judge.judge(generate(toy, ["a cat", name] * 6, range(12), steps=15, guidance=3.0))
     assert seen.objects.count("cat") == 0
+
+
+@pytest.mark.parametrize("name", ["cat", "penguin"])
+def test_prompts_without_the_name_do_not_bring_it_back(toy, judge, name: str) -> None:
+    """Those that name a style and a background, but no object; without the built-in captions most of them do."""
+    captions = [replace(one, object=None) for one in sample_captions(12, seed=5)]
+
+    def shown(settings: ReceSettings) -> int:
+        with rece(toy, name, settings).applied_to(toy):
+            return draw(toy, judge, captions, seed=5).verdict.objects.count(name)
+
+    assert shown(RECE["general"]) <= 2 and shown(replace(RECE["general"], everyday_captions=False)) >= 6
 
 
 def _keeps_the_rest(before: Scores, after: Scores) -> None:

@@ -112,7 +112,10 @@ def test_an_erasure_knows_the_clip_skip_that_it_was_made_with(toy, caplog):
         caplog.clear()
         shown = ErasureApply.execute(model, erasure, 1.0, 1.0, clip).ui["text"]
         assert (len(shown) == 2) == bool(skip)
-        assert not skip or "made with a CLIP skip of 1, and this model reads prompts with one of 0" in shown[1]
+        assert (
+            not skip
+            or "made with a CLIP skip of 1, as diffusers counts, and this model reads prompts with 0" in shown[1]
+        )
 
 
 def test_patched_text_encoder_is_seen(toy):
