@@ -4,7 +4,10 @@ NEWEST ?= python3.13
 TORCH ?=
 BIN := .venv/bin
 READY := .venv/.ready
-TESTS := $(BIN)/python -m pytest -c tests/pytest.ini tests
+PARALLEL := -n 2 --dist loadfile
+# threads of each of the two processes that share the tests
+THREADS ?= 1
+TESTS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -c tests/pytest.ini tests $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast test-full test-browser test-oldest test-newest bench bench-learned bench-parsing bench-encoding gpu-check peers results families workflows thumbnails mutants mutants-table lint dist clean
@@ -49,12 +52,12 @@ test-oldest: ## the fast and the toy tier on Python 3.10 with the lowest version
 	$(OLDEST) -m venv build/oldest
 	$(OLDEST) tools/lowest_versions.py > build/oldest/lowest.txt
 	build/oldest/bin/python -m pip install --quiet -e '.[dev]' -c build/oldest/lowest.txt
-	build/oldest/bin/python -m pytest -c tests/pytest.ini tests -m "not host and not full"
+	OMP_NUM_THREADS=$(THREADS) build/oldest/bin/python -m pytest -c tests/pytest.ini tests $(PARALLEL) -m "not host and not full"
 
 test-newest: ## the same tiers on Python 3.13 with the newest versions; gigabytes
 	$(NEWEST) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e '.[dev]'
-	build/newest/bin/python -m pytest -c tests/pytest.ini tests -m "not host and not full"
+	OMP_NUM_THREADS=$(THREADS) build/newest/bin/python -m pytest -c tests/pytest.ini tests $(PARALLEL) -m "not host and not full"
 
 bench: $(READY) ## speed and memory of RECE on full-size SD1.5, SD2.1 and SDXL; hours, but resumes
 	$(BIN)/python benchmarks/rece_speed.py

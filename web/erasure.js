@@ -40,10 +40,10 @@ function followPreset(node, presets) {
 const BEFORE = { relative_ridge: 0, everyday_captions: false }
 
 function fillMissing(node) {
-  const saved = node.widgets_values?.length ?? 0
-  node.widgets?.slice(saved).forEach((widget) => {
+  if (!Array.isArray(node.widgets_values)) return
+  for (const widget of node.widgets.slice(node.widgets_values.length)) {
     if (widget.name in BEFORE) widget.value = BEFORE[widget.name]
-  })
+  }
 }
 
 /** What a node has done, in a text at the node; it is not saved with the graph. */
