@@ -44,7 +44,10 @@ def as_api(graph: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
     for node in graph["nodes"]:
         if node["type"] not in NOTES:
             linked = {one["name"]: sources[one["link"]] for one in node["inputs"] if one["link"] is not None}
-            values = zip(widgets(nodes[node["type"]]), node["widgets_values"], strict=True)
+            names = widgets(nodes[node["type"]])
+            later = names[len(node["widgets_values"]) :]  # inputs that came after the graph was saved
+            assert set(later) <= set(nodes[node["type"]]["input"].get("optional", {})), "they have to be optional"
+            values = zip(names, node["widgets_values"], strict=False)
             named = {name: value for name, value in values if name}
             prompt[str(node["id"])] = {"class_type": node["type"], "inputs": named | linked}
     return prompt

@@ -93,7 +93,7 @@ def test_the_template_that_bakes(own_server: ComfyServer, checkpoint: Path) -> N
     for key in (erase, bake, after):
         del prompt[key]
     baked = np.asarray(server.images(server.queue(prompt, timeout=1800), before)[0], np.int16)
-    assert np.abs(baked - direct).max() <= 2
+    assert np.abs(baked - direct).max() <= 4, "the file is rounded to its precision, the node's change is not"
 
 
 def test_small_families(comfy_path: Path) -> None:
