@@ -46,7 +46,7 @@ class Choices(list):
 
     def __init__(self, choices: Iterable[str], earlier: Iterable[str] = ()):
         super().__init__(choices)
-        self.earlier = list(earlier)  # of what a request names anything may be asked, also what has no hash
+        self.earlier = list(earlier)  # no set: a request may name what has no hash
 
     def __contains__(self, choice: object) -> bool:
         return super().__contains__(choice) or choice in self.earlier

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..arguments import checked
-from ..concepts.common import CAPTIONS, COMMON, built_in_prompts
+from ..concepts.common import COMMON, EVERYDAY_CAPTIONS, built_in_prompts
 from ..concepts.names import Named, distinct, finder, reader
 from ..concepts.parse import Concept, as_concepts, as_prompts, check_targets
 from ..model import Callback, TextReader
@@ -133,7 +133,7 @@ def updated(
     if both:
         raise ValueError(f"{quoted(both)} is both to be erased and to be restored; take it out of one of the two lists")
     erased = [concept for concept in statistics.concepts if concept not in to_restore] + list(concepts)
-    built_in = {*(COMMON if common else ()), *(CAPTIONS if captions else ())}
+    built_in = {*(COMMON if common else ()), *(EVERYDAY_CAPTIONS if captions else ())}
     preserve_now = [*as_prompts(preserve, "preserve"), *built_in_prompts(erased, common=common, captions=captions)]
     obsolete = [text for text in statistics.preserve if text in built_in and text not in preserve_now]
     if statistics.preserve == ("",) and preserve and not built_in:

@@ -32,7 +32,7 @@ PICTURES = (
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "white", "black")
 COMMON: tuple[str, ...] = (*PEOPLE, *ANIMALS, *FOOD_AND_PLANTS, *THINGS_AND_PLACES, *PICTURES, *COLOURS)
 
-CAPTIONS: tuple[str, ...] = (
+EVERYDAY_CAPTIONS: tuple[str, ...] = (
     "a dog on a red background", "a rabbit on a yellow background", "a bear on a green background",
     "a frog on a blue background", "a penguin on a purple background", "a butterfly on a gray background",
     "a pizza on a white background", "a cake on a black background", "an apple on a red background",
@@ -57,15 +57,16 @@ def common_concepts(concepts: Sequence[Concept | str] | Concept | str) -> list[s
     That is the empty prompt and then every concept of ``COMMON`` that shares no word with an erased one.
     """
     several = [concepts] if isinstance(concepts, str | Concept) else concepts
-    return ["", *sharing_no_word([concept for item in several for concept in as_concepts(item)], COMMON)]
+    return built_in_prompts([one for item in several for one in as_concepts(item)], common=True, captions=False)
 
 
 def built_in_prompts(concepts: Sequence[Concept], *, common: bool, captions: bool) -> list[str]:
     """Return the built-in prompts to preserve while ``concepts`` are erased: none, or the empty prompt and others.
 
-    ``common`` asks for ``COMMON`` and ``captions`` for ``CAPTIONS``, less what shares a word with an erased concept.
+    ``common`` asks for ``COMMON`` and ``captions`` for ``EVERYDAY_CAPTIONS``, less what shares a word with an erased
+    concept.
     """
-    names = [*(COMMON if common else ()), *(CAPTIONS if captions else ())]
+    names = [*(COMMON if common else ()), *(EVERYDAY_CAPTIONS if captions else ())]
     return ["", *sharing_no_word(concepts, names)] if names else []
 
 

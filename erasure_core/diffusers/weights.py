@@ -110,8 +110,8 @@ class Parts:
         module = self.module(part)
         path = f"{NEST if hasattr(module, 'text_model') else ''}final_layer_norm"
         own = {name: weight.detach() for name, weight in module.get_submodule(path).named_parameters()}
-        ours = {name: one for name, one in self._by_path(part, self.stand_ins).items() if name.startswith(f"{path}.")}
-        weights = {**own, **{name.removeprefix(f"{path}."): one for name, one in ours.items()}}
+        ours = self._by_path(part, [name for name in self.stand_ins if ".final_layer_norm." in name])
+        weights = own | {name.removeprefix(f"{path}."): one for name, one in ours.items()}
         return functional_call(module.get_submodule(path), weights, (hidden,))
 
     def check_no_loras(self) -> None:

@@ -18,7 +18,7 @@ from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.concepts import aliases, name_lists
 from erasure_core.concepts.aliases import TABLE, candidates_of, spellings_of, with_aliases
-from erasure_core.concepts.common import CAPTIONS
+from erasure_core.concepts.common import EVERYDAY_CAPTIONS
 from erasure_core.concepts.name_lists import LISTS, kind_of, listed_beside, name_list
 from erasure_core.concepts.names import spelled
 from erasure_core.concepts.parse import kept_prompts
@@ -217,7 +217,7 @@ def test_preserving_a_list(fake: FakeModel, tmp_path: Path, capsys) -> None:
     erase = ["erase", "--model", "toy", "--no-common", "--overwrite", "--out", out, "--preserve-list", "mediums"]
     mediums = [name for name in name_list("mediums") if "mosaic" not in name]
     run(capsys, *erase, "--concept", "mosaic", "--preserve", "bird")
-    built_in = ["", *CAPTIONS]
+    built_in = ["", *EVERYDAY_CAPTIONS]
     assert Erasure.load(out).origins[0].settings["preserve"] == list(dict.fromkeys(["bird", *mediums, *built_in]))
     run(capsys, *erase, "--concept", "mosaic", "--save-statistics", kept)
     assert set(load_statistics(kept).preserve) == {*mediums, *built_in}

@@ -14,7 +14,7 @@ from erasure_core.closed_form.align import aligned_rows
 from erasure_core.closed_form.already_erased import ErasedAlreadyError, remaining_share
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.linalg import SingularSystemError, stacked
-from erasure_core.concepts.common import CAPTIONS
+from erasure_core.concepts.common import EVERYDAY_CAPTIONS
 from erasure_core.erasures.low_rank import LowRank
 from erasure_core.methods import METHODS
 from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics, rece_with_statistics, relative_change
@@ -396,8 +396,8 @@ def test_weights_that_require_gradients_leave_no_graph_behind(model: FakeModel) 
 
 def test_everyday_captions_are_preserved_but_for_those_that_name_what_is_erased(model: FakeModel) -> None:
     (origin,) = rece(model, "dogs -> cat\nred", preserve=["owl"]).origins
-    held = [caption for caption in CAPTIONS if not {"dog", "red"} & set(caption.replace(",", "").split())]
-    assert origin.settings["preserve"] == ["owl", "", *held] and 15 < len(held) < len(CAPTIONS)
+    held = [caption for caption in EVERYDAY_CAPTIONS if not {"dog", "red"} & set(caption.replace(",", "").split())]
+    assert origin.settings["preserve"] == ["owl", "", *held] and 15 < len(held) < len(EVERYDAY_CAPTIONS)
     (origin,) = rece(model, "dog", RECE["published"]).origins
     assert origin.settings["preserve"] == [""]
 
@@ -409,5 +409,8 @@ def test_captions_follow_what_is_erased_and_restored_later(model: FakeModel) -> 
     _, both = rece_with_statistics(model, [Concept("dog")], settings, statistics=kept)
     _, at_once = rece_with_statistics(model, [Concept("cat"), Concept("dog")], settings)
     _, back = rece_with_statistics(model, [], settings, statistics=both, restore=["dog"])
-    assert set(both.preserve) == set(at_once.preserve) and set(back.preserve) == set(kept.preserve) == {"", *CAPTIONS}
+    assert set(both.preserve) == set(at_once.preserve) and set(back.preserve) == set(kept.preserve) == {
+        "",
+        *EVERYDAY_CAPTIONS,
+    }
     assert "a dog on a red background" not in both.preserve

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from erasure_core import Concept, common_concepts
-from erasure_core.concepts.common import CAPTIONS as BUILT_IN
+from erasure_core.concepts.common import EVERYDAY_CAPTIONS as BUILT_IN
 from erasure_core.drawing.table import table
 from erasure_core.methods.rece import RECE, rece
 from erasure_core.sampling.ddim import generate
