@@ -38,7 +38,7 @@ test-browser: $(READY) ## the templates and nodes in Chromium; screenshots are i
 	$(BIN)/python -m pip install --quiet -e '.[browser]'
 	$(BIN)/python tools/get_comfyui.py
 	$(BIN)/python tools/get_chromium.py
-	$(BIN)/python -m pytest -c tests/pytest.ini tests/browser
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -c tests/pytest.ini tests/browser $(PARALLEL)
 
 test-fast: $(READY) ## the pure tier: no model, no ComfyUI, under 30 seconds
 	$(TESTS) -m "not toy and not host and not full"

@@ -172,7 +172,8 @@ def doco(
     - ``gradient_checkpointing``: train in less memory and more time; off by default.
     - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
     - ``callback``: gets the progress of sampling and of training.
-    - ``preview``: called after each update with the model as it is by then, and with all losses; by default none.
+    - ``preview``: called after each update with a function that gives the model as it is by then, and with all losses;
+      by default none.
 
     Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``OutOfRoomError`` where too
     little memory is free, and ``TrainingError`` when the loss explodes, or when ``seconds`` end before the model has

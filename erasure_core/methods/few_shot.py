@@ -146,7 +146,8 @@ def few_shot(
       ``text_encoder_2``; by default ``both``, since the denoiser reads both.
     - ``seed``: of all that is drawn at random; the same seed gives the same erasure on the same machine.
     - ``callback``: gets the progress of sampling and of training.
-    - ``preview``: called after each update with the model as it is by then, and with all losses; by default none.
+    - ``preview``: called after each update with a function that gives the model as it is by then, and with all losses;
+      by default none.
 
     Raises ``ValueError`` for arguments out of range and for prompts that cannot be used, ``UnsupportedModelError`` for
     a text encoder without layers that are known by name, ``OutOfRoomError`` where too little memory is free, and

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
+import comfy.model_management
 import comfy.utils
 import latent_preview
 from PIL import Image
@@ -15,6 +16,7 @@ from torch import Tensor
 from ...erasure_core.drawing.contact_sheet import PAPER
 from ...erasure_core.drawing.loss_curve import loss_curve
 from ...erasure_core.model import DiffusionModel
+from ...erasure_core.quoting import excerpt
 from ...erasure_core.sampling.ddim import sample_latents
 from .progress import shown_on
 from .trainable_model import TrainableComfyModel
@@ -23,6 +25,7 @@ SECONDS = 4.0  # from one preview to the next, at least
 SHARE = 0.1  # of the time of training that previews may take
 STEPS, GUIDANCE = 8, 5.0  # of sampling, few for speed
 SIDE = 256  # pixels of a picture
+MOST_OF_A_PROBLEM = 200  # characters of what went wrong that a warning quotes
 log = logging.getLogger(__name__)
 
 
@@ -50,16 +53,31 @@ class TrainingProgress:
             log.info("%s, step %d of %d", what, done, total)
         self._last_tenth = tenth
 
-    def preview(self, edited: DiffusionModel, losses: Sequence[float]) -> None:
-        """Show what the unedited and the ``edited`` model draw, and the ``losses``, unless it is too early for it."""
+    def preview(self, edited: Callable[[], DiffusionModel], losses: Sequence[float]) -> None:
+        """Show what the unedited and the ``edited()`` model draw, and the ``losses``, unless it is too early for it.
+
+        A preview that fails, as where memory runs out, is the last one, and a warning says so; training goes on.
+        """
         began = self._clock()
         if began < self._due:
             return
+        try:
+            self._show(edited(), losses)
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except Exception as error:
+            problem = excerpt(str(error) or error, MOST_OF_A_PROBLEM)
+            log.warning("a preview of the training could not be drawn (%s); training goes on without previews", problem)
+            self._due = math.inf
+            comfy.model_management.soft_empty_cache()
+        else:
+            ended = self._clock()
+            self._due = ended + max(SECONDS, (ended - began) / SHARE)
+
+    def _show(self, edited: DiffusionModel, losses: Sequence[float]) -> None:
         self._before = self._before or self._drawn(self._model)
         sheet = progress_sheet(self._before, self._drawn(edited), losses)
         self._bar.update_absolute(self._bar.current, self._bar.total, ("JPEG", sheet, max(sheet.size)))
-        ended = self._clock()
-        self._due = ended + max(SECONDS, (ended - began) / SHARE)
 
     def _drawn(self, model: DiffusionModel) -> Image.Image:
         latents = sample_latents(model, [self._prompt], [self._seed], steps=STEPS, guidance=GUIDANCE)

@@ -15,6 +15,7 @@ from get_chromium import chromium
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+FRONTEND = ("--front-end-root", os.environ["FRONTEND_PATH"]) if os.environ.get("FRONTEND_PATH") else ()
 SHOTS = Path(os.environ.get("ERASURE_SCREENSHOTS") or ROOT / "build" / "screenshots")
 
 
@@ -34,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("comfyui")) as running:
+    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("comfyui"), *FRONTEND) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from erasure_core.methods.method import Method
 from erasure_core.model import entry_weights, fingerprint
 from erasure_core.sampling.ddim import generate
 from erasure_core.training.loop import TrainingError
+from erasure_core.training.trainable import StandIns
 
 FEW = 4  # steps, pictures, trajectories and whatever else presets count
 PICTURES = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(9))
@@ -227,9 +229,9 @@ def test_a_preview_sees_the_model_change_and_changes_nothing_itself(name: str) -
         return
     model, pictures, seen = FakeModel(tokens=16), [], []
 
-    def preview(edited: FakeModel, losses: list[float]) -> None:
+    def preview(edited: Callable[[], FakeModel], losses: list[float]) -> None:
         assert not torch.is_grad_enabled()
-        pictures.append(generate(edited, ["cat"], [0], steps=2))
+        pictures.append(generate(edited(), ["cat"], [0], steps=2))
         seen.append(list(losses))
 
     erasure, alone = run(name, model, preview=preview), run(name, model)
@@ -243,13 +245,24 @@ def test_a_preview_sees_the_model_change_and_changes_nothing_itself(name: str) -
     class Stop(Exception):
         pass
 
-    def stop(edited: FakeModel, losses: list[float]) -> None:
+    def stop(edited: Callable[[], FakeModel], losses: list[float]) -> None:
         raise Stop
 
     state = State(model)
     with pytest.raises(Stop):
         run(name, model, preview=stop)
     state.check()
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if Training in method.takes])
+def test_a_preview_that_is_not_due_forms_no_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    formed, weights = [], StandIns.weights
+    monkeypatch.setattr(StandIns, "weights", lambda self: formed.append(self) or weights(self))
+    run(name, FakeModel(tokens=16))
+    alone = len(formed)
+    formed.clear()
+    run(name, FakeModel(tokens=16), preview=lambda edited, losses: None)
+    assert len(formed) == alone
 
 
 @names

@@ -1,6 +1,7 @@
 """Pictures while a node trains or samples: what they show, how often they come, and that they change nothing."""
 
 import itertools
+import logging
 
 import comfy.utils
 import latent_preview
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod, args
+from comfy.model_management import InterruptProcessingException
 from pack.erasure_core.methods.abo import AbOSettings, abo
 from pack.erasure_core.sampling.ddim import sample_latents
+from pack.nodes.comfy_host import training_progress
 from pack.nodes.comfy_host.toy import load_toy
 from pack.nodes.comfy_host.trainable_model import trainable
 from pack.nodes.comfy_host.training_progress import SECONDS, SHARE, SIDE, TrainingProgress, latent_picture
@@ -82,6 +85,39 @@ def test_a_training_shows_the_concept_before_and_now(toy, previews):
 def test_previews_take_a_small_share_of_the_time(toy, previews):
     learned(toy, Clock())
     assert SECONDS < 1 / SHARE and [value for value, _, _ in previews] == [1], "a second's drawing is paid by ten"
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 4])
+def test_a_preview_that_fails_costs_previews_alone(toy, previews, monkeypatch, caplog, fails_at):
+    """Picture 0 is that of the model before; what is drawn in one preview is not drawn again."""
+    drawn = itertools.count()
+
+    def run_out(*arguments, **more):
+        if next(drawn) >= fails_at:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sample_latents(*arguments, **more)
+
+    monkeypatch.setattr(training_progress, "sample_latents", run_out)
+    with caplog.at_level(logging.WARNING):
+        shown = learned(toy, an_hour_after_each_drawing())
+    warnings = [record.getMessage() for record in caplog.records if "preview" in record.getMessage()]
+    assert warnings == [
+        "a preview of the training could not be drawn (CUDA out of memory.); training goes on without previews"
+    ]
+    assert len(previews) == max(fails_at - 1, 0) and next(drawn) == fails_at + 1, "none is tried after that"
+    with trainable(*toy[:2]) as model:
+        unseen = abo(model, "cat -> dog", SETTINGS)
+    assert unseen.origins[0].losses == shown.origins[0].losses
+
+
+def test_a_cancel_while_a_preview_is_shown_ends_the_training(toy, monkeypatch):
+    def cancel(value, total, preview, node_id=None):
+        if preview is not None:
+            raise InterruptProcessingException
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", cancel)
+    with pytest.raises(InterruptProcessingException):
+        learned(toy, Clock())
 
 
 @pytest.mark.parametrize("method", LatentPreviewMethod)
