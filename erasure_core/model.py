@@ -203,6 +203,11 @@ def clip_skip_of(model: object) -> int:
     return getattr(model, "clip_skip", 0)
 
 
+def vocabulary_of(model: object) -> frozenset[str]:
+    """Return the words that a model has learned to draw, or none where that is unknown, as of most models."""
+    return getattr(model, "vocabulary", frozenset())
+
+
 def check_reader(model: object, what: str = "model") -> None:
     """Raise ``UnsupportedModelError`` for what is no ``TextReader``; ``what`` is how the sentence calls it."""
     if not callable(getattr(model, "text_entries", None)):

@@ -13,6 +13,12 @@ from ..quoting import excerpt
 from .folder import checkpoint_folder
 from .places import Checkpoint
 
+TOY = "toy"  # what other commands call the embedded model
+EMBEDDED = (
+    "toy, the embedded model, is no file; give a diffusers folder or a .safetensors file. "
+    "load_pipeline().save_pretrained('toy-folder') of erasure_core.toy writes the embedded model as a folder"
+)
+
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint at ``path``; only headers are read.
@@ -35,7 +41,7 @@ def files_of(path: Path) -> list[TensorFile]:
     if path.is_dir():
         return checkpoint_folder(path).files
     if not path.exists():
-        raise FileNotFoundError(no_model_at(path))
+        raise FileNotFoundError(EMBEDDED if str(path) == TOY else no_model_at(path, toy=False))
     if path.suffix.lower() == ".gguf":
         raise UnsupportedModelError(
             f"{name} is GGUF, whose weights are quantised in blocks: bake into the .safetensors that it was made of "

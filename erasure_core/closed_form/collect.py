@@ -13,7 +13,7 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import Named, Reads, distinct, folded, reader, spelled
 from ..concepts.parse import EMPTY_TARGET, Concept, as_concepts, as_prompts, kept_prompts
-from ..concepts.readable import Read, check_reads
+from ..concepts.readable import Read, check_reads, warn_of_unknown_words
 from ..devices import has_float64
 from ..model import Callback, NameReader, TextReader, TextRows
 from ..quoting import excerpt
@@ -146,10 +146,13 @@ def collect(
 
     Processes share lists of at least ``BATCH`` texts for each; shorter ones each encodes as a whole. An error in one
     process is raised in all of them. With ``check``, the default, a concept that the model cannot read raises
-    ``ConceptError``, and one that the model has lost already ``ErasedAlreadyError``. It is off for concepts that were
-    checked when they were added, and are now encoded again to subtract them.
+    ``ConceptError``, one that the model has lost already ``ErasedAlreadyError``, and words that the model has not
+    learned are warned of. It is off for concepts that were checked when they were added, and are now encoded again to
+    subtract them.
     """
     lists = (tuple(concepts), tuple(preserve), tuple(exactly))
+    if check:
+        warn_of_unknown_words(model, concepts)
     if workers.count == 1 or sum(map(len, lists)) < workers.count * BATCH:
         return Statistics(_entries(model, *lists, name_only, callback, check), *lists, name_only)
     entries, error = {}, None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import islice, takewhile
 
+from ..arguments import checked
 from .aliases import aliases_of, known_words, with_aliases
 from .common import COMMON, without_style
 from .name_lists import LISTS, name_list
@@ -28,6 +29,7 @@ class Completion:
     after: str
 
 
+@checked
 def completions(before: str, after: str, *, listing: bool = False, limit: int = MOST) -> list[Completion]:
     """Return names that begin with what is typed, everyday ones first.
 
@@ -35,7 +37,7 @@ def completions(before: str, after: str, *, listing: bool = False, limit: int = 
     be the end of a prompt: behind ``in the style of van`` come the names that begin with ``van``. Capitals make no
     difference. With ``listing`` the text is a list of concepts, one a line: behind a name that is whole, other names
     that reach the concept of the line are offered too, each as a line of its own with the same target. ``limit`` is the
-    most of either.
+    most of either. Raises ``ValueError`` for arguments of another type.
     """
     start, end = before.rpartition("\n")[2], after.partition("\n")[0]
     if COMMENT.search(start) or end[:1].isalnum():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..model import TextReader, TextRows
+from ..model import TextReader, TextRows, vocabulary_of
+from ..quoting import excerpt, shortened
+from .names import LINKING, words
 from .parse import EMPTY_TARGET, Concept, ConceptError
 
+log = logging.getLogger(__name__)
 SAME_ROWS = 0.01
 """The largest relative difference between rows of the same tokens, computed in other batches and precisions."""
 Read = Mapping[str, Sequence[TextRows]]
@@ -17,10 +22,34 @@ Read = Mapping[str, Sequence[TextRows]]
 
 
 def check_readable(model: TextReader, concept: Concept) -> None:
-    """Encode a concept and its target with ``model``, and raise ``ConceptError`` as ``check_read`` does."""
+    """Encode a concept and its target with ``model``, and raise ``ConceptError`` as ``check_read`` does.
+
+    Logs the warning of ``warn_of_unknown_words``.
+    """
+    warn_of_unknown_words(model, [concept])
     prompts = [EMPTY_TARGET, concept.name, *([concept.instead] if concept.instead else [])]
     nothing, name, *target = model.text_rows(prompts)
     check_read(concept, name, target[0] if target else nothing, nothing)
+
+
+def warn_of_unknown_words(model: TextReader, concepts: Iterable[Concept]) -> None:
+    """Log a warning of words in names of concepts that the model has not learned, with a known word near each.
+
+    Most models do not tell what they have learned, and none is logged; see ``vocabulary_of``.
+    """
+    vocabulary = vocabulary_of(model)
+    names = dict.fromkeys(word for concept in concepts for word in words(concept.name) if word not in LINKING)
+    unknown = [word for word in names if word not in vocabulary]
+    if vocabulary and unknown:
+        log.warning(
+            "the model has not learned %s; erasing words that it does not know may harm what it knows",
+            shortened([_with_near_word(word, vocabulary) for word in unknown]),
+        )
+
+
+def _with_near_word(word: str, vocabulary: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(vocabulary), 1)
+    return f"'{excerpt(word)}'" + (f" (did you mean '{near[0]}'?)" if near else "")
 
 
 def check_read(concept: Concept, name: Read, target: Read, nothing: Read) -> None:

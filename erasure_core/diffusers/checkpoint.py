@@ -38,7 +38,7 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32, clip_s
     if path.is_dir():
         return from_diffusers(_from_folder(path, dtype), clip_skip)
     if not path.is_file():
-        raise FileNotFoundError(no_model_at(path))
+        raise FileNotFoundError(no_model_at(path, toy=True))
     check_no_pickle(path)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path.name} is not a model file: a single file has to be a .safetensors")

@@ -51,6 +51,7 @@ class DiffusersModel:
         self.family = family
         self.clip_skip = clip_skip
         self.erasures: tuple[Any, ...] = ()
+        self.vocabulary: frozenset[str] = frozenset()  # see vocabulary_of
         self._images = Images(pipe)
         self._stand_in(Parts(pipe))
         self.prediction_type: str = pipe.scheduler.config.prediction_type

@@ -10,8 +10,11 @@ from ..quoting import excerpt
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def no_model_at(path: Path) -> str:
-    """Return the sentence for a path where nothing is; for what looks like the id of a hub it says what to do."""
+def no_model_at(path: Path, *, toy: bool) -> str:
+    """Return the sentence for a path where nothing is; for what looks like the id of a hub it says what to do.
+
+    ``toy`` says whether the embedded model could be named in its place.
+    """
     name = path.as_posix()
     if HUB_ID.fullmatch(name) and not path.parent.exists():
         return (
@@ -19,6 +22,6 @@ def no_model_at(path: Path) -> str:
             f"download it first (hf download {name} --local-dir {path.name}) and give the folder"
         )
     return (
-        f"there is no model at {excerpt(path, 300)}; give a diffusers folder or a .safetensors file, or on the command "
-        "line toy"
+        f"there is no model at {excerpt(path, 300)}; give a diffusers folder or a .safetensors file"
+        f"{', or on the command line toy' if toy else ''}"
     )

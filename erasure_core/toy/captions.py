@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from ..concepts.names import words
+
 OBJECTS: tuple[str, ...] = (
     "cat", "dog", "lion", "tiger", "panda", "fox", "bear", "koala", "rabbit", "pig", "cow", "frog",
     "monkey", "penguin", "owl", "octopus", "crab", "butterfly", "pizza", "hamburger", "doughnut",
@@ -68,6 +70,11 @@ def all_captions() -> list[Caption]:
         for style in (None, *STYLES)
         for colour in (None, *COLOURS)
     ]
+
+
+def learned_words() -> frozenset[str]:
+    """Return the words for objects, styles and colours that the captions of training had."""
+    return frozenset(word for name in (*OBJECTS, *SYNONYMS.values(), *STYLES, *COLOURS) for word in words(name))
 
 
 def sample_captions(count: int, seed: int) -> list[Caption]:

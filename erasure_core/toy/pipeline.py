@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..diffusers.clip_tokenizer import clip_tokenizer
 from ..diffusers.model import DiffusersModel, from_diffusers
 from . import config
+from .captions import learned_words
 
 
 def load_pipeline():
@@ -40,7 +41,9 @@ def load_toy(clip_skip: int = 0) -> DiffusersModel:
 
     ``clip_skip`` is that of ``from_diffusers``, by default 0, for which the model was trained.
     """
-    return from_diffusers(load_pipeline(), clip_skip)
+    model = from_diffusers(load_pipeline(), clip_skip)
+    model.vocabulary = learned_words()
+    return model
 
 
 def load_text_encoder(encoder, tensors) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...erasure_core import UnsupportedModelError
-from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows
+from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows, vocabulary_of
 from .erasures_of_model import erasures_of
 from .text_encoders import TextEncoders
 from .weights import stored
@@ -37,6 +37,10 @@ class ComfyModel:
     @property
     def clip_skip(self) -> int:
         return self.text.clip_skip
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        return vocabulary_of(self.model.model.model_config)
 
     def reads(self, prompt: str) -> Hashable:
         return self.text.reads(prompt)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...erasure_core.toy import config
+from ...erasure_core.toy.captions import learned_words
 
 TAESD = 64  # channels, fixed in ComfyUI
 
@@ -59,6 +60,10 @@ class _Config(comfy.supported_models.SD15):
     latent_format = _Latents
     supported_inference_dtypes = [torch.float32]
     sampling_settings = {"linear_start": config.SCHEDULE["beta_start"], "linear_end": config.SCHEDULE["beta_end"]}
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        return learned_words()
 
     def model_type(self, state_dict, prefix=""):
         return comfy.model_base.ModelType.V_PREDICTION

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / "build" / "comfyui").expanduser()
+FRONTEND = os.environ.get("FRONTEND_PATH") and str(Path(os.environ["FRONTEND_PATH"]).expanduser().resolve())
+"""The folder of another frontend than the host's own: ``static`` of the package comfyui-frontend-package."""
 READY = "(ids) => window.app?.graph && ids.every((id) => LiteGraph.registered_node_types[id])"
 SLOW = 180_000  # milliseconds
 BOXES = """(renderer) => {

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from comfy_page import COMFYUI, ComfyPage, is_newer, version
+from comfy_page import COMFYUI, FRONTEND, ComfyPage, is_newer, version
 from comfy_server import ROOT, ComfyServer
 from get_chromium import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-FRONTEND = ("--front-end-root", os.environ["FRONTEND_PATH"]) if os.environ.get("FRONTEND_PATH") else ()
 SHOTS = Path(os.environ.get("ERASURE_SCREENSHOTS") or ROOT / "build" / "screenshots")
 
 
@@ -30,12 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "renderer" in metafunc.fixturenames:
         there = (COMFYUI / "main.py").is_file()  # where it is not, other tests are collected beside these
-        metafunc.parametrize("renderer", ["classic", "vue"] if there and is_newer() else ["classic"], scope="session")
+        both = there and (FRONTEND or is_newer())
+        metafunc.parametrize("renderer", ["classic", "vue"] if both else ["classic"], scope="session")
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("comfyui"), *FRONTEND) as running:
+    frontend = ("--front-end-root", FRONTEND) if FRONTEND else ()
+    with ComfyServer(COMFYUI, tmp_path_factory.mktemp("comfyui"), *frontend) as running:
         yield running
 
 
@@ -51,7 +52,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def opened(server: ComfyServer, browser: Browser, renderer: str) -> Iterator[ComfyPage]:
-    page = ComfyPage(server, browser, renderer, SHOTS / f"{version()}-{renderer}")
+    name = f"{version()}-{renderer}{'-other-frontend' if FRONTEND else ''}"
+    page = ComfyPage(server, browser, renderer, SHOTS / name)
     yield page
     page.close()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from comfy_page import ComfyPage
 
+from erasure_core.concepts.common import EVERYDAY_CAPTIONS
+
 NAMES = "#erasure-names"
 OFFERED = f"() => [...document.querySelectorAll('{NAMES} li > span:first-child')].map((one) => one.textContent)"
 CHOSEN = f"() => document.querySelector('{NAMES} [aria-selected=true] > span')?.textContent"
@@ -14,6 +16,7 @@ SEEN = f"""() => {{
 }}"""
 CLOSED = f"() => document.querySelector('{NAMES}').hidden"
 FIELDS = {"concepts", "concept", "preserve", "exactly", "names", "text"}
+CAPTIONS = f"{len(EVERYDAY_CAPTIONS)} built-in captions"  # of the preset 'general', where none names a concept
 SOON = 20_000  # milliseconds
 
 
@@ -70,7 +73,7 @@ def test_another_name_becomes_a_line_when_it_is_clicked(comfy: ComfyPage) -> Non
     comfy.page.locator(f"{NAMES} li", has_text="kitty -> dog").click()
     is_closed(comfy)
     assert comfy.values("ErasureRECE")["concepts"] == "cat -> dog\nkitty -> dog"
-    comfy.line_says("Erases 2 concepts.")
+    comfy.line_says("Erases 2 concepts, preserves ")
 
 
 @pytest.mark.parametrize("node", ["ErasureFewShot", "ErasureDoCo", "ErasureAbO", "ErasureReport"])
@@ -153,11 +156,13 @@ def test_a_node_says_what_it_will_do(comfy: ComfyPage) -> None:
     alone(comfy, "ErasureRECE")
     comfy.line_says("Name what to erase")
     type_into(comfy, "ErasureRECE", "concepts", "cat -> dog\nfox")
-    comfy.line_says("Erases 2 concepts.")
+    comfy.line_says(f"Erases 2 concepts, preserves {CAPTIONS}.")
     comfy.page.keyboard.press("Escape")
     type_into(comfy, "ErasureRECE", "preserve", "lion\nowl")
-    comfy.line_says("Erases 2 concepts, preserves 2 prompts.")
+    comfy.line_says(f"Erases 2 concepts, preserves 2 prompts and {CAPTIONS}.")
     comfy.shot("line")
+    comfy.set("ErasureRECE", "preset", "object")
+    comfy.line_says("Erases 2 concepts, preserves 2 prompts.")
     comfy.set("ErasureRECE", "concepts", "cat => dog")
     comfy.line_says("has the unknown separator '=>'; write 'cat -> dog'")
     comfy.shot("line - wrong")

@@ -216,6 +216,14 @@ def test_warnings_are_shown_at_the_node(server: ComfyServer, prompt: dict[str, A
     assert warning.startswith("Warning: ") and "'cat, dog'" in warning
 
 
+def test_words_that_the_toy_does_not_know_are_warned_of_at_the_node(
+    server: ComfyServer, prompt: dict[str, Any]
+) -> None:
+    prompt[RECE]["inputs"]["concepts"] = "kat"
+    _, warning = server.queue(prompt)["outputs"][RECE]["text"]
+    assert warning.startswith("Warning: the model has not learned 'kat' (did you mean 'cat'?); ")
+
+
 def test_nothing_is_overwritten(server: ComfyServer, prompt: dict[str, Any]) -> None:
     first = save(server, prompt, "twice")
     content = first.read_bytes()

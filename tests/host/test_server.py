@@ -94,5 +94,10 @@ def test_the_page_asks_the_pack(server: ComfyServer) -> None:
     assert first == {"name": "Van Gogh", "note": "artist", "before": "Van Gogh", "after": " -> art"}
     said = asked("announcement", values={"concepts": "cat\nfox", "preserve": "lion"}, linked=["model"])
     assert said == {"text": "Erases 2 concepts, preserves 1 prompt.", "wrong": False}
-    with pytest.raises(urllib.error.HTTPError, match="400"):
-        asked("completions", nonsense=1)
+    for question, members, sentence in (
+        ("completions", {}, "missing a required argument: 'before'"),
+        ("announcement", {"values": {}, "linked": []}, "values names neither concepts nor concept"),
+    ):
+        with pytest.raises(urllib.error.HTTPError, match="400") as refusal:
+            asked(question, **members)
+        assert sentence in json.load(refusal.value)["error"]

@@ -172,7 +172,7 @@ def missing(path: Path) -> Path:
         (gguf, "GGUF.*bake into the .safetensors that it was made of.*Apply Erasure"),
         (pickled, "is a pickle"),
         (an_erasure, "holds an erasure, not a model"),
-        (missing, "there is no model at"),
+        (missing, r"there is no model at .*; give a diffusers folder or a .safetensors file$"),
     ],
 )
 def test_what_cannot_be_baked(make, sentence: str, tmp_path: Path, erasure: Erasure) -> None:
@@ -187,6 +187,11 @@ def test_a_change_of_another_shape(tmp_path: Path) -> None:
     path = written(tmp_path / "model.safetensors", FakeModel())
     with pytest.raises(ValueError, match=r"changes .* as \(3, 3\), in model.safetensors that is \(12, 24\)"):
         bake(of({next(iter(LAYERS)): torch.ones(3, 3)}), path, tmp_path / "new.safetensors")
+
+
+def test_the_embedded_model_is_no_file(erasure: Erasure, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="toy, the embedded model, is no file; give .* writes .* as a folder"):
+        bake(erasure, "toy", tmp_path / "new.safetensors")
 
 
 def test_what_looks_like_the_id_of_a_hub(erasure: Erasure, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from types import ModuleType, SimpleNamespace
 
 import pytest
 from pure.test_nodes import Pack, stand_in
 
-from erasure_core.concepts.common import COMMON, common_concepts
+from erasure_core.concepts.common import COMMON, EVERYDAY_CAPTIONS, common_concepts
 from erasure_core.concepts.completion import Completion, completions
 from erasure_core.concepts.name_lists import name_list
 
@@ -86,6 +88,7 @@ def announced(pack: Pack, linked: tuple[str, ...] = (), **values) -> tuple[str, 
 
 def test_a_node_counts_what_it_will_erase_and_preserve(pack: Pack) -> None:
     everyday = len([one for one in common_concepts(["cat"]) if one])
+    captions = len(EVERYDAY_CAPTIONS)
     assert everyday == len(COMMON) - 1
     for values, text in (
         ({"concepts": "cat"}, "Erases 1 concept."),
@@ -98,6 +101,13 @@ def test_a_node_counts_what_it_will_erase_and_preserve(pack: Pack) -> None:
         ({"concepts": "cat", "preserve_list": "mediums"}, f"preserves {len(name_list('mediums'))} prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": "lion\nowl"}, "preserves 2 prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": ""}, "preserves 1 prompt."),
+        ({"concepts": "zebra", "everyday_captions": False}, "Erases 1 concept."),
+        ({"concepts": "zebra", "everyday_captions": True}, f"preserves {captions} built-in captions."),
+        ({"concepts": "guitar", "everyday_captions": True}, f"preserves {captions - 1} built-in captions."),
+        (
+            {"concepts": "zebra", "everyday_captions": True, "preserve": f"lion\n{EVERYDAY_CAPTIONS[0]}"},
+            f"preserves 2 prompts and {captions - 1} built-in captions.",
+        ),
         ({"concepts": " "}, "Name what to erase, for example: van gogh -> art"),
     ):
         said, wrong = announced(pack, **values)
@@ -112,6 +122,10 @@ def test_what_is_connected_is_not_counted(pack: Pack) -> None:
     )
     said, _ = announced(pack, ("preserve",), concepts="cat", preserve="", exactly="owl")
     assert said == "Erases 1 concept, preserves 1 prompt and the prompts that are connected."
+    said, _ = announced(pack, ("preserve",), concepts="zebra", preserve="", exactly="owl", everyday_captions=True)
+    captions = f"{len(EVERYDAY_CAPTIONS)} built-in captions"
+    assert said == f"Erases 1 concept, preserves 1 prompt, {captions} and the prompts that are connected."
+    assert announced(pack, ("everyday_captions",), concepts="cat", everyday_captions=True)[0] == "Erases 1 concept."
 
 
 @pytest.mark.parametrize(
@@ -143,6 +157,53 @@ def test_what_a_node_erases_is_marked_for_the_page(pack: Pack) -> None:
     assert [name for name, extra in inputs.items() if extra.get("erases")] == ["concepts"]
     completed = {name: extra["completed"]["listing"] for name, extra in inputs.items() if "completed" in extra}
     assert completed == {"concepts": True, "preserve": False, "exactly": False}
+
+
+JUNK = (None, True, 5, -1, 1e300, "", "cat", "c\x00t", "\ud800", "cat\ndog -> fox", [], ["cat"], [[]], {}, {"cat": 1})
+
+
+@pytest.mark.parametrize(
+    ("question", "body", "sentence"),
+    [
+        ("announcement", "", "the request holds no JSON"),
+        ("announcement", "[" * 100_000, "the request holds no JSON"),
+        ("announcement", "[]", "the request must be a JSON object, got []"),
+        ("announcement", "{}", "missing a required argument: 'values'"),
+        ("announcement", '{"values": {"preserve": "cat"}, "linked": []}', "values names neither concepts nor concept"),
+        ("announcement", '{"values": {}, "linked": []}', "values names neither concepts nor concept"),
+        ("announcement", '{"values": [], "linked": []}', "values must be an object of values by their names, got []"),
+        ("announcement", '{"values": {"concept": "cat"}, "linked": 1}', "linked must be a list of names, got 1"),
+        ("announcement", '{"values": {"concept": "cat"}, "linked": [{}]}', "linked must be a list of names"),
+        ("completions", '{"before": "", "after": "", "nonsense": 1}', "got an unexpected keyword argument 'nonsense'"),
+        ("completions", '{"before": 1, "after": ""}', "before must be text, got 1"),
+        ("completions", '{"before": "", "after": "", "limit": "x"}', "limit must be a whole number, got"),
+    ],
+)
+def test_a_request_that_makes_no_sense_gets_a_sentence(pack: Pack, question: str, body: str, sentence: str) -> None:
+    status, answer = pack.nodes("comfy_host.routes").reply_to(answers(pack)[question], body)
+    assert status == 400 and sentence in answer["error"]
+
+
+def answers(pack: Pack) -> dict[str, Callable]:
+    return {"completions": completions, "announcement": pack.nodes("announcement").announcement}
+
+
+@pytest.mark.parametrize("question", ["completions", "announcement"])
+def test_junk_is_answered(pack: Pack, question: str) -> None:
+    """As a refusal or as an answer, but by no traceback."""
+    usual = {
+        "completions": {"before": "cat", "after": "", "listing": True, "limit": 3},
+        "announcement": {"values": {"concepts": "cat"}, "linked": []},
+    }[question]
+    fields = ("concepts", "concept", "preserve", "exactly", "preserve_common", "preserve_list", "everyday_captions")
+    requests = [{**usual, name: junk} for name in usual for junk in JUNK]
+    if question == "announcement":
+        requests += [{**usual, "values": {"concepts": "cat", name: junk}} for name in fields for junk in JUNK]
+        requests += [{**usual, "linked": [name], "values": {name: junk}} for name in fields for junk in JUNK]
+    for request in requests:
+        status, answer = pack.nodes("comfy_host.routes").reply_to(answers(pack)[question], json.dumps(request))
+        assert status == 200 or answer["error"], request
+        json.dumps(answer, default=asdict)
 
 
 def test_without_a_server_there_is_no_route(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from erasure_core.closed_form.update import updated
 from erasure_core.methods.abo import AbOSettings, abo
 from erasure_core.methods.doco import DoCoSettings, doco
 from erasure_core.methods.few_shot import FewShotSettings, few_shot
-from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics
+from erasure_core.methods.rece import RECE, ReceSettings, erase_statistics, rece_with_statistics
 
 
 class Deaf(FakeModel):
@@ -77,6 +77,33 @@ def test_among_others_and_in_statistics() -> None:
     known = gather_statistics(model, "cat", [""])
     with pytest.raises(ConceptError, match="embedding:gone"):
         updated(known, model, [Concept("embedding:gone")])
+
+
+@each
+def test_words_that_the_model_has_not_learned_are_warned_of(method: Callable, caplog) -> None:
+    """Where the model tells its words, which most do not; the words between are not counted."""
+    model = FakeModel()
+    method(model, "a kat")
+    assert not caplog.records
+    model.vocabulary = frozenset(("cat", "dog"))
+    method(model, "a cat")
+    assert not caplog.records
+    method(model, "a kat")
+    assert caplog.messages == [
+        "the model has not learned 'kat' (did you mean 'cat'?); erasing words that it does not know may harm what it "
+        "knows"
+    ]
+
+
+def test_unknown_words_of_several_concepts_are_one_warning(caplog) -> None:
+    model = FakeModel()
+    model.vocabulary = frozenset(("cat", "dog"))
+    known = rece_with_statistics(model, [Concept("dogs"), Concept("cat"), Concept("old zebra")], RECE["general"])[1]
+    (warning,) = caplog.messages
+    assert "learned 'dogs' (did you mean 'dog'?), 'old', 'zebra'; " in warning
+    caplog.clear()
+    rece_with_statistics(model, [Concept("dog")], RECE["general"], statistics=known)
+    assert not caplog.records, "what statistics hold has been warned of"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from erasure_core import Concept, Erasure, suggest
 from erasure_core.commands.main import main
 from erasure_core.concepts.aliases import candidates_of
 from erasure_core.concepts.name_lists import listed_beside
+from erasure_core.methods.rece import RECE, rece_with_statistics
 from erasure_core.toy.captions import OBJECTS, SYNONYMS
 
 
@@ -28,6 +29,15 @@ def test_styles_are_apart(toy) -> None:
     assert [name for name, _ in ranked] == ["noto", "in the style of blob", "cat"] and ranked[0][1] > 0.87 > ranked[1][
         1
     ]
+
+
+def test_the_toy_knows_what_its_captions_name(toy, caplog) -> None:
+    known = [Concept(name) for name in ("a kitten", "cherries", "in the style of noto", "purple background", "robot")]
+    rece_with_statistics(toy, known, RECE["general"])
+    assert not caplog.records
+    rece_with_statistics(toy, [Concept("kat"), Concept("zebra")], RECE["general"])
+    (warning,) = caplog.messages
+    assert "has not learned 'kat' (did you mean 'cat'?), 'zebra'; " in warning
 
 
 def test_movements_are_preserved_and_a_kitten_is_erased(tmp_path, capsys) -> None:
