@@ -17,6 +17,7 @@ const STYLE = `
 let list // of names, in the page
 let field = null // that the list belongs to, while it is open
 let offers = []
+let completed = {} // the text before and behind the caret that the offers complete
 let chosen = -1
 let asked = 0 // how often names were asked for: only the last answer counts
 const dialogs = new WeakMap() // of the classic canvas: the node and the widget that each edits
@@ -55,21 +56,31 @@ function close() {
   list.hidden = true
 }
 
+const around = ({ value, selectionStart, selectionEnd }) =>
+  ({ before: value.slice(0, selectionStart), after: value.slice(selectionEnd) })
+
+/** Whether the offers are for the field as it is; while one types on they are not, until new ones come. */
+function areFor(element) {
+  const { before, after } = around(element)
+  return field === element && before === completed.before && after === completed.after
+}
+
 async function offer(element, { listing }) {
   const mine = ++asked
   await new Promise((resolve) => setTimeout(resolve, DELAY))
   if (mine !== asked) return
-  const { value, selectionStart, selectionEnd } = element
-  const around = { before: value.slice(0, selectionStart), after: value.slice(selectionEnd) }
-  const names = selectionStart === selectionEnd && (await ask(api, "completions", { ...around, listing }))
+  const text = around(element)
+  const caret = element.selectionStart === element.selectionEnd
+  const names = caret && (await ask(api, "completions", { ...text, listing }))
   if (mine !== asked) return
   close()
-  if (names?.length && document.activeElement === element) open(element, names)
+  if (names?.length && document.activeElement === element) open(element, names, text)
 }
 
-function open(element, names) {
+function open(element, names, text) {
   field = element
   offers = names
+  completed = text
   list.replaceChildren(...names.map(row))
   list.hidden = false
   const { left, top, bottom } = element.getBoundingClientRect()
@@ -89,7 +100,7 @@ function row({ name, note }, index) {
   item.append(...[name, note].map((text) => Object.assign(document.createElement("span"), { textContent: text })))
   item.addEventListener("pointerdown", (event) => {
     event.preventDefault() // so that the field keeps the focus
-    take(index)
+    if (areFor(field)) take(index)
   })
   return item
 }
@@ -128,16 +139,17 @@ const KEYS = {
 
 function onKey(event) {
   const { key, target } = event
-  const completed = key === " " && event.ctrlKey && completedBy(target)
-  if (completed) offer(target, completed)
-  else if (field !== target || !KEYS[key] || event.isComposing || KEYS[key]() === false) return
+  const offered = key === " " && event.ctrlKey && completedBy(target)
+  if (offered) offer(target, offered)
+  else if (field !== target || !KEYS[key] || event.isComposing) return
+  else if ((key !== "Escape" && !areFor(target)) || KEYS[key]() === false) return
   event.preventDefault()
   event.stopImmediatePropagation()
 }
 
 function onInput({ target }) {
-  const completed = completedBy(target)
-  if (completed) offer(target, completed)
+  const offered = completedBy(target)
+  if (offered) offer(target, offered)
 }
 
 /** The classic canvas edits a field of one line in a dialog that does not say whose it is. */
