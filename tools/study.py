@@ -1,28 +1,35 @@
-"""What the settings of DoCo and AbO rest on, without training a model: a minute for each concept.
+"""What the settings of DoCo and AbO rest on: a minute for each concept, but ten and more for ``training``.
 
 python tools/study.py discriminator noto
 python tools/study.py focus cat car noto
+python tools/study.py training noto
 
 discriminator: DoCo's is taught on what the original model predicts under the anchor's captions (real) and under the
 concept's (fake). Then, on states that it has not met: the cosine between the way it shows to a fake and the way to the
 real one, and the share of right verdicts.
 
 focus: pictures drawn by the guidance that AbO's loss aims at, that is by a model which has learned it perfectly.
+
+training: how near AbO comes to that with fewer and more updates, judged as on the page results-learned.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from results.settings import INSTEAD
+from results import learned, single
+from results.settings import INSTEAD, Bench, preserved, run
 from torch import Tensor
 
 from erasure_core import Concept
 from erasure_core.drawing.table import table
-from erasure_core.methods.abo import focused
+from erasure_core.methods import METHODS
+from erasure_core.methods.abo import TOY_ABO, focused
 from erasure_core.methods.captions import captions_of, with_target
 from erasure_core.methods.doco import NoisedBatch
 from erasure_core.sampling.ddim import initial_latents, sample_latents, split_prediction, timesteps
@@ -49,6 +56,7 @@ DISCRIMINATORS = {
     "no norm, penalty 0.5": {"penalty": 0.5},
 }
 FOCUS = (0.0, 0.25, 0.5, 1.0)
+TRAININGS = ((0.25, 120), (0.25, 360), (0.1, 360), (0.0, 240), (0.0, 360))  # focus and steps
 
 
 class States:
@@ -154,9 +162,22 @@ def goals(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
         yield [f"{concept}, focus {focus:g}", *(f"{share:.0f}" for share in shares), f"{outside:.1f}"]
 
 
+def trainings(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
+    bench, prompts = Bench(Path("build/study")), preserved(learned.VARIANTS["abo"], concept)
+    was, before = single.unedited(bench, concept.name)
+    for focus, steps in TRAININGS:
+        settings = replace(TOY_ABO[was.subject.kind], focus=focus, steps=steps)
+        erasure = run(bench.model, METHODS["abo"], concept, settings, prompts, seed=0)
+        now, after = single.drawn(bench, concept.name, erasure)
+        outside = drift_outside(before, after, was.subject)
+        shares = (f"{100 * now.ua:.0f}", f"{100 * (now.ira - was.ira):+.0f}", f"{100 * outside:.1f}")
+        yield [f"{concept}, focus {focus:g}, {steps} steps", *shares]
+
+
 STUDIES = {
     "discriminator": (discriminators, ("cosine", "right")),
     "focus": (goals, ("UA", "the alternative", "outside")),
+    "training": (trainings, ("UA", "IRA", "outside")),
 }
 
 

@@ -79,10 +79,11 @@ class AbOSettings(Settings):
 
 ABO: Mapping[str, AbOSettings] = {
     "object": AbOSettings("object", content=True, focus=0.5),
-    "style": AbOSettings("style", content=True, focus=0.25),
+    "style": AbOSettings("style", content=True),
 }
+TOY_STEPS = {"object": 120, "style": 360}
 TOY_ABO: Mapping[str, AbOSettings] = {
-    kind: replace(preset, steps=120, learning_rate=1e-3, batch_size=8, sampling_steps=15)
+    kind: replace(preset, steps=TOY_STEPS[kind], learning_rate=1e-3, batch_size=8, sampling_steps=15)
     for kind, preset in ABO.items()
 }
 

@@ -38,7 +38,7 @@ def measure(bench: Bench, case: str, erased: str, listed: str) -> dict:
     settings = replace(RECE[DEFAULT], everyday_captions=listed != WITHOUT)
     preserve = common_concepts([concept]) if listed == COMMON else []
     erasure = rece(bench.model, [concept], settings, preserve=preserve)
-    share = {NAMELESS: _nameless, NEGATIVE: _negative, UNKNOWN: _recognised}[case]
+    share = {NAMELESS: nameless_share, NEGATIVE: _negative, UNKNOWN: _recognised}[case]
     before = share(bench, concept)
     with erasure.applied_to(bench.model):
         return {"before": before, "after": share(bench, concept)}
@@ -50,7 +50,7 @@ def nameless_captions(subject: Subject) -> list[Caption]:
     return [replace(one, **{subject.kind: None}) for one in drawn[:PICTURES]]
 
 
-def _nameless(bench: Bench, concept: Concept) -> float:
+def nameless_share(bench: Bench, concept: Concept) -> float:
     """The share of pictures that show the concept though no prompt names anything of its kind."""
     subject = subject_of(concept)
     verdict = draw(bench.model, bench.judge, nameless_captions(subject), seed=SEED).verdict
