@@ -102,7 +102,18 @@ def test_a_signal_at_work(name: str, sent: str, tmp_path: Path, erasure: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-ERASE = ["erase", "--model", "toy", "--concept", "кот", "--method", "uce", "--no-common", "--out", "o.safetensors"]
+ERASE = [
+    "erase",
+    "--model",
+    "toy",
+    "--concept",
+    "cat -> кот",
+    "--method",
+    "uce",
+    "--no-common",
+    "--out",
+    "o.safetensors",
+]
 
 
 def shell(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -130,13 +141,13 @@ def test_a_file_is_whole_whatever_becomes_of_the_text(streams: str, told: str, t
     assert done.returncode == 0 and done.stderr.startswith(told) and "Traceback" not in done.stderr
     assert bool(done.stderr) == bool(told)
     assert [path.name for path in tmp_path.iterdir()] == ["o.safetensors"]
-    assert Erasure.load(tmp_path / "o.safetensors").concepts[0].name == "кот"
+    assert Erasure.load(tmp_path / "o.safetensors").concepts[0].instead == "кот"
 
 
 def test_letters_that_a_terminal_lacks(tmp_path: Path) -> None:
     words = " ".join(f"'{word}'" for word in ERASE)
     done = shell(f"$ERASURE {words}", tmp_path, PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and done.stderr == "" and "erases '\\u043a\\u043e\\u0442'; rank" in done.stdout
+    assert done.returncode == 0 and done.stderr == "" and "erases 'cat -> \\u043a\\u043e\\u0442'; rank" in done.stdout
 
 
 @pytest.mark.parametrize(
