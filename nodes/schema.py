@@ -10,14 +10,16 @@ from comfy_api.latest import io
 ALIASES = ("forget", "unlearn", "remove", "erase", "negative", "concept", "censor", "nsfw", "style", "artist")
 """What people who want something gone look for; search boxes find the nodes that erase by these words too."""
 
+PACK = "concept erasure"
+
 
 def schema(*, search_aliases: Sequence[str] = (), **more):
-    """Return the schema of a node; ``more`` is what ``io.Schema`` takes.
+    """Return the schema of a node; ``more`` is what ``io.Schema`` takes. The pack's name finds all of its nodes.
 
     Hosts before 0.33 know no ``search_aliases``: there the node is found by its name alone.
     """
     if "search_aliases" in signature(io.Schema).parameters:
-        more["search_aliases"] = list(search_aliases)
+        more["search_aliases"] = [*search_aliases, PACK]
     return io.Schema(**more)
 
 
