@@ -103,17 +103,8 @@ def test_a_signal_at_work(name: str, sent: str, tmp_path: Path, erasure: Path) -
 
 
 ERASE = [
-    "erase",
-    "--model",
-    "toy",
-    "--concept",
-    "cat -> кот",
-    "--method",
-    "uce",
-    "--no-common",
-    "--out",
-    "o.safetensors",
-]
+    "erase", "--model", "toy", "--concept", "cat -> кот", "--method", "uce", "--no-common", "--out", "o.safetensors",
+]  # fmt: skip
 
 
 def shell(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
