@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...erasure_core import UnsupportedModelError
-from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows, vocabulary_of
+from ...erasure_core.model import CONTEXT, POOLED, POOLED_LAYER, LazyWeights, TextEntry, TextRows
 from .erasures_of_model import erasures_of
 from .text_encoders import TextEncoders
 from .weights import stored
@@ -40,7 +40,9 @@ class ComfyModel:
 
     @property
     def vocabulary(self) -> frozenset[str]:
-        return vocabulary_of(self.model.model.model_config)
+        config = self.model.model.model_config
+        known = hasattr(type(config), "vocabulary")  # a configuration of ComfyUI itself answers None to any name
+        return config.vocabulary if known else frozenset()
 
     def reads(self, prompt: str) -> Hashable:
         return self.text.reads(prompt)

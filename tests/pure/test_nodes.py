@@ -344,6 +344,14 @@ def test_two_encoders_and_a_pooled_vector(pack: Pack) -> None:
     assert [(len(one["context"][0].rows), one["pooled"][0].rows.shape) for one in found.rows()] == [(8, (1, 3))] * 2
 
 
+def test_only_the_toy_tells_which_words_it_knows(pack: Pack) -> None:
+    """Configurations of ComfyUI answer ``None`` to any name."""
+    seen = pack.nodes("comfy_host.model").ComfyModel(a_model(pack), a_clip(pack))
+    assert seen.vocabulary == frozenset()
+    seen.model.model.model_config = type("Toy", (), {"vocabulary": frozenset({"cat"})})()
+    assert seen.vocabulary == frozenset({"cat"})
+
+
 def test_a_cancel_stops_reading(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     management = pack.comfy("model_management")
     monkeypatch.setattr(management, "interrupted", True)
