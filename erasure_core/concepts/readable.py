@@ -38,9 +38,11 @@ def warn_of_unknown_words(model: TextReader, concepts: Iterable[Concept]) -> Non
     Most models do not tell what they have learned, and none is logged; see ``vocabulary_of``.
     """
     vocabulary = vocabulary_of(model)
+    if not vocabulary:
+        return
     names = dict.fromkeys(word for concept in concepts for word in words(concept.name) if word not in LINKING)
     unknown = [word for word in names if word not in vocabulary]
-    if vocabulary and unknown:
+    if unknown:
         log.warning(
             "the model has not learned %s; erasing words that it does not know may harm what it knows",
             shortened([_with_near_word(word, vocabulary) for word in unknown]),
