@@ -33,7 +33,7 @@ class ErasureLoadConcepts(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="ErasureLoadConcepts",
-            display_name="Load Concepts",
+            display_name="Load Concepts (Erasure)",
             category=MANY,
             search_aliases=("text file", "csv", "list of concepts", "many concepts", "artists"),
             description="Reads concepts or prompts from a text file, one a line, or from a column of a table, to "
@@ -72,7 +72,7 @@ class ErasureRestore(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="ErasureRestore",
-            display_name="Restore Concepts",
+            display_name="Restore Concepts (Erasure)",
             category=MANY,
             search_aliases=("undo", "bring back", "relearn"),
             description="Takes concepts back out of statistics, as if they had never been named. Connect the result to "
@@ -110,7 +110,7 @@ class ErasureSaveStatistics(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="ErasureSaveStatistics",
-            display_name="Save Statistics",
+            display_name="Save Statistics (Erasure)",
             category=MANY,
             search_aliases=("many concepts", "continue later"),
             description="Writes statistics to a new file in output/erasure-statistics, so that another concept can be "
@@ -140,7 +140,7 @@ class ErasureLoadStatistics(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="ErasureLoadStatistics",
-            display_name="Load Statistics",
+            display_name="Load Statistics (Erasure)",
             category=MANY,
             search_aliases=("many concepts", "continue later"),
             description="Reads a file that Save Statistics wrote.",

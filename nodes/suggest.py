@@ -21,7 +21,7 @@ class ErasureSuggestNames(io.ComfyNode):
     def define_schema(cls):
         return schema(
             node_id="ErasureSuggestNames",
-            display_name="Suggest Names",
+            display_name="Suggest Names (Erasure)",
             category=MANY,
             search_aliases=("aliases", "synonyms", "other names", "similar words"),
             description="Lists other names that reach the same concepts, to connect to 'concepts' of 'Erase Concepts "

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .comfy_host.toy import load_toy
+from .comfy_host.toy import empty_latent, load_toy
 from .inputs import TRY
 from .schema import schema
 
+SUITS = "Draws 64 x 64 pixels. In KSampler, cfg 3 suits it, and 20 steps."
+
 
 class ErasureLoadToy(io.ComfyNode):
-    """Loads the embedded model as MODEL, CLIP and VAE."""
+    """Loads the embedded model as MODEL, CLIP and VAE, with an empty latent of its size."""
 
     @classmethod
     def define_schema(cls):
@@ -27,9 +29,10 @@ class ErasureLoadToy(io.ComfyNode):
                 ),
                 io.Clip.Output(display_name="CLIP", tooltip="Its text encoder."),
                 io.Vae.Output(display_name="VAE", tooltip="Its autoencoder."),
+                io.Latent.Output(display_name="LATENT", tooltip="An empty latent of 64 x 64 pixels, for KSampler."),
             ],
         )
 
     @classmethod
     def execute(cls):
-        return io.NodeOutput(*load_toy())
+        return io.NodeOutput(*load_toy(), empty_latent(), ui={"text": (SUITS,)})

@@ -46,6 +46,31 @@ function fillMissing(node) {
   }
 }
 
+const [LEAST, MOST, AROUND] = [50, 300, 30]
+
+/** How high a text field must be, in pixels, to show its text whole in a node of that width. */
+function heightOf(text, field, width) {
+  const copy = document.createElement("textarea")
+  copy.className = field?.className ?? ""
+  Object.assign(copy.style, { position: "absolute", visibility: "hidden", height: "0", width: `${width - AROUND}px` })
+  copy.value = text
+  document.body.append(copy)
+  const needed = copy.scrollHeight + AROUND
+  copy.remove()
+  return Math.min(Math.max(needed, LEAST), MOST)
+}
+
+const DRAWN = 200 // milliseconds
+
+/** Nodes 2.0 draws a text field of its own, which gets the room that its text needs. */
+function growDrawnField(node, text) {
+  const fields = document.querySelectorAll(`[data-node-id="${node.id}"] textarea`)
+  const field = [...fields].find((one) => one.value === text)
+  if (!field) return
+  field.style.minHeight = ""
+  field.style.minHeight = `${Math.min(field.scrollHeight, MOST)}px`
+}
+
 /** What a node has done, in a text at the node; it is not saved with the graph. */
 function showOutcome(node, text) {
   let widget = widgetOf(node, OUTCOME)
@@ -55,9 +80,12 @@ function showOutcome(node, text) {
     widget.options.serialize = false
     widget.options.read_only = true
     if (widget.element) widget.element.readOnly = true
-    growToFit(node)
   }
   widget.value = text
+  widget.options.getMinHeight = () => heightOf(text, widget.element, node.size[0])
+  growToFit(node)
+  node.setDirtyCanvas?.(true, true)
+  setTimeout(() => growDrawnField(node, text), DRAWN)
 }
 
 /** The node that the server names by an id, or by a path such as "12:7" where it is in a subgraph. */

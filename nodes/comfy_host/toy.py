@@ -29,6 +29,13 @@ def load_toy():
         return _model(), _clip(), _vae()
 
 
+def empty_latent() -> dict[str, Tensor]:
+    """Return a LATENT of one picture of the embedded model's size."""
+    size = config.UNET["sample_size"]
+    shape = (1, config.VAE["latent_channels"], size, size)
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())}
+
+
 def is_toy(model) -> bool:
     """Return whether a MODEL is the embedded one, patched or not."""
     return isinstance(getattr(model.model, "model_config", None), _Config)

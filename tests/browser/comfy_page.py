@@ -144,6 +144,23 @@ class ComfyPage:
             "(type) => { const node = LiteGraph.createNode(type); node.pos = [0, 1300]; app.graph.add(node) }", node
         )
 
+    def executed(self, node: str, text: list[str]) -> None:
+        """Let the first node of a type have run, with what it has to say."""
+        self.page.evaluate(
+            "([type, text]) => app.graph._nodes.find((node) => node.type === type).onExecuted({ text })", [node, text]
+        )
+
+    def cut_off(self, sentence: str) -> int:
+        """How many pixels of the text field that holds a sentence can only be scrolled to."""
+        return self.page.evaluate(
+            """(sentence) => {
+              const shown = [...document.querySelectorAll("textarea")].find(
+                (field) => field.value.includes(sentence) && field.clientHeight)
+              return shown.scrollHeight - shown.clientHeight
+            }""",
+            sentence,
+        )
+
     def show(self, node: str, place: tuple[int, int]) -> None:
         """Show the first node of a type at its size, with its corner at a place of the page."""
         self.page.evaluate(

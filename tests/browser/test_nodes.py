@@ -59,6 +59,19 @@ def test_numbers_shown_are_those_of_the_preset(comfy: ComfyPage) -> None:
     assert comfy.values("ErasureRECE")["preset"] == "custom"
 
 
+def test_what_a_node_has_done_can_be_read_whole(comfy: ComfyPage) -> None:
+    """A node that was just placed is no higher than its fields."""
+    sentence = "As a LoRA ComfyUI reads it, and so do diffusers, A1111, Forge and InvokeAI, as they read any other."
+    for kind in ("ErasureSave", "ErasureLoadToy"):
+        comfy.clear()
+        comfy.add(kind)
+        comfy.show(kind, (500, 300))
+        comfy.executed(kind, ["/home/somebody/ComfyUI/output/loras/erasure/no-van-gogh_00001_.safetensors", sentence])
+        comfy.page.wait_for_timeout(1500)
+        comfy.shot(f"outcome of {kind}")
+        assert comfy.cut_off(sentence) == 0
+
+
 def test_seeds_stay(comfy: ComfyPage) -> None:
     for node in ("ErasureAbO", "ErasureDoCo", "ErasureFewShot", "ErasureCompare", "ErasureReport", "ErasureRedTeam"):
         comfy.add(node)

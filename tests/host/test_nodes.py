@@ -67,11 +67,21 @@ def save(server: ComfyServer, prompt: dict[str, Any], prefix: str) -> Path:
     return Path(server.queue(saving)["outputs"]["30"]["text"][0])
 
 
+def test_the_toy_brings_a_latent_of_its_size(server: ComfyServer, prompt: dict[str, Any]) -> None:
+    prompt["5"]["inputs"]["batch_size"] = 1
+    prompt["10"]["inputs"] |= {"model": ["2", 0], "latent_image": ["2", 3]}
+    entry = server.queue(prompt)
+    wanted, drawn = pixels(server, entry, BEFORE), pixels(server, entry, AFTER)
+    assert drawn.shape == (1, 64, 64, 3)
+    assert np.array_equal(wanted, drawn)
+
+
 def test_every_socket_explains_itself(server: ComfyServer) -> None:
     known = server.object_info()
     for name in NODES:
         node = known[name]
         assert node["category"].startswith("Erasure/") and node["description"] and node["display_name"] != name
+        assert "Eras" in node["display_name"], "a name says whose node it is, where a host shows no badge"
         for kind in ("required", "optional"):
             for socket, (_, *options) in node["input"].get(kind, {}).items():
                 assert options and options[0].get("tooltip"), f"{name}.{socket}"
