@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TRANSLATIONS, LOCALES = ROOT / "tools" / "translations", ROOT / "locales"
 TYPES = {"ERASURE": "erasure", "ERASURE_STATISTICS": "erasure statistics"}
 SPECIAL = re.compile(r"[{}@|]")  # has a meaning in the messages of vue-i18n, which ComfyUI's frontend uses
+SETTING = re.compile(r'"(ConceptErasure\.\w+)": \{\s*name: "(.+?)",\s*tooltip: "(.+?)",')
 
 Texts = dict[str, Any]
 """A JSON object whose leaves are texts."""
@@ -36,10 +37,16 @@ def schemas() -> list[Any]:
 
 
 def english(nodes: list[Any]) -> dict[str, Texts]:
-    """Return the English texts by file: names, descriptions and tooltips of ``nodes``, and their categories."""
+    """Return the English texts by file: of ``nodes``, of their categories, and of the settings."""
     parts = {part for node in nodes for part in node.category.split("/")}
     main = {"nodeCategories": {part: part for part in sorted(parts)}, "dataTypes": TYPES}
-    return {"main": main, "nodeDefs": {node.node_id: _node(node) for node in nodes}}
+    return {"main": main, "nodeDefs": {node.node_id: _node(node) for node in nodes}, "settings": _settings()}
+
+
+def _settings() -> Texts:
+    """Return the texts of web/settings.js, by the ids that vue-i18n can hold."""
+    found = SETTING.findall((ROOT / "web" / "settings.js").read_text(encoding="utf-8"))
+    return {name.replace(".", "_"): {"name": label, "tooltip": tooltip} for name, label, tooltip in found}
 
 
 def _node(node: Any) -> Texts:

@@ -1,5 +1,6 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { LINE, isOn } from "./settings.js"
 import { after, ask, growToFit, inputOf, isOurs } from "./widgets.js"
 
 /** A line at a node that says what it will erase and preserve, or what is wrong with the fields. */
@@ -62,6 +63,6 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (erases(node)) follow(node)
+    if (isOn(LINE) && erases(node)) follow(node)
   },
 })

@@ -1,5 +1,6 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
+import { OFFERS, isOn } from "./settings.js"
 import { ask, inputOf, isOurs } from "./widgets.js"
 
 /** Names to choose from below a field of ours while one types: arrows choose, Enter and Tab take, Escape closes. */
@@ -139,7 +140,7 @@ const KEYS = {
 
 function onKey(event) {
   const { key, target } = event
-  const offered = key === " " && event.ctrlKey && completedBy(target)
+  const offered = key === " " && event.ctrlKey && isOn(OFFERS) && completedBy(target)
   if (offered) offer(target, offered)
   else if (field !== target || !KEYS[key] || event.isComposing) return
   else if ((key !== "Escape" && !areFor(target)) || KEYS[key]() === false) return
@@ -148,7 +149,7 @@ function onKey(event) {
 }
 
 function onInput({ target }) {
-  const offered = completedBy(target)
+  const offered = isOn(OFFERS) && completedBy(target)
   if (offered) offer(target, offered)
 }
 

@@ -144,6 +144,12 @@ class ComfyPage:
             "(type) => { const node = LiteGraph.createNode(type); node.pos = [0, 1300]; app.graph.add(node) }", node
         )
 
+    def switch(self, setting: str, on: bool) -> None:
+        """Change one of the settings that the user sees."""
+        shown = self.page.evaluate("(id) => app.ui.settings.settingsLookup[id]?.name ?? null", setting)
+        assert shown, f"{setting} is no setting"
+        self.page.evaluate("([id, on]) => app.extensionManager.setting.set(id, on)", [setting, on])
+
     def executed(self, node: str, text: list[str]) -> None:
         """Let the first node of a type have run, with what it has to say."""
         self.page.evaluate(
@@ -199,8 +205,8 @@ class ComfyPage:
         self.page.mouse.click(x, y)
         self.page.wait_for_selector(".graphdialog input")
 
-    def line(self) -> str:
-        """What the node says that it will do."""
+    def line(self) -> str | None:
+        """What the node says that it will do; None without a line."""
         return self.page.evaluate(LINE)
 
     def line_says(self, sentence: str) -> None:

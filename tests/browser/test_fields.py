@@ -218,6 +218,19 @@ def test_what_is_saved_has_no_line(comfy: ComfyPage) -> None:
     assert len(saved) == len(comfy.values("ErasureRECE")) - 1 and "announcement" not in asked
 
 
+def test_names_and_lines_can_be_switched_off(comfy: ComfyPage) -> None:
+    comfy.switch("ConceptErasure.OfferNames", False)
+    comfy.switch("ConceptErasure.SayWhatIsErased", False)
+    try:
+        alone(comfy, "ErasureRECE")
+        type_into(comfy, "ErasureRECE", "concepts", "van gogh\ncat")
+        comfy.page.wait_for_timeout(1000)
+        assert comfy.page.evaluate(CLOSED) and comfy.line() is None
+    finally:
+        comfy.switch("ConceptErasure.OfferNames", True)
+        comfy.switch("ConceptErasure.SayWhatIsErased", True)
+
+
 def test_without_the_routes_the_fields_are_plain(comfy: ComfyPage) -> None:
     """As after an update, before ComfyUI has been started again."""
     comfy.page.route("**/concept_erasure/*", lambda route: route.fulfill(status=404))

@@ -12,7 +12,7 @@ import pytest
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 LANGUAGES = ("en", "zh", "ja", "de")
-FILES = ("main.json", "nodeDefs.json")
+FILES = ("main.json", "nodeDefs.json", "settings.json")
 SCRIPTS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff\u4e00-\u9fff]"}
 
 
@@ -57,6 +57,11 @@ def test_every_node_has_its_name_its_description_and_every_input(generated: dict
         assert node["display_name"] and node["description"]
         assert set(node.get("inputs", {})) == {one.id for one in getattr(schema, "inputs", ())}
         assert all({"name", "tooltip"} <= set(one) for one in node.get("inputs", {}).values()), schema.node_id
+
+
+def test_every_setting_has_its_name_and_tooltip(generated: dict) -> None:
+    ids = re.findall(r'"(ConceptErasure\.\w+)"$', (LOCALES.parent / "web/settings.js").read_text("utf-8"), re.M)
+    assert set(generated["en/settings.json"]) == {one.replace(".", "_") for one in ids} != set()
 
 
 def test_every_text_has_an_entry_in_every_language() -> None:

@@ -148,5 +148,6 @@ def test_pip_says_that_it_brings_no_nodes() -> None:
 def test_extensions_of_the_page_have_a_name_of_their_own() -> None:
     """Two packs that register one name break each other; comfy-test asks for the display name in front."""
     space = value("DisplayName").replace(" ", "").lower()
-    names = [name for path in ROOT.glob("web/*.js") for name in re.findall(r'name: "([^"]+)",\n', path.read_text())]
-    assert names and all(name.startswith(f"{space}.") for name in names)
+    code = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("web/*.js"))
+    names = re.findall(r'registerExtension\(\{\s*name: "([^"]+)"', code)
+    assert len(names) == code.count("registerExtension(") > 0 and all(name.startswith(f"{space}.") for name in names)
