@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import Phase, settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,3 +13,5 @@ settings.register_profile(  # a mutant dies at the first example that fails, the
     "mutants", deadline=None, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("pack")
+
+pytest.register_assert_rewrite("pure", "rece_prompt")  # helpers of tests, whose files are not called test_*.py

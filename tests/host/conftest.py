@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import graphs
 import pytest
 from comfy_server import ROOT, ComfyServer
 
@@ -31,3 +33,13 @@ def server(comfy_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One ComfyUI with this pack in it, shared by the session."""
     with ComfyServer(comfy_path, tmp_path_factory.mktemp("comfyui")) as running:
         yield running
+
+
+@pytest.fixture
+def prompt() -> dict[str, Any]:
+    """Erasing an object, two pictures in four steps."""
+    prompt = graphs.api("erase-an-object")
+    prompt["5"]["inputs"]["batch_size"] = 2
+    for sampler in ("7", "10"):
+        prompt[sampler]["inputs"]["steps"] = 4
+    return prompt

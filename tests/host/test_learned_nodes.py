@@ -10,6 +10,7 @@ import graphs
 import numpy as np
 import pytest
 from comfy_server import ComfyServer, PromptError
+from rece_prompt import pixels
 
 METHOD, BEFORE, AFTER, CURVE = "6", "9", "12", "62"
 TRAINING = {
@@ -48,10 +49,6 @@ def prompt_of(node: str, **inputs: Any) -> dict[str, Any]:
     prompt["10"]["inputs"] |= {"model": [METHOD, 0], "positive": ["20", 0]}
     prompt[CURVE] = {"class_type": "SaveImage", "inputs": {"images": [METHOD, 3], "filename_prefix": "loss"}}
     return prompt
-
-
-def pixels(server: ComfyServer, entry: dict[str, Any], node: str) -> np.ndarray:
-    return np.stack([np.asarray(picture.convert("RGB"), np.int16) for picture in server.images(entry, node)])
 
 
 @pytest.mark.parametrize("node", NODES)

@@ -1,16 +1,15 @@
-"""AbO's first updates against its loss, written out anew on a small model; what it draws from."""
+"""AbO's first updates against its loss, written out anew on a small model; what it draws from and preserves."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from pure.fakes import Adam, TwoTowers, Uneven
+from pure.fakes import Adam, FakeModel, TwoTowers, Uneven
+from pure.learned import run_abo
 
 from erasure_core import Conditioning
 from erasure_core.methods import abo as abo_module
-from erasure_core.methods.abo import AbOSettings, Contexts, Prompts, abo, abo_loss, focused
+from erasure_core.methods.abo import AbOSettings, Prompts, abo
 from erasure_core.sampling.ddim import trajectories
 
 OBJECT = ("{}", "a {}", "a photo of a {}", "a picture of the {}")
@@ -67,44 +66,6 @@ def test_abo_is_its_formula(concept: str, given: str, kind: str, alternative: st
         torch.testing.assert_close(erasure.deltas[name].dense(), weight - model.weights[name], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("focus", [0.0, 0.25, 2.0])
-def test_focus_changes_the_goal_where_the_two_guide_apart(focus: float) -> None:
-    concept, other = torch.randn(2, 2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    goal = focused(concept, other, focus)
-    for one, two, three in zip(concept, other, goal, strict=True):
-        apart = [[float(((one - two)[:, y, x] ** 2).mean()) for x in range(3)] for y in range(3)]
-        for y in range(3):
-            for x in range(3):
-                share = (apart[y][x] / max(map(max, apart))) ** focus
-                expected = share * two[:, y, x] + (1 - share) * one[:, y, x]
-                torch.testing.assert_close(three[:, y, x], expected)
-    assert torch.equal(focused(concept, concept, focus), concept), "prompts that guide alike have no largest difference"
-
-
-@pytest.mark.parametrize("alternative", [True, False])
-def test_the_loss_with_focus_has_the_goal_of_both(alternative: bool) -> None:
-    frozen, edited = Uneven(), Uneven(seed=1)
-    latents, times = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3)), torch.tensor([3, 50])
-    cat, dog, empty = (frozen.encode_prompts([text] * 2) for text in ("cat", "dog", ""))
-    contexts = Contexts(cat, dog if alternative else None, empty, None)
-    e, c = (edited.predict_noise(latents, times, text) for text in (empty, cat))
-    e0, c0, d0 = (frozen.predict_noise(latents, times, text) for text in (empty, cat, dog))
-    goal = focused(c0 - e0, d0 - e0 if alternative else torch.zeros_like(e0), 0.5)
-    expected = ((c - e - goal) ** 2).mean() + 0.5 * ((e - e0) ** 2).mean()
-    torch.testing.assert_close(abo_loss(frozen, edited, latents, times, contexts, 0.5, 1.0, 0.5), expected)
-
-
-def test_focus_needs_an_alternative() -> None:
-    """Without one the concept guides nowhere, not only where it guided most."""
-    settings = AbOSettings(steps=2, learning_rate=1e-3, trajectories=2, sampling_steps=2)
-    changes = [
-        [abo(Uneven(), text, replace(settings, focus=focus)).deltas for focus in (0.0, 0.5)]
-        for text in ("cat", "cat -> dog")
-    ]
-    alike = [all(torch.equal(one.dense(), other[name].dense()) for name, one in own.items()) for own, other in changes]
-    assert alike == [True, False]
-
-
 def test_prompts_with_content_name_the_same_things(monkeypatch: pytest.MonkeyPatch) -> None:
     """States are those of the prompts that the loss compares; without an alternative there is no content."""
     drawn: list[str] = []
@@ -149,3 +110,60 @@ def test_abo_trains_the_layer_of_the_pooled_vector_too() -> None:
     erasure = abo(TwoTowers(), "cat -> dog", AbOSettings(steps=2, trajectories=2, sampling_steps=3, learning_rate=1e-3))
     change = erasure.deltas[TwoTowers.LABEL].dense()
     assert set(erasure.deltas) == set(TwoTowers().weights) and change.abs().max() > 1e-4
+
+
+def test_abo_preserves_nothing_that_the_text_encoder_reads_as_the_concept() -> None:
+    assert run_abo(FakeModel(), preserve=["catamaran"]).deltas
+    forgetful = FakeModel()
+    forgetful.reads = lambda prompt: tuple(word[:3] for word in prompt.split())
+    with pytest.raises(ValueError, match="preserve lists 'catamaran', which is to be erased"):
+        run_abo(forgetful, preserve=["catamaran"])
+
+
+def test_abo_states_come_from_both_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    original = abo_module.trajectories
+
+    def record(model, prompts, seeds, **settings):
+        seen["prompts"] = prompts
+        latents, times = original(model, prompts, seeds, **settings)
+        seen["count"] = len(latents)
+        return latents, times
+
+    monkeypatch.setattr(abo_module, "trajectories", record)
+    run_abo(FakeModel(), trajectories=6, sampling_steps=5)
+    assert sum("cat" in prompt for prompt in seen["prompts"]) == 3 and seen["count"] == 30
+
+
+@pytest.mark.parametrize(("prompt", "problem"), [("dog -> fox", "says what to draw"), ("(dog:1.3)", "sets a weight")])
+def test_abo_preserves_prompts_that_are_text(prompt: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=f"preserve lists '.*', which {problem}"):
+        run_abo(FakeModel(), preserve=["", prompt])
+
+
+@pytest.mark.parametrize("prompt", ["Cat", "the cat's", "cats", "a  cat_"])
+def test_abo_does_not_preserve_what_it_erases(prompt: str) -> None:
+    with pytest.raises(ValueError, match="preserve lists '.*', which is to be erased"):
+        run_abo(FakeModel(), preserve=["", prompt])
+
+
+def test_abo_tells_of_a_prompt_that_names_what_it_erases(caplog) -> None:
+    run_abo(FakeModel(), preserve="two cats on a mat")
+    assert "preserve lists 'two cats on a mat', which names 'cat'" in caplog.text
+
+
+def test_abo_takes_no_concept_for_its_own_alternative() -> None:
+    with pytest.raises(ValueError, match="'cats -> the cat' maps a concept to itself"):
+        abo(FakeModel(), "cats", alternative="the cat")
+
+
+def test_abo_says_what_it_trained_and_that_it_samples() -> None:
+    told: list[str] = []
+    erasure = run_abo(FakeModel(), scope="attention", rank=2, callback=lambda done, total, what: told.append(what))
+    assert (erasure.origins[0].settings["scope"], erasure.origins[0].settings["rank"]) == ("attention", 2)
+    assert told[0] == "sampling"
+
+
+def test_abo_with_a_scope_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="scope must be one of cross-attention, attention, unet, got 'vae'"):
+        run_abo(FakeModel(), scope="vae")

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from pure.test_nodes import Pack, stand_in
+from pure.pack_modules import Pack, stand_in
 
 from erasure_core.concepts.common import COMMON, EVERYDAY_CAPTIONS, common_concepts
 from erasure_core.concepts.completion import Completion, completions

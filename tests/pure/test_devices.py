@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pure.command_line import fails
 from pure.fakes import FakeModel
-from pure.test_cli import fails
 
 from erasure_core.commands import shared
 from erasure_core.commands.main import main

@@ -1,20 +1,29 @@
-"""The first updates of DoCo, published and ours, against its formula (arXiv 2405.15304), written out anew."""
+"""DoCo: its first updates, published and ours, against its formula (arXiv 2405.15304); anchors and discriminator."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from pure.fakes import Adam, FakeModel, Uneven
+from pure.learned import dense, run_doco
 from torch import Tensor
 from torch.func import functional_call
 
 from erasure_core import Conditioning
 from erasure_core.methods import doco as doco_module
-from erasure_core.methods.doco import DOCO, DoCoSettings, doco
-from erasure_core.training.gan import ConditionalDiscriminator, clipped, patch_discriminator
+from erasure_core.methods.doco import DOCO, DoCoSettings, check_latents, doco
+from erasure_core.training.gan import (
+    ConditionalDiscriminator,
+    adversarial_loss,
+    clipped,
+    discriminator_loss,
+    patch_discriminator,
+)
+from erasure_core.training.loop import TrainingError
 
 BETAS = 0.5, 0.999
 CAPTIONS = ["red fish", "a red fish in water", "two red fish", "the red fish", "red fish and chips"]
@@ -227,3 +236,91 @@ def test_preserved_prompts_change_less() -> None:
         if not preserve_weight:
             free = drift
         assert drift <= most * free
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (torch.zeros(4, 4, 4), r"anchor_latents must be \[n, 4, height, width\], got \(4, 4, 4\)"),
+        (torch.zeros(0, 4, 8, 8), r"got \(0, 4, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 8), r"must be \[n, 4, height, width\], got \(2, 3, 8, 8\)"),
+        (torch.full((2, 4, 8, 8), math.nan), "anchor_latents hold NaN or infinite values"),
+    ],
+)
+def test_anchor_latents_that_cannot_be_used(latents: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_doco(FakeModel(), anchor_latents=latents)
+
+
+def test_anchor_latents_have_the_models_channels_whatever_its_height() -> None:
+    fitting = torch.zeros(2, 4, 8, 8)
+    assert check_latents(fitting, (4, 6, 7)) is fitting
+    with pytest.raises(ValueError, match=r"must be \[n, 4, height, width\], got \(2, 6, 8, 8\)"):
+        check_latents(torch.zeros(2, 6, 8, 8), (4, 6, 7))
+
+
+def test_doco_draws_its_anchor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the captions say of the anchor, in turn, each from its own seed, told to the callback."""
+    drawn, told, original = [], [], doco_module.sample_latents
+
+    def record(model, prompts, seeds, **settings):
+        drawn.extend(zip(prompts, seeds, strict=True))
+        return original(model, prompts, seeds, **settings)
+
+    monkeypatch.setattr(doco_module, "sample_latents", record)
+    run_doco(FakeModel(), anchors=5, seed=7, callback=lambda done, total, what: told.append(what))
+    assert drawn == [("a dog", 7), ("a photo of a dog", 8), ("the dog", 9), ("a dog", 10), ("a photo of a dog", 11)]
+    assert told[0] == "sampling"
+
+
+def test_doco_says_how_many_seconds_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of ten steps took its 4 seconds, as many as belong to the discriminator alone."""
+    clock = iter([100.0, 102.0, 105.0])
+    monkeypatch.setattr("erasure_core.training.loop.time.monotonic", lambda: next(clock))
+    with pytest.raises(TrainingError, match=r"seconds: after 4 only .* more than 4 are needed here, 20 for all 10 st"):
+        run_doco(FakeModel(), steps=10, warm_up=0.2, seconds=4.0)
+
+
+def test_doco_needs_an_anchor() -> None:
+    with pytest.raises(ValueError, match="needs an anchor: write 'cat -> ' and the harmless class"):
+        doco(FakeModel(), "cat")
+
+
+def test_doco_waits_for_its_discriminator() -> None:
+    """The first update of Adam moves every weight by the learning rate: there is one, after three quiet steps.
+
+    Before it AdamW shortens the weight by the rate's hundredth.
+    """
+    once, before = dense(run_doco(FakeModel(), steps=4, warm_up=0.75, learning_rate=1e-3)), FakeModel().weights
+    moved = max(float((change + 1e-5 * before[name]).abs().max()) for name, change in once.items())
+    assert moved == pytest.approx(1e-3, rel=1e-2)
+    with pytest.raises(ValueError, match="warm_up 0.99 leaves none of 4 steps"):
+        run_doco(FakeModel(), steps=4, warm_up=0.99)
+
+
+def test_doco_losses_by_hand() -> None:
+    judge = patch_discriminator((4, 4, 4), seed=0)
+    real, fake = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    by_hand = (F.softplus(judge(real)).mean() + F.softplus(-judge(fake)).mean()) / 2
+    torch.testing.assert_close(discriminator_loss(judge, real, fake), by_hand)
+    torch.testing.assert_close(adversarial_loss(judge, fake), F.softplus(judge(fake)).mean())
+
+
+def test_doco_keeps_the_two_sides_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The discriminator learns from detached pictures; the generator's step leaves it no gradient."""
+    told = []
+    teach = doco_module._teach
+
+    def watched_teach(judge, optimiser, penalty, lesson):
+        told.extend((sides.real.requires_grad, sides.fake.requires_grad) for sides in lesson)
+        assert all(parameter.grad is None for parameter in judge.parameters()), "the generator's step reached it"
+        return teach(judge, optimiser, penalty, lesson)
+
+    monkeypatch.setattr(doco_module, "_teach", watched_teach)
+    run_doco(FakeModel())
+    assert len(told) == 6 and not any(a or b for a, b in told)
+
+
+def test_doco_that_ends_before_the_model_learns_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="seconds: after 1e-09 only the discriminator had learned"):
+        doco(FakeModel(), "cat -> dog", DoCoSettings(steps=10, warm_up=0.5), anchors=2, seconds=1e-9)

@@ -8,22 +8,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pure.command_line import fails
 from pure.fakes import FakeModel
-from pure.test_cli import fails
 
 from erasure_core import Erasure, rece
-from erasure_core.commands import audit_options, purify, shared
+from erasure_core.commands import audit_options, purify
 from erasure_core.commands.exit_codes import Interrupted, Tolerant, code_for_text
 from erasure_core.commands.main import main
 from erasure_core.commands.progress import Progress
 from erasure_core.files.images import save_image
-
-
-@pytest.fixture
-def fake(monkeypatch) -> FakeModel:
-    model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda *_: model)
-    return model
 
 
 def after(act, error: BaseException, times: int = 1):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pure.command_line import exit_code, fails
 from pure.fakes import LAYERS, FakeModel
 from pure.test_baking import written
-from pure.test_cli import exit_code, fails
 
 from erasure_core import Concept, Dense, Erasure, Origin, rece
 from erasure_core.baking.record import baked_erasures

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import struct
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pure.any_tensors import save_file
+from pure.erasure_files import FIRST, opened, rewrite, small, two_maps
 from pure.fakes import LAYERS, FakeModel
 from pure.test_erasure import dense, mixed, same
 from safetensors import safe_open
@@ -31,7 +31,6 @@ from erasure_core.files.safetensors_files import MOST_HEADER, read, write
 from erasure_core.methods.rece import ReceSettings
 from erasure_core.model import CONTEXT
 
-FIRST = next(iter(LAYERS))
 BYTES = "8f57d3efde29ca33bdc054865438cdf5cba5028347e662167a2082a1c9948008"  # of ``small`` as a file
 
 
@@ -43,18 +42,6 @@ def erasure() -> Erasure:
 @pytest.fixture
 def saved(erasure: Erasure, tmp_path: Path) -> Path:
     return erasure.save(tmp_path / "cat.safetensors")
-
-
-def opened(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    with safe_open(path, "pt") as file:
-        tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}  # older safetensors map the file
-        return tensors, json.loads(file.metadata()["erasure"])
-
-
-def rewrite(path: Path, tensors: dict, header: object) -> Path:
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata={"erasure": header if isinstance(header, str) else json.dumps(header)})
-    return path
 
 
 def test_round_trip(erasure: Erasure, saved: Path) -> None:
@@ -225,16 +212,6 @@ def test_a_later_format(saved: Path) -> None:
         Erasure.load(rewrite(saved, tensors, {**header, "format": 9}))
 
 
-def small(up: list[list[float]] | None = None, **changes) -> Erasure:
-    """One layer with a map, and a bias and a whole weight beside it, all by hand."""
-    low = LowRank(torch.tensor(up or [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([[1.0, 0.5], [0.25, 2.0]]))
-    change = LowRank(torch.tensor([[1.0, 0.0], [0.5, 2.0]]), low.down)
-    layer = "text_encoder.text_model.encoder.layers.0.mlp.fc1"
-    deltas = {FIRST: low, f"{layer}.weight": Dense(torch.eye(2)), f"{layer}.bias": Dense(torch.tensor([1.0, -1.0]))}
-    origin = Origin("rece", (Concept("cat", "dog"),), {"loops": 2, "exact_error": {"context": 0.5}}, "0" * 16, "0.1.0")
-    return Erasure(deltas, (replace(origin, **changes),), {CONTEXT: ContextMap(change, (FIRST,))}, 0.25)
-
-
 def test_the_same_erasure_is_the_same_bytes(tmp_path: Path) -> None:
     """Whichever process writes it, and in whatever order its settings were given."""
     path, files_seen = tmp_path / "a.safetensors", set()
@@ -326,17 +303,6 @@ def test_context_maps_that_are_a_tensor(tmp_path: Path, monkeypatch, most: int) 
         found = back.maps[entry]
         assert torch.equal(found.change.up, one.change.up) and torch.equal(found.change.down, one.change.down)
         assert (found.names, found.columns) == (one.names, one.columns)
-
-
-def two_maps() -> Erasure:
-    """One of a layer that reads nothing but text, and one of a layer that reads it in the last of three columns."""
-    one, other = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0, 3.0]])
-    deltas = {"unet.a.weight": LowRank(torch.ones(2, 1), other), "unet.b.weight": LowRank(torch.ones(2, 1), one)}
-    maps = {
-        "pooled": ContextMap(LowRank(torch.tensor([[7.0]]), other[:, 2:]), ("unet.a.weight",), (2, 3)),
-        "context": ContextMap(LowRank(torch.tensor([[5.0], [6.0]]), one), ("unet.b.weight",)),
-    }
-    return Erasure(deltas, (), maps)
 
 
 def test_sdxls_context_maps_are_always_in_the_header() -> None:

@@ -7,14 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from pure.fakes import FakeModel, digest
-from pure.test_learned import run_abo, run_doco, run_few_shot
+from pure.learned import METHODS, run_abo, run_doco, run_few_shot
 from torch import nn
 
 from erasure_core.devices import free_memory
 from erasure_core.training import memory
 from erasure_core.training.memory import OutOfRoomError, activation_bytes, activation_bytes_at
-
-METHODS = pytest.mark.parametrize("run", [run_few_shot, run_doco, run_abo])
 
 
 def test_what_a_pass_keeps_is_counted_once_and_without_weights() -> None:

@@ -8,22 +8,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pure.command_line import fails
 from pure.fakes import FakeModel
-from pure.test_cli import fails
 
 from erasure_core import rece
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.statistics_file import save_statistics
-from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.files.outputs import Outputs, same_place
-
-
-@pytest.fixture
-def fake(monkeypatch) -> FakeModel:
-    model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda *_: model)
-    return model
 
 
 def ways(file: Path) -> dict[str, Path]:

@@ -6,18 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pure.fakes import FakeModel
 
-from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.workers import ALONE, Workers
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
-    model = FakeModel()
-    monkeypatch.setattr(shared, "load_model", lambda *_: model)
-    return model
 
 
 def test_what_several_processes_cannot_do(fake, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:

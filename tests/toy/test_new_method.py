@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pure.test_nodes import ROOT, VALUE, a_clip, a_model, stand_in
+from pure.pack_modules import ROOT, VALUE, a_clip, a_model, stand_in
 
 from erasure_core import Erasure
 from erasure_core.methods import METHODS
