@@ -33,7 +33,6 @@ from erasure_core.methods.abo import TOY_ABO, focused
 from erasure_core.methods.captions import captions_of, with_target
 from erasure_core.methods.doco import NoisedBatch
 from erasure_core.sampling.ddim import initial_latents, sample_latents, split_prediction, timesteps
-from erasure_core.toy import Judge, load_toy
 from erasure_core.toy.evaluation import Gallery, captions_for, drift_outside, subject_of
 from erasure_core.training.gan import (
     ConditionalDiscriminator,
@@ -91,8 +90,8 @@ class States:
         return lambda clean: discriminator(clean, self.latents[which], self.alphas[which], captions)
 
 
-def discriminators(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
-    states = States(model, concept)
+def discriminators(bench: Bench, concept: Concept) -> Iterator[list[str]]:
+    states = States(bench.model, concept)
     for name, settings in DISCRIMINATORS.items():
         yield [name, *_shown(states, _taught(states, **settings))]
 
@@ -147,8 +146,8 @@ def drawn(model, prompts: list[str], others: list[str], focus: float | None) -> 
     return model.decode_latents(latents).float()
 
 
-def goals(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
-    subject = subject_of(concept)
+def goals(bench: Bench, concept: Concept) -> Iterator[list[str]]:
+    model, judge, subject = bench.model, bench.judge, subject_of(concept)
     captions = captions_for(subject, PICTURES, 0, SEED)
     prompts = [str(caption) for caption in captions]
     others = [with_target(prompt, concept) for prompt in prompts]
@@ -162,8 +161,8 @@ def goals(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
         yield [f"{concept}, focus {focus:g}", *(f"{share:.0f}" for share in shares), f"{outside:.1f}"]
 
 
-def trainings(model, judge: Judge, concept: Concept) -> Iterator[list[str]]:
-    bench, prompts = Bench(Path("build/study")), preserved(learned.VARIANTS["abo"], concept)
+def trainings(bench: Bench, concept: Concept) -> Iterator[list[str]]:
+    prompts = preserved(learned.VARIANTS["abo"], concept)
     was, before = single.unedited(bench, concept.name)
     for focus, steps in TRAININGS:
         settings = replace(TOY_ABO[was.subject.kind], focus=focus, steps=steps)
@@ -186,11 +185,11 @@ def main() -> None:
     parser.add_argument("what", choices=list(STUDIES))
     parser.add_argument("concepts", nargs="+")
     args = parser.parse_args()
-    model, judge = load_toy(), Judge.load()
+    bench = Bench(Path("build/study"))
     study, columns = STUDIES[args.what]
     for name in args.concepts:
         concept, lines = Concept(name, INSTEAD[name]), []
-        for line in study(model, judge, concept):
+        for line in study(bench, concept):
             print(line, flush=True)
             lines.append(line)
         print(table((str(concept), *columns), lines), flush=True)

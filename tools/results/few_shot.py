@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import mean
 
 from erasure_core import Concept
-from erasure_core.drawing.table import table
 from erasure_core.methods import METHODS
 from erasure_core.toy.captions import sample_captions
 from erasure_core.toy.evaluation import draw, subject_of
 
 from .settings import INSTEAD, SEED, STYLES, Bench, Setting, preserved, run
 from .single import COLUMNS, drawn, unedited
+from .variants import tables
 
 OBJECTS = ("cat", "dog", "rose", "car", "penguin", "banana")
 TUNED_ON = ("noto", "cat")
@@ -65,30 +64,13 @@ def unnamed(bench: Bench) -> dict[str, int]:
 
 
 def section(rows: list[dict]) -> str:
-    """A table for each variant."""
-    parts = [HEAD.format(tuned=" and ".join(TUNED_ON))]
-    for variant, setting in VARIANTS.items():
-        mine = [row for row in rows if row["variant"] == variant]
-        if not mine:
-            continue
-        lines = [_line(f"{row['concept']}, seed {row['seed']}", [row]) for row in mine]
-        for kind in ("style", "object"):
-            unseen = [row for row in mine if row["kind"] == kind and row["concept"].split()[0] not in TUNED_ON]
-            if unseen:
-                lines.append(_line(f"**mean of {kind}s never tuned on**", unseen))
-        parts.append(f"### {setting.meaning}\n\n{table(('erased', *COLUMNS), lines)}")
+    """A table for each variant, and what is drawn without a style named."""
+    parts = [HEAD.format(tuned=" and ".join(TUNED_ON)), *tables(rows, VARIANTS, TUNED_ON, {})]
     for row in rows:
         if row["variant"] == UNNAMED["variant"]:
             counts = ", ".join(f"{style} in {100 * count / PICTURES:.0f} %" for style, count in row["styles"].items())
             parts.append(f"Of {PICTURES} prompts that name no style, the unedited model draws {counts}.")
     return "\n\n".join(parts)
-
-
-def _line(name: str, rows: list[dict]) -> list[str]:
-    after, before = ({column: mean(row[column][place] for row in rows) for column in COLUMNS} for place in (0, 1))
-    cells = [f"{100 * after['UA']:.0f} ({100 * before['UA']:.0f} before)"]
-    cells += [f"{100 * after[key]:.0f} ({100 * (after[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
-    return [name, *cells]
 
 
 HEAD = """## Few-shot by matching

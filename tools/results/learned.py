@@ -6,12 +6,12 @@ import time
 from statistics import mean
 
 from erasure_core import Concept
-from erasure_core.drawing.table import table
 from erasure_core.methods import METHODS
 from erasure_core.toy.evaluation import drift_outside, subject_of
 
 from .settings import INSTEAD, STYLES, Bench, Setting, preserved, run
 from .single import COLUMNS, drawn, unedited
+from .variants import tables
 
 TUNED_ON = ("noto", "cat", "car")
 OBJECTS = ("cat", "car", "dog", "rose", "penguin", "banana")
@@ -57,30 +57,11 @@ def measure(bench: Bench, concept: str, variant: str, seed: int) -> dict:
 
 def section(rows: list[dict]) -> str:
     """A table for each variant."""
-    parts = [HEAD.format(tuned=", ".join(TUNED_ON))]
-    for variant, setting in VARIANTS.items():
-        mine = [row for row in rows if row["variant"] == variant]
-        if not mine:
-            continue
-        lines = [_line(f"{row['concept']}, seed {row['seed']}", [row]) for row in mine]
-        for kind in ("style", "object"):
-            unseen = [row for row in mine if row["kind"] == kind and row["concept"].split()[0] not in TUNED_ON]
-            if unseen:
-                lines.append(_line(f"**mean of {kind}s never tuned on**", unseen))
-        parts.append(f"### {setting.meaning}\n\n{table(('erased', *COLUMNS, 'outside', 'seconds'), lines)}")
-    return "\n\n".join(parts)
-
-
-def _line(name: str, rows: list[dict]) -> list[str]:
-    after, before = ({column: mean(row[column][place] for row in rows) for column in COLUMNS} for place in (0, 1))
-    cells = [f"{100 * after['UA']:.0f} ({100 * before['UA']:.0f} before)"]
-    cells += [f"{100 * after[key]:.0f} ({100 * (after[key] - before[key]):+.0f})" for key in COLUMNS[1:]]
-    return [
-        name,
-        *cells,
-        f"{100 * mean(row['outside'] for row in rows):.1f}",
-        f"{mean(row['seconds'] for row in rows):.0f}",
-    ]
+    more = {
+        "outside": lambda own: f"{100 * mean(row['outside'] for row in own):.1f}",
+        "seconds": lambda own: f"{mean(row['seconds'] for row in own):.0f}",
+    }
+    return "\n\n".join([HEAD.format(tuned=", ".join(TUNED_ON)), *tables(rows, VARIANTS, TUNED_ON, more)])
 
 
 HEAD = """## DoCo and AbO
