@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..erasure_core.closed_form.collect import check_preserve, warnings_of_names
 from ..erasure_core.concepts.common import built_in_prompts
 from ..erasure_core.concepts.names import distinct
-from ..erasure_core.concepts.parse import concepts_and_warnings, kept_prompts, parse_prompts, single_concept
+from ..erasure_core.concepts.parse import Concept, concepts_and_warnings, kept_prompts, parse_prompts, single_concept
 from ..erasure_core.quoting import excerpt
 from .input_checks import check_text
 from .inputs import NO_LIST, preserved
 
 SEVERAL, SINGLE, STATISTICS = "concepts", "concept", "statistics"  # inputs for what to erase
 CAPTIONS = "everyday_captions"  # the input that preserves the built-in captions
-NOTHING = "Name what to erase, for example: van gogh -> art"
+NOTHING = "Name what to erase, for example: van gogh -> art. The rest can stay as it is."
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,16 @@ def _sentences(name: str, values: Mapping[str, Any], linked: Collection[str]) ->
     stays = [_count(len(prompts), "prompt")] if prompts else []
     stays += [_count(len(built_in), "built-in caption")] if built_in else []
     stays += ["the prompts that are connected"] if {"preserve", "exactly"} & set(linked) else []
-    erased = _count(len(concepts), SINGLE) + (" and those of the statistics" if STATISTICS in linked else "")
+    erased = _erased(concepts) + (" and those of the statistics" if STATISTICS in linked else "")
     preserves = f", preserves {_enumerated(stays)}" if stays else ""
     return " ".join([f"Erases {erased}{preserves}.", *warnings])
+
+
+def _erased(concepts: Sequence[Concept]) -> str:
+    count, bare = _count(len(concepts), SINGLE), sum(not one.instead for one in concepts)
+    if not bare:
+        return count
+    return f"{count} without a replacement" if bare == len(concepts) else f"{count} ({bare} without a replacement)"
 
 
 def _prompts(name: str, values: Mapping[str, Any], linked: Collection[str]) -> list[str]:

@@ -30,8 +30,16 @@ class ErasureCompare(io.ComfyNode):
             description="Draws the same prompts from the same seeds through several models, as one labelled grid: a "
             "row for each picture, a column for each model. Works with every model that KSampler takes.",
             inputs=[
-                io.Model.Input("model", tooltip="The first column, called 'before': the model without an erasure."),
-                io.Clip.Input("clip", tooltip="Its text encoder, and that of every column that has none of its own."),
+                io.Model.Input(
+                    "model",
+                    display_name="model (before)",
+                    tooltip="The first column, called 'before': the model without an erasure.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    display_name="clip (before)",
+                    tooltip="Its text encoder, and that of every column that has none of its own.",
+                ),
                 io.Vae.Input("vae", tooltip="The autoencoder of all of them."),
                 io.Latent.Input(
                     "latent", tooltip="An empty latent image: its size is that of the pictures, its batch their number."
@@ -87,8 +95,13 @@ def _column(number: int) -> list:
     """Return the inputs of column ``number + 1``."""
     own = f"Column {number + 1}'s text encoder, if it has its own."
     return [
-        io.Model.Input(f"model_{number}", optional=True, tooltip=f"Column {number + 1}."),
-        io.Clip.Input(f"clip_{number}", optional=True, tooltip=own),
+        io.Model.Input(
+            f"model_{number}",
+            display_name=f"model {number} (after)",
+            optional=True,
+            tooltip=f"Column {number + 1}: a model with an erasure.",
+        ),
+        io.Clip.Input(f"clip_{number}", display_name=f"clip {number} (after)", optional=True, tooltip=own),
     ]
 
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..erasure_core import Erasure as CoreErasure
 from ..erasure_core.erasures.programs import readers_of
 from ..erasure_core.quoting import shortened
-from .comfy_host.files import lora_files, lora_path, save_as_lora, stamp
+from .comfy_host.files import CONCEPTS, lora_files, lora_path, save_as_lora, stamp
 from .comfy_host.patches import apply_erasure
 from .comfy_host.rebase import rebase_if_needed
 from .input_checks import checked
@@ -32,7 +32,7 @@ class ErasureApply(io.ComfyNode):
             node_id="ErasureApply",
             display_name="Apply Erasure",
             category=USE,
-            search_aliases=("apply lora", "forget", "unlearn", "remove concept"),
+            search_aliases=("apply lora",),
             description="Applies an erasure to a model, on top of the LoRAs and erasures that it has.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to change; a copy is changed, never the original."),
@@ -97,16 +97,18 @@ class ErasureSave(io.ComfyNode):
             display_name="Save Erasure",
             category=USE,
             search_aliases=("save lora", "export", "forget", "unlearn"),
-            description="Saves an erasure as a LoRA file below output/loras: the stock Load LoRA lists it. Which other "
-            "programs read it depends on the model's family; the node says which.",
+            description="Saves an erasure as a LoRA file below output/loras: both stock Load LoRA nodes list it, "
+            "and few-shot's needs the one with CLIP. Which other programs read it depends on the model's family; the "
+            "node says which.",
             is_output_node=True,
             inputs=[
                 Erasure.Input("erasure", tooltip="What to save."),
                 io.String.Input(
                     "filename_prefix",
-                    default="erasure/erasure",
+                    default=f"erasure/{CONCEPTS}",
                     tooltip="Folder and start of the file's name below output/loras. A number is added: nothing is "
-                    "overwritten. %year%, %month% and %day% stand for the date.",
+                    "overwritten. %concepts% stands for what is erased, %year%, %month% and %day% for the "
+                    "date.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="Where the file is.")],

@@ -30,7 +30,7 @@ from .inputs import (
     setting_input,
     strength_input,
 )
-from .schema import ALIASES, advanced, completed, schema, with_extra
+from .schema import ALIASES, PHRASES, advanced, completed, schema, with_extra
 
 CUSTOM = "custom"
 NUMBERS = next(iter(RECE.values()))
@@ -48,9 +48,9 @@ class ErasureRECE(io.ComfyNode):
             node_id="ErasureRECE",
             display_name="Erase Concepts (RECE)",
             category=ERASE,
-            search_aliases=(*ALIASES, "UCE", "ESD", "RECE", "concept ablation", "negative prompt"),
-            description="Erases concepts in closed form where text enters the model: no training, no images. "
-            "Stable Diffusion (SDXL too), diffusion transformers, and this pack's toy model.",
+            search_aliases=(*ALIASES, *PHRASES, "UCE", "ESD", "RECE", "concept ablation", "negative prompt"),
+            description="Erases what you name in seconds: no training, no pictures. For Stable Diffusion (SDXL too), "
+            "diffusion transformers, and this pack's small model.",
             inputs=[
                 io.Model.Input(
                     "model",
@@ -95,7 +95,7 @@ class ErasureRECE(io.ComfyNode):
                             multiline=True,
                             default="",
                             optional=True,
-                            placeholder="Prompts that must not change at all, one a line",
+                            placeholder="Seldom needed: a few prompts that must not change in the least, one a line",
                             tooltip="Prompts that are left exactly alone, one a line: the edit keeps clear of all "
                             "that is read for them. A few: every one leaves the edit less room.",
                         )

@@ -10,6 +10,15 @@ from comfy_api.latest import io
 ALIASES = ("forget", "unlearn", "remove", "erase", "negative", "concept", "censor", "nsfw", "style", "artist")
 """What people who want something gone look for; search boxes find the nodes that erase by these words too."""
 
+BY_TRAINING = tuple(f"{alias} by training" for alias in ALIASES)
+"""The same for the methods that train, so that hosts list the one that needs no training first."""
+
+PHRASES = tuple(
+    f"{verb} {what}" for verb in ("remove", "delete", "forget", "unlearn")
+    for what in ("concept", "object", "character", "style", "artist")
+)  # fmt: skip
+"""Hosts look for all words of a search in one alias."""
+
 PACK = "concept erasure"
 
 

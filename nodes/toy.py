@@ -8,8 +8,6 @@ from .comfy_host.toy import empty_latent, load_toy
 from .inputs import TRY
 from .schema import schema
 
-SUITS = "Draws 64 x 64 pixels. In KSampler, cfg 3 suits it, and 20 steps."
-
 
 class ErasureLoadToy(io.ComfyNode):
     """Loads the embedded model as MODEL, CLIP and VAE, with an empty latent of its size."""
@@ -22,7 +20,8 @@ class ErasureLoadToy(io.ComfyNode):
             category=TRY,
             search_aliases=("demo", "example model", "small model", "test model"),
             description="Loads the small text-to-image model that comes with this pack: emoji in four drawing styles, "
-            "64 x 64 pixels, on a CPU in seconds. Prompt it like 'a cat in the style of noto on a blue background'.",
+            "64 x 64 pixels, on a CPU in seconds. Prompt it like 'a cat in the style of noto on a blue background'; "
+            "give KSampler its LATENT, and cfg 3.",
             outputs=[
                 io.Model.Output(
                     display_name="MODEL", tooltip="The diffusion model, for KSampler and other stock nodes."
@@ -35,4 +34,4 @@ class ErasureLoadToy(io.ComfyNode):
 
     @classmethod
     def execute(cls):
-        return io.NodeOutput(*load_toy(), empty_latent(), ui={"text": (SUITS,)})
+        return io.NodeOutput(*load_toy(), empty_latent())

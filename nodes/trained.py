@@ -36,7 +36,7 @@ from .inputs import (
     setting_input,
     strength_input,
 )
-from .schema import ALIASES, Choices, advanced, completed, schema
+from .schema import BY_TRAINING, Choices, advanced, completed, schema
 
 AUTO = "auto"
 TOY = " (toy)"  # the end of presets in earlier versions, which had own ones for the toy model
@@ -53,7 +53,7 @@ class ErasureFewShot(io.ComfyNode):
             display_name="Erase a Concept (Few-Shot)",
             category=ERASE,
             is_experimental=True,  # never run on weights of Stable Diffusion
-            search_aliases=(*ALIASES, "few-shot", "fine-tune", "train", "ESD"),
+            search_aliases=(*BY_TRAINING, "few-shot", "fine-tune", "train", "ESD"),
             description="Trains the text encoder until prompts that name a concept give what prompts with its "
             f"replacement gave, or without a replacement something else, on a few pictures of it. {MODELS}",
             inputs=[
@@ -146,7 +146,7 @@ class ErasureDoCo(io.ComfyNode):
             display_name="Erase a Concept (DoCo)",
             category=ERASE,
             is_experimental=True,  # never run on weights of Stable Diffusion
-            search_aliases=(*ALIASES, "DoCo", "fine-tune", "train", "ESD", "LECO", "concept ablation", "anchor"),
+            search_aliases=(*BY_TRAINING, "DoCo", "fine-tune", "train", "ESD", "LECO", "concept ablation", "anchor"),
             description="Trains cross-attention against a discriminator until prompts of a concept pass for an "
             f"anchor's, a harmless class, while the anchor itself and preserved prompts are held. {MODELS}",
             inputs=[
@@ -214,7 +214,7 @@ class ErasureAbO(io.ComfyNode):
             display_name="Erase a Concept (AbO)",
             category=ERASE,
             is_experimental=True,  # never run on weights of Stable Diffusion
-            search_aliases=(*ALIASES, "AbO", "fine-tune", "train", "ESD", "LECO", "negative prompt"),
+            search_aliases=(*BY_TRAINING, "AbO", "fine-tune", "train", "ESD", "LECO", "negative prompt"),
             description="Trains cross-attention until a concept guides as an alternative does, or not at all; the "
             "layout of pictures mostly stays. Reconstructed from the abstract of the paper 'All but One' (AAAI 2024), "
             f"whose code was never published. {MODELS}",

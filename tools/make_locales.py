@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSLATIONS, LOCALES = ROOT / "tools" / "translations", ROOT / "locales"
-TYPES = {"ERASURE": "erasure", "ERASURE_STATISTICS": "erasure statistics"}
+TYPES = {"ERASURE": "ERASURE", "ERASURE_STATISTICS": "erasure statistics"}
 SPECIAL = re.compile(r"[{}@|]")  # has a meaning in the messages of vue-i18n, which ComfyUI's frontend uses
 SETTING = re.compile(r'"(ConceptErasure\.\w+)": \{\s*name: "(.+?)",\s*tooltip: "(.+?)",')
 

@@ -26,6 +26,9 @@ function addLine(node) {
   return line
 }
 
+/** What nodes without anything to announce tell before they run. */
+const HINTS = { ErasureLoadToy: "For KSampler: LATENT (64 x 64 pixels), and cfg 3." }
+
 function follow(node) {
   const named = node.widgets.filter((widget) => inputOf(node, widget.name))
   const line = addLine(node)
@@ -63,6 +66,8 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (isOn(LINE) && erases(node)) follow(node)
+    if (!isOn(LINE)) return
+    if (erases(node)) follow(node)
+    else if (node.comfyClass in HINTS) addLine(node).textContent = HINTS[node.comfyClass]
   },
 })

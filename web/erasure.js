@@ -99,6 +99,20 @@ function nodeAt(path) {
   return node
 }
 
+const within = new Map() // the subgraphs that have run: what their nodes have done, by their ids
+
+/** What nodes in a subgraph have done is shown at the subgraph too. */
+function followSubgraphs() {
+  api.addEventListener("execution_start", () => within.clear())
+  api.addEventListener("executed", ({ detail: { node: id, output } }) => {
+    const [outer] = String(id).split(":")
+    const graphNode = app.graph.getNodeById(Number(outer))
+    if (outer === String(id) || !graphNode || !isOurs(nodeAt(id)) || !output?.text) return
+    within.set(outer, { ...within.get(outer), [id]: output.text.join("\n") })
+    showOutcome(graphNode, Object.values(within.get(outer)).join("\n"))
+  })
+}
+
 const withErrors = new Set()
 
 /** Why a node was refused or failed, at the node, until the next run. */
@@ -143,7 +157,10 @@ const refreshLists = () => (app.reloadNodeDefs ? app.reloadNodeDefs() : app.refr
 app.registerExtension({
   name: "concepterasure.nodes",
 
-  setup: followErrors,
+  setup() {
+    followErrors()
+    followSubgraphs()
+  },
 
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith("Erasure")) return

@@ -31,7 +31,7 @@ class Completion:
 
 @checked
 def completions(before: str, after: str, *, listing: bool = False, limit: int = MOST) -> list[Completion]:
-    """Return names that begin with what is typed, everyday ones first.
+    """Return names that begin with what is typed, everyday ones first, behind the other names of a whole one.
 
     ``before`` and ``after`` are the text on both sides of the caret; only its own line is completed. What is typed may
     be the end of a prompt: behind ``in the style of van`` come the names that begin with ``van``. Capitals make no
@@ -45,7 +45,7 @@ def completions(before: str, after: str, *, listing: bool = False, limit: int = 
     ends = _ends(PARTED.split(start)[-1])
     names = [Completion(name, note, start.removesuffix(typed) + name, end) for typed, name, note in _names(ends, limit)]
     whole = any(folded(typed) in _known() for typed in ends)
-    return names + (_other_names(before, after, limit) if listing and whole else [])
+    return (_other_names(before, after, limit) if listing and whole else []) + names
 
 
 def _ends(text: str) -> list[str]:

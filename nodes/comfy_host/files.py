@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import folder_paths
 
-from ...erasure_core import Erasure
+from ...erasure_core import Concept, Erasure
 from ...erasure_core.concepts.lists import TABLES
 from ...erasure_core.quoting import excerpt, shortened
 
 LORAS, CHECKPOINTS, STATISTICS = "loras", "checkpoints", "erasure-statistics"  # folders of the output folder
 SUFFIX = ".safetensors"
+CONCEPTS, MOST_LETTERS = "%concepts%", 40  # a placeholder of a prefix, and how much of a concept it becomes
 MOST_FOLDERS, MOST_BYTES = 20, 200  # of a prefix, in one another, and of one name: file systems take 255
 
 
 def save_as_lora(erasure: Erasure, prefix: str) -> Path:
     """Write an erasure to a new file below ``output/loras``, and return its path.
 
-    ``prefix`` and the errors are those of ``save_numbered``.
+    ``prefix`` and the errors are those of ``save_numbered``; ``%concepts%`` in it stands for what is erased.
     """
-    return save_numbered(LORAS, prefix, erasure.save)
+    return save_numbered(LORAS, prefix.replace(CONCEPTS, _name_of(erasure.concepts)), erasure.save)
+
+
+def _name_of(concepts: Sequence[Concept]) -> str:
+    """Return the first concept as part of a file's name, ``cat-to-dog`` or ``no-cat``, and how many more there are."""
+    if not concepts:
+        return "erasure"
+    first, more = concepts[0], len(concepts) - 1
+    words = f"{first.name} to {first.instead}" if first.instead else f"no {first.name}"
+    name = "-".join(re.findall(r"\w+", words))[:MOST_LETTERS].rstrip("-")
+    return f"{name}-and-{more}-more" if more else name
 
 
 def save_numbered(folder: str, prefix: str, save: Callable[[Path], Path]) -> Path:

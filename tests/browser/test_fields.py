@@ -140,7 +140,7 @@ def test_offers_for_another_text_are_not_taken(comfy: ComfyPage) -> None:
 
 
 def test_a_blueprint_offers_names_too(comfy: ComfyPage) -> None:
-    comfy.place("Erase and save")
+    comfy.place("All in one - erase and save")
     comfy.show(comfy.page.evaluate("() => app.graph._nodes[0].type"), (300, 150))
     field = comfy.page.locator("textarea:visible").first
     field.fill("van g")
@@ -184,18 +184,18 @@ def test_a_node_says_what_it_will_do(comfy: ComfyPage) -> None:
     alone(comfy, "ErasureRECE")
     comfy.line_says("Name what to erase")
     type_into(comfy, "ErasureRECE", "concepts", "cat -> dog\nfox")
-    comfy.line_says(f"Erases 2 concepts, preserves {CAPTIONS}.")
+    comfy.line_says(f"Erases 2 concepts (1 without a replacement), preserves {CAPTIONS}.")
     comfy.page.keyboard.press("Escape")
     type_into(comfy, "ErasureRECE", "preserve", "lion\nowl")
-    comfy.line_says(f"Erases 2 concepts, preserves 2 prompts and {CAPTIONS}.")
+    comfy.line_says(f"Erases 2 concepts (1 without a replacement), preserves 2 prompts and {CAPTIONS}.")
     comfy.shot("line")
     comfy.set("ErasureRECE", "preset", "object")
-    comfy.line_says("Erases 2 concepts, preserves 2 prompts.")
+    comfy.line_says("Erases 2 concepts (1 without a replacement), preserves 2 prompts.")
     comfy.set("ErasureRECE", "concepts", "cat => dog")
     comfy.line_says("has the unknown separator '=>'; write 'cat -> dog'")
     comfy.shot("line - wrong")
     comfy.set("ErasureRECE", "concepts", "cat, dog")
-    comfy.line_says("Erases 1 concept, preserves 2 prompts. ")
+    comfy.line_says("Erases 1 concept without a replacement, preserves 2 prompts. ")
 
 
 def test_a_connected_list_is_not_counted(comfy: ComfyPage) -> None:

@@ -48,6 +48,16 @@ def test_the_node_is_found_by_what_people_look_for(comfy: ComfyPage) -> None:
     comfy.page.keyboard.press("Escape")
 
 
+def test_the_first_that_is_found_needs_no_training(comfy: ComfyPage) -> None:
+    for words in ["erase", "forget", "remove concept"] if is_newer() else ["erase"]:
+        comfy.clear()
+        comfy.search(words)
+        comfy.page.keyboard.press("Enter")
+        comfy.wait("() => app.graph._nodes.length === 1")
+        assert comfy.page.evaluate("() => app.graph._nodes[0].type") == "ErasureRECE"
+        comfy.page.keyboard.press("Escape")
+
+
 def test_numbers_shown_are_those_of_the_preset(comfy: ComfyPage) -> None:
     comfy.add("ErasureRECE")
     shown = comfy.values("ErasureRECE")
@@ -100,8 +110,8 @@ def test_a_graph_saved_before_an_input_existed_means_what_it_meant(comfy: ComfyP
 def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
     """A subgraph of nodes of the pack, whose fields are those of the nodes within."""
     for name, fields in {
-        "Erase and compare": {"concepts", "preserve", "preset", "prompts", "cfg"},
-        "Erase and save": {"concepts", "preserve", "preset", "strength", "filename_prefix"},
+        "All in one - erase and compare": {"concepts", "preserve", "preset", "prompts", "cfg"},
+        "All in one - erase and save": {"concepts", "preserve", "preset", "strength", "filename_prefix"},
     }.items():
         comfy.clear()
         comfy.place(name)
@@ -111,9 +121,26 @@ def test_blueprints_are_offered_and_placed(comfy: ComfyPage) -> None:
         assert comfy.page.evaluate("() => app.graph._nodes[0].isSubgraphNode()")
 
 
+def test_what_a_blueprint_has_done_is_shown_at_it(comfy: ComfyPage) -> None:
+    comfy.place("All in one - erase and save")
+    comfy.page.evaluate(
+        """async () => {
+          const { api } = await import("/scripts/api.js")
+          const outer = app.graph._nodes[0]
+          for (const [type, text] of [["ErasureRECE", "Erased cat."], ["ErasureSave", "A path."]]) {
+            const inner = outer.subgraph.nodes.find((node) => node.comfyClass === type)
+            api.dispatchCustomEvent("executed", { node: `${outer.id}:${inner.id}`, output: { text: [text] } })
+          }
+        }"""
+    )
+    comfy.show(comfy.page.evaluate("() => app.graph._nodes[0].type"), (400, 150))
+    comfy.shot("outcome of a blueprint")
+    assert comfy.cut_off("Erased cat.\nA path.") == 0
+
+
 def test_an_error_in_a_blueprint_is_shown_at_its_node(comfy: ComfyPage) -> None:
     """The server names a node in a subgraph by the path to it."""
-    comfy.search("Erase and save")
+    comfy.search("All in one - erase and save")
     comfy.page.keyboard.press("Enter")
     comfy.wait("() => app.graph._nodes.length === 1")
     shown = comfy.page.evaluate(

@@ -93,7 +93,7 @@ def test_the_page_asks_the_pack(server: ComfyServer) -> None:
     first = asked("completions", before="van g", after=" -> art", listing=True)[0]
     assert first == {"name": "Van Gogh", "note": "artist", "before": "Van Gogh", "after": " -> art"}
     said = asked("announcement", values={"concepts": "cat\nfox", "preserve": "lion"}, linked=["model"])
-    assert said == {"text": "Erases 2 concepts, preserves 1 prompt.", "wrong": False}
+    assert said == {"text": "Erases 2 concepts without a replacement, preserves 1 prompt.", "wrong": False}
     for question, members, sentence in (
         ("completions", {}, "missing a required argument: 'before'"),
         ("announcement", {"values": {}, "linked": []}, "values names neither concepts nor concept"),

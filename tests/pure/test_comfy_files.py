@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,25 @@ def test_files_are_numbered_below_their_folder(pack: Pack, tmp_path: Path) -> No
         pack.core("erasures.erasure").Erasure.load(files.lora_path("plain_00001_.safetensors")).concepts
         == erasure.concepts
     )
+
+
+@pytest.mark.parametrize(
+    ("concepts", "name"),
+    [
+        ([("cat", "dog")], "cat-to-dog"),
+        ([("van gogh", "")], "no-van-gogh"),
+        ([("Mickey/Mouse: ../x", ""), ("dog", "cat"), ("fox", "")], "no-Mickey-Mouse-x-and-2-more"),
+        ([("ゴッホ", "")], "no-ゴッホ"),
+        ([("ゴ" * 90, "")], "no-" + "ゴ" * 37),
+        ([], "erasure"),
+    ],
+)
+def test_a_prefix_can_name_what_is_erased(pack: Pack, concepts: list[tuple[str, str]], name: str) -> None:
+    one = erasure_of(pack, key=low_rank(pack, 6, 4))
+    kind = pack.core("concepts.parse").Concept
+    origins = [replace(one.origins[0], concepts=tuple(kind(*each) for each in concepts))] if concepts else []
+    path = pack.nodes("comfy_host.files").save_as_lora(replace(one, origins=tuple(origins)), "a/%concepts%")
+    assert path.name == f"{name}_00001_.safetensors" and path.parent.name == "a"
 
 
 @pytest.mark.parametrize(

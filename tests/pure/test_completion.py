@@ -91,24 +91,29 @@ def test_a_node_counts_what_it_will_erase_and_preserve(pack: Pack) -> None:
     captions = len(EVERYDAY_CAPTIONS)
     assert everyday == len(COMMON) - 1
     for values, text in (
-        ({"concepts": "cat"}, "Erases 1 concept."),
+        ({"concepts": "cat"}, "Erases 1 concept without a replacement."),
+        ({"concepts": "cat -> dog"}, "Erases 1 concept."),
+        ({"concepts": "cat\nfox"}, "Erases 2 concepts without a replacement."),
         (
             {"concepts": "cat -> dog\n# no\nfox", "preserve": "lion\nLion\n\nowl"},
-            "Erases 2 concepts, preserves 2 prompts.",
+            "Erases 2 concepts (1 without a replacement), preserves 2 prompts.",
         ),
-        ({"concept": "cat", "preserve_common": True}, f"Erases 1 concept, preserves {everyday} prompts."),
+        (
+            {"concept": "cat", "preserve_common": True},
+            f"Erases 1 concept without a replacement, preserves {everyday} prompts.",
+        ),
         ({"concept": "cat", "preserve_common": True, "preserve": "a map"}, f"{everyday + 1} prompts."),
         ({"concepts": "cat", "preserve_list": "mediums"}, f"preserves {len(name_list('mediums'))} prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": "lion\nowl"}, "preserves 2 prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": ""}, "preserves 1 prompt."),
-        ({"concepts": "zebra", "everyday_captions": False}, "Erases 1 concept."),
+        ({"concepts": "zebra", "everyday_captions": False}, "Erases 1 concept without a replacement."),
         ({"concepts": "zebra", "everyday_captions": True}, f"preserves {captions} built-in captions."),
         ({"concepts": "guitar", "everyday_captions": True}, f"preserves {captions - 1} built-in captions."),
         (
             {"concepts": "zebra", "everyday_captions": True, "preserve": f"lion\n{EVERYDAY_CAPTIONS[0]}"},
             f"preserves 2 prompts and {captions - 1} built-in captions.",
         ),
-        ({"concepts": " "}, "Name what to erase, for example: van gogh -> art"),
+        ({"concepts": " "}, "Name what to erase, for example: van gogh -> art. The rest can stay as it is."),
     ):
         said, wrong = announced(pack, **values)
         assert said.endswith(text) and not wrong, said
@@ -118,14 +123,20 @@ def test_what_is_connected_is_not_counted(pack: Pack) -> None:
     assert announced(pack, ("concepts",), concepts="") == ("Erases the concepts that are connected.", False)
     assert announced(pack, ("statistics",), concepts="") == ("Erases the concepts of the statistics.", False)
     assert (
-        announced(pack, ("model", "statistics"), concepts="cat")[0] == "Erases 1 concept and those of the statistics."
+        announced(pack, ("model", "statistics"), concepts="cat -> dog")[0]
+        == "Erases 1 concept and those of the statistics."
     )
     said, _ = announced(pack, ("preserve",), concepts="cat", preserve="", exactly="owl")
-    assert said == "Erases 1 concept, preserves 1 prompt and the prompts that are connected."
+    assert said == "Erases 1 concept without a replacement, preserves 1 prompt and the prompts that are connected."
     said, _ = announced(pack, ("preserve",), concepts="zebra", preserve="", exactly="owl", everyday_captions=True)
     captions = f"{len(EVERYDAY_CAPTIONS)} built-in captions"
-    assert said == f"Erases 1 concept, preserves 1 prompt, {captions} and the prompts that are connected."
-    assert announced(pack, ("everyday_captions",), concepts="cat", everyday_captions=True)[0] == "Erases 1 concept."
+    assert (
+        said
+        == f"Erases 1 concept without a replacement, preserves 1 prompt, {captions} and the prompts that are connected."
+    )
+    assert (
+        announced(pack, ("everyday_captions",), concepts="cat -> dog", everyday_captions=True)[0] == "Erases 1 concept."
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +157,11 @@ def test_what_is_wrong_is_said(pack: Pack, values: dict[str, str], sentence: str
 
 def test_warnings_stand_behind_the_count(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
     said, wrong = announced(pack, concepts="cat, dog", preserve="a fox")
-    assert said.startswith("Erases 1 concept, preserves 1 prompt. ") and "'cat, dog'" in said and not wrong
+    assert (
+        said.startswith("Erases 1 concept without a replacement, preserves 1 prompt. ")
+        and "'cat, dog'" in said
+        and not wrong
+    )
     said, _ = announced(pack, concepts="cat", preserve="a cat on a mat")
     assert "preserve lists 'a cat on a mat', which names 'cat'" in said
     assert not caplog.messages, "the console is told when the node runs"
