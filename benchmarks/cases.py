@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import islice, product
 
 from erasure_core import Concept, common_concepts
-from erasure_core.concepts.common import COMMON
+from erasure_core.concepts.common import COMMON, built_in_prompts
+from erasure_core.methods.rece import RECE, ReceSettings
 
 LOOPS = 3
 ADJECTIVES = (
@@ -18,16 +19,25 @@ NOUNS = COMMON[: COMMON.index("photo")]
 
 @dataclass(frozen=True)
 class Case:
-    """What is erased from which model. It is measured ``repeats`` times once warm; 0: its first call has to do."""
+    """What is erased from which model. It is measured ``repeats`` times once warm; 0: its first call has to do.
+
+    Settings are those of ``preset``; without one the published ones with three loops.
+    """
 
     family: str
     count: int
     repeats: int = 0
     common: bool = False
+    preset: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.family}-{self.count}{'-common' if self.common else ''}"
+        preset = f"-{self.preset}" if self.preset else ""
+        return f"{self.family}-{self.count}{'-common' if self.common else ''}{preset}"
+
+    @property
+    def settings(self) -> ReceSettings:
+        return RECE[self.preset] if self.preset else ReceSettings(loops=LOOPS)
 
     def concepts(self) -> tuple[Concept, ...]:
         """The first of "old person", "old man" and so on."""
@@ -38,15 +48,17 @@ class Case:
         return tuple(common_concepts(self.concepts())) if self.common else ()
 
     def prompts(self) -> list[str]:
-        """Everything that has to be encoded: concepts, the empty target and what is preserved."""
-        return [*(concept.name for concept in self.concepts()), " ", *self.preserve()]
+        """Everything that has to be encoded: concepts, the empty target, what is preserved, and built-in captions."""
+        captions = built_in_prompts(self.concepts(), common=False, captions=self.settings.everyday_captions)
+        return [*(concept.name for concept in self.concepts()), " ", *self.preserve(), *captions]
 
 
 CASES = {
     case.name: case
     for case in (
         Case("sd15", 1, 5), Case("sd21", 1, 3), Case("sdxl", 1), Case("sd15", 1, common=True),
-        Case("sd15", 10, 3), Case("sd21", 10, 2), Case("sdxl", 10),
+        Case("sd15", 1, 3, preset="general"), Case("sd21", 1, preset="general"), Case("sdxl", 1, preset="general"),
+        Case("sd15", 100, preset="several"), Case("sd15", 10, 3), Case("sd21", 10, 2), Case("sdxl", 10),
         Case("sd15", 100), Case("sd21", 100), Case("sdxl", 100),
         Case("sd15", 1000), Case("sd21", 1000), Case("sdxl", 1000),
     )

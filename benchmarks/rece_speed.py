@@ -23,7 +23,6 @@ from rece_page import PICTURE, page, panels
 
 from erasure_core import Erasure, rece
 from erasure_core.files.images import save_image, save_text
-from erasure_core.methods.rece import ReceSettings
 
 
 def measure(case: Case) -> dict:
@@ -35,7 +34,8 @@ def measure(case: Case) -> dict:
     before = settle()
     run, erasure = timed(model, case)
     row = {
-        "case": case.name, "family": case.family, "concepts": case.count, "common": case.common, "loops": LOOPS,
+        "case": case.name, "family": case.family, "concepts": case.count, "common": case.common,
+        "preset": case.preset, "loops": LOOPS,
         "prompts": len(distinct(model, case)), "layers": len(erasure.deltas), "repeats": case.repeats,
         "first": sum(run["rece"].values()), "megabytes": status("VmHWM") - before, "rank": erasure.rank,
         "result": megabytes_of(erasure), "error": erasure.error, "weights": before, "machine": machine(),
@@ -56,7 +56,7 @@ def timed(model, case: Case) -> tuple[dict[str, dict[str, float]], Erasure]:
     """Seconds of each phase, the floor of those that encode, and what was made."""
     phases = Phases()
     with EncoderPasses(model.pipe) as passes:
-        erasure = rece(model, case.concepts(), ReceSettings(loops=LOOPS), preserve=case.preserve(), callback=phases)
+        erasure = rece(model, case.concepts(), case.settings, preserve=case.preserve(), callback=phases)
     encode = passes.seconds / passes.rows * len(distinct(model, case))
     return {"rece": phases.seconds, "floor": {"encode": encode}}, erasure
 

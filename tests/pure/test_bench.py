@@ -12,6 +12,8 @@ from benchmarks import measure
 from benchmarks.cases import CASES, Case
 from benchmarks.plot import COLOURS, beside, log_chart
 from benchmarks.rece_page import exponent, page, panels, ratio
+from erasure_core.concepts.common import EVERYDAY_CAPTIONS
+from erasure_core.methods.rece import RECE
 
 TITLES = {"one": "One", "sd15": "SD 1.5", "sdxl": "SDXL"}
 
@@ -22,7 +24,8 @@ def row(family: str = "one", concepts: int = 10, encode: float = 2.0, megabytes:
         "floor": {"encode": encode, "Gram": 0.5, "deltas": 0.5},
     }
     return {
-        "case": f"{family}-{concepts}", "family": family, "concepts": concepts, "common": False, "loops": 3,
+        "case": f"{family}-{concepts}", "family": family, "concepts": concepts, "common": False,
+        "preset": "", "loops": 3,
         "prompts": concepts + 1, "layers": 32, "repeats": 0, "first": 9.0, "megabytes": megabytes, "rank": 768,
         "result": 40.0, "error": 0.0, "weights": 1400.0, "machine": "a machine", "revision": "abc",
         "clock": "processor", "runs": [run], **more,
@@ -71,9 +74,10 @@ def test_the_page_says_what_was_not_measured() -> None:
     assert "- SDXL, any number of concepts: at most 1,500 MB beyond the weights: not measured." in text
 
 
-def test_common_concepts_have_a_row_but_no_point() -> None:
-    rows = [row(), row(common=True, prompts=30)]
-    assert "One, 10 concepts, common concepts preserved" in page(rows, TITLES, [])
+def test_common_concepts_and_presets_have_a_row_but_no_point() -> None:
+    rows = [row(), row(common=True, prompts=30), row(preset="general")]
+    text = page(rows, TITLES, [])
+    assert "One, 10 concepts, common concepts preserved" in text and "One, 10 concepts, preset `general`" in text
     assert panels(rows, TITLES)["encoding, seconds"] == {"One": [(10, 2.0)]}
 
 
@@ -135,6 +139,12 @@ def test_a_thousand_concepts_differ_and_begin_as_fewer_do() -> None:
     names = [concept.name for concept in CASES["sdxl-1000"].concepts()]
     assert len(set(names)) == len(names) == 1000
     assert [concept.name for concept in Case("sd15", 10).concepts()] == names[:10]
+
+
+def test_the_default_is_measured_with_its_captions() -> None:
+    case = CASES["sd15-1-general"]
+    assert case.settings == next(iter(RECE.values())) and case.settings.everyday_captions
+    assert set(case.prompts()) == {"old person", " ", "", *EVERYDAY_CAPTIONS}
 
 
 def test_common_concepts_are_encoded_too() -> None:
