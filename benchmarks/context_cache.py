@@ -21,7 +21,7 @@ from families import full_size_model
 from measure import ROOT, EncoderPasses, machine, now, revision
 
 from erasure_core import CachedRows, from_diffusers, gather_statistics
-from erasure_core.concepts.common import common_concepts
+from erasure_core.concepts.common import built_in_prompts
 from erasure_core.drawing.table import table
 from erasure_core.methods.rece import RECE
 
@@ -72,7 +72,8 @@ def read(pipe, case: Reading, folder: Path) -> tuple[float, float, int, float]:
     """Seconds of reading a case, those in the text encoder, prompts that went through it, and seconds of its digest."""
     concepts = Case("sd15", case.count).concepts()
     settings = RECE[case.preset]
-    preserve = ["", *(common_concepts(concepts) if case.listed else ())]
+    built_in = built_in_prompts(concepts, common=case.listed, captions=settings.everyday_captions)
+    preserve = ["", *built_in[1:]]
     with EncoderPasses(pipe) as passes:
         began = now()
         model = CachedRows(from_diffusers(pipe), folder)
