@@ -76,7 +76,10 @@ def _erased(concepts: Sequence[Concept]) -> str:
     count, bare = _count(len(concepts), SINGLE), sum(not one.instead for one in concepts)
     if not bare:
         return count
-    return f"{count} without a replacement" if bare == len(concepts) else f"{count} ({bare} without a replacement)"
+    if bare < len(concepts):
+        return f"{count} ({bare} without a replacement)"
+    named = count if bare > 1 else f"'{excerpt(concepts[0].name)}'"
+    return f"{named} without a replacement"
 
 
 def _prompts(name: str, values: Mapping[str, Any], linked: Collection[str]) -> list[str]:

@@ -98,8 +98,8 @@ class ErasureSave(io.ComfyNode):
             category=USE,
             search_aliases=("save lora", "export", "forget", "unlearn"),
             description="Saves an erasure as a LoRA file below output/loras: both stock Load LoRA nodes list it, "
-            "and few-shot's needs the one with CLIP. Which other programs read it depends on the model's family; the "
-            "node says which.",
+            "and an erasure by few-shot needs the one with CLIP. Which other programs read it depends on the model's "
+            "family; the node says which.",
             is_output_node=True,
             inputs=[
                 Erasure.Input("erasure", tooltip="What to save."),

@@ -29,7 +29,7 @@ QUALITY = 88
 QUIET = 10_000  # milliseconds until the host's notice of a finished run is gone
 GAP = 34  # pixels between nodes
 COLUMNS = (  # each one's width in pixels, and its nodes from the top
-    (270, ("ErasureLoadToy", "EmptyLatentImage", "ErasureSave")),
+    (270, ("ErasureLoadToy", "RepeatLatentBatch", "ErasureSave")),
     (330, ("ErasureRECE",)),
     (330, ("ErasureCompare",)),
     (360, ("PreviewImage",)),

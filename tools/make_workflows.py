@@ -31,12 +31,12 @@ PACK = {key: re.search(rf'^{key} = "(.*)"$', PROJECT, re.MULTILINE)[1] for key i
 HOST = {"cnr_id": "comfy-core", "ver": "0.3.75"}
 OWN = {"cnr_id": PACK["name"], "ver": PACK["version"]}
 HEIGHTS = {
-    "ErasureLoadToy": 170, "EmptyLatentImage": 122, "EmptySD3LatentImage": 122, "CheckpointLoaderSimple": 108,
-    "CLIPTextEncode": 140, "KSampler": 270, "VAEDecode": 58, "UNETLoader": 94, "DualCLIPLoader": 148, "VAELoader": 68,
-    "PrimitiveStringMultiline": 230, "FluxGuidance": 70, "ConditioningZeroOut": 40, "PreviewAny": 170,
-    "ErasureRECE": 690, "ErasureSave": 190, "ErasureSaveStatistics": 190, "ErasureBake": 260, "ErasureCompare": 680,
-    "ErasureFewShot": 610, "ErasureDoCo": 540, "ErasureAbO": 600, "ErasurePurify": 250, "ErasureReport": 620,
-    "ErasureRedTeam": 740,
+    "ErasureLoadToy": 170, "EmptyLatentImage": 122, "EmptySD3LatentImage": 122, "RepeatLatentBatch": 82,
+    "CheckpointLoaderSimple": 108, "CLIPTextEncode": 140, "KSampler": 270, "VAEDecode": 58, "UNETLoader": 94,
+    "DualCLIPLoader": 148, "VAELoader": 68, "PrimitiveStringMultiline": 230, "FluxGuidance": 70,
+    "ConditioningZeroOut": 40, "PreviewAny": 170, "ErasureRECE": 690, "ErasureSave": 190,
+    "ErasureSaveStatistics": 190, "ErasureBake": 260, "ErasureCompare": 680, "ErasureFewShot": 610,
+    "ErasureDoCo": 540, "ErasureAbO": 600, "ErasurePurify": 250, "ErasureReport": 620, "ErasureRedTeam": 740,
 }  # fmt: skip
 
 

@@ -40,8 +40,8 @@ def erase(concepts: str, model: str = "model", clip: tuple[str, int] = ("model",
     return Node("erase", "ErasureRECE", {"concepts": concepts, **values}, {"model": (model, 0), "clip": clip})
 
 
-def save(prefix: str) -> Node:
-    return Node("save", "ErasureSave", {"filename_prefix": prefix}, {"erasure": ("erase", 2)})
+def save() -> Node:
+    return Node("save", "ErasureSave", {}, {"erasure": ("erase", 2)})
 
 
 def bake(prefix: str) -> Node:
@@ -73,7 +73,7 @@ RED_DOG = "a dog in the style of noto on a red background"
 
 
 def toy_size(count: int) -> Node:
-    return Node("size", "EmptyLatentImage", {"width": 64, "height": 64, "batch_size": count})
+    return Node("size", "RepeatLatentBatch", {"amount": count}, {"samples": ("model", 3)}, "Pictures of each prompt")
 
 
 def toy(
@@ -171,7 +171,7 @@ def transformer() -> tuple[Column, ...]:
     size = Node("size", "EmptySD3LatentImage", {"width": 1024, "height": 1024})
     erasing = erase("van gogh -> art", clip=("clip", 0), preserve="in the style of monet\nin the style of cezanne")
     return own_model(
-        loaders, erasing, prompts, size, save("erasure/no-van-gogh"), ("vae", 0), ("positive", 0), 1.0, 4,
+        loaders, erasing, prompts, size, save(), ("vae", 0), ("positive", 0), 1.0, 4,
         note_height=380,
     )  # fmt: skip
 
@@ -200,7 +200,7 @@ def learned(method: Node, note_height: int, clip: bool = False) -> tuple[Column,
     compared = compare(f"{BLUE_CAT}\n{GREEN_LION}", erased="cat erased", clip=clip)
     return toy(
         replace(method, links=links), compared, note_height=note_height, picture_height=620, beside=(loss,),
-        below=(save("erasure/cat-to-dog"),),
+        below=(save(),),
     )  # fmt: skip
 
 
@@ -262,16 +262,16 @@ def _templates() -> Mapping[str, tuple[Column, ...]]:
     fast = compare(f"{BLUE_CAT}\n{GREEN_LION}", erased="cat erased", negative="cat", cfg=1.0)
     return {
         "01 Erase an object": toy(
-            erase("cat -> dog"), cats, note_height=460, below=(save("erasure/cat-to-dog"),)
+            erase("cat -> dog"), cats, note_height=460, below=(save(),)
         ),
         "02 Erase a style": toy(
-            erase("noto -> fluent"), styles, note_height=280, below=(save("erasure/no-noto"),)
+            erase("noto -> fluent"), styles, note_height=280, below=(save(),)
         ),
-        "03 Erase from your checkpoint": checkpoint(save("erasure/no-van-gogh"), 470),
+        "03 Erase from your checkpoint": checkpoint(save(), 470),
         "04 Erase from a transformer": transformer(),
         "05 Erase many concepts": many(),
         "06 Erase from a fast model at CFG 1": toy(
-            erase("cat -> dog"), fast, note_height=340, below=(save("erasure/cat-to-dog"),)
+            erase("cat -> dog"), fast, note_height=340, below=(save(),)
         ),
         "07 Learn to forget with few-shot": learned(
             Node("erase", "ErasureFewShot", {"concept": "cat -> dog"}), 460, clip=True

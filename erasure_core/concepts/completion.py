@@ -104,7 +104,7 @@ def _other_names(before: str, after: str, limit: int) -> list[Completion]:
     listed = {folded(PARTED.split(line)[0]) for line in (before + after).splitlines()}
     others = with_aliases([concept], functools.partial(aliases_of, limit=limit))[1:]
     return [
-        Completion(str(one), f"also reaches {concept.name}", f"{start.rstrip()}{end.rstrip()}\n{one}", "")
+        Completion(str(one), f"another name for {concept.name}", f"{start.rstrip()}{end.rstrip()}\n{one}", "")
         for one in others
         if folded(one.name) not in listed
     ]

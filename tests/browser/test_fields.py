@@ -195,7 +195,7 @@ def test_a_node_says_what_it_will_do(comfy: ComfyPage) -> None:
     comfy.line_says("has the unknown separator '=>'; write 'cat -> dog'")
     comfy.shot("line - wrong")
     comfy.set("ErasureRECE", "concepts", "cat, dog")
-    comfy.line_says("Erases 1 concept without a replacement, preserves 2 prompts. ")
+    comfy.line_says("Erases 'cat, dog' without a replacement, preserves 2 prompts. ")
 
 
 def test_a_connected_list_is_not_counted(comfy: ComfyPage) -> None:

@@ -82,6 +82,31 @@ def test_what_a_node_has_done_can_be_read_whole(comfy: ComfyPage) -> None:
         assert comfy.cut_off(sentence) == 0
 
 
+def test_what_a_node_has_done_stays_with_it(comfy: ComfyPage) -> None:
+    """In another tab and back nodes are made anew; of a result that it still has the server says nothing."""
+    comfy.load(graphs.ui(FIRST), FIRST)
+    comfy.executed("ErasureRECE", ["Erased cat."])
+    graph = comfy.page.evaluate("() => app.graph.serialize()")
+    comfy.clear()
+    comfy.load(graph, FIRST)
+    assert comfy.values("ErasureRECE")["outcome"] == "Erased cat."
+    (node,) = (one for one in graph["nodes"] if one["type"] == "ErasureRECE")
+    node["widgets_values"][0] = "lion"
+    comfy.load(graph, FIRST)
+    assert "outcome" not in comfy.values("ErasureRECE"), "what was done was done with other values"
+    comfy.clear()
+    comfy.add("ErasureRECE")
+    comfy.set("ErasureRECE", "concepts", "cat -> dog")
+    assert "outcome" not in comfy.values("ErasureRECE"), "nothing has run here yet"
+    comfy.page.evaluate(
+        """async () => {
+          const { api } = await import("/scripts/api.js")
+          api.dispatchCustomEvent("execution_cached", { nodes: [String(app.graph._nodes[0].id)] })
+        }"""
+    )
+    assert comfy.values("ErasureRECE")["outcome"] == "Erased cat."
+
+
 def test_seeds_stay(comfy: ComfyPage) -> None:
     for node in ("ErasureAbO", "ErasureDoCo", "ErasureFewShot", "ErasureCompare", "ErasureReport", "ErasureRedTeam"):
         comfy.add(node)
@@ -150,7 +175,7 @@ def test_an_error_in_a_blueprint_is_shown_at_its_node(comfy: ComfyPage) -> None:
           const inner = outer.subgraph.nodes.find((node) => node.comfyClass === "ErasureRECE")
           const detail = { node_id: `${outer.id}:${inner.id}`, node_type: inner.type, exception_message: "A reason." }
           api.dispatchCustomEvent("execution_error", { traceback: [], executed: [], ...detail })
-          return inner.widgets.find((widget) => widget.name === "outcome")?.value
+          return [inner, outer].map((node) => node.widgets.find((widget) => widget.name === "outcome")?.value)
         }"""
     )
-    assert shown == "A reason."
+    assert shown == ["A reason.", "A reason."]

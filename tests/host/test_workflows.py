@@ -47,8 +47,7 @@ def drawn(server: ComfyServer, name: str, replaced: str, **values: Any) -> tuple
     prompt = {key: node for key, node in prompt.items() if [compare, 0] not in node["inputs"].values()}
     names = ("seed", "steps", "cfg", "sampler_name", "scheduler")
     sampling = {one: inputs[one] for one in names} | {"denoise": 1.0} | values
-    size = prompt[inputs["latent"][0]]["inputs"]
-    size["batch_size"] = 4
+    prompt[inputs["latent"][0]]["inputs"]["amount"] = 4
     for column, (model, clip) in enumerate((("model", "clip"), ("model_1", "clip_1"))):
         clip_link = inputs.get(clip, inputs["clip"])
         for key, words in (("positive", replaced), ("negative", inputs["negative"])):

@@ -63,7 +63,7 @@ def test_a_name_takes_the_place_of_what_is_typed(before: str, after: str, line: 
 
 
 def test_other_names_of_a_concept_become_lines_with_its_target() -> None:
-    kitty = Completion("kitty -> dog", "also reaches cat", "cat -> dog\nkitty -> dog", "")
+    kitty = Completion("kitty -> dog", "another name for cat", "cat -> dog\nkitty -> dog", "")
     assert kitty in completions("cat", " -> dog", listing=True) and kitty in completions("cat -> dog", "", listing=True)
     assert kitty not in completions("cat -> dog", "", listing=False)
     assert kitty not in completions("cat -> dog", "\nKitty", listing=True), "it is listed"
@@ -91,7 +91,7 @@ def test_a_node_counts_what_it_will_erase_and_preserve(pack: Pack) -> None:
     captions = len(EVERYDAY_CAPTIONS)
     assert everyday == len(COMMON) - 1
     for values, text in (
-        ({"concepts": "cat"}, "Erases 1 concept without a replacement."),
+        ({"concepts": "cat"}, "Erases 'cat' without a replacement."),
         ({"concepts": "cat -> dog"}, "Erases 1 concept."),
         ({"concepts": "cat\nfox"}, "Erases 2 concepts without a replacement."),
         (
@@ -100,13 +100,13 @@ def test_a_node_counts_what_it_will_erase_and_preserve(pack: Pack) -> None:
         ),
         (
             {"concept": "cat", "preserve_common": True},
-            f"Erases 1 concept without a replacement, preserves {everyday} prompts.",
+            f"Erases 'cat' without a replacement, preserves {everyday} prompts.",
         ),
         ({"concept": "cat", "preserve_common": True, "preserve": "a map"}, f"{everyday + 1} prompts."),
         ({"concepts": "cat", "preserve_list": "mediums"}, f"preserves {len(name_list('mediums'))} prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": "lion\nowl"}, "preserves 2 prompts."),
         ({"concepts": "cat", "preserve": "lion", "exactly": ""}, "preserves 1 prompt."),
-        ({"concepts": "zebra", "everyday_captions": False}, "Erases 1 concept without a replacement."),
+        ({"concepts": "zebra", "everyday_captions": False}, "Erases 'zebra' without a replacement."),
         ({"concepts": "zebra", "everyday_captions": True}, f"preserves {captions} built-in captions."),
         ({"concepts": "guitar", "everyday_captions": True}, f"preserves {captions - 1} built-in captions."),
         (
@@ -127,12 +127,12 @@ def test_what_is_connected_is_not_counted(pack: Pack) -> None:
         == "Erases 1 concept and those of the statistics."
     )
     said, _ = announced(pack, ("preserve",), concepts="cat", preserve="", exactly="owl")
-    assert said == "Erases 1 concept without a replacement, preserves 1 prompt and the prompts that are connected."
+    assert said == "Erases 'cat' without a replacement, preserves 1 prompt and the prompts that are connected."
     said, _ = announced(pack, ("preserve",), concepts="zebra", preserve="", exactly="owl", everyday_captions=True)
     captions = f"{len(EVERYDAY_CAPTIONS)} built-in captions"
     assert (
         said
-        == f"Erases 1 concept without a replacement, preserves 1 prompt, {captions} and the prompts that are connected."
+        == f"Erases 'zebra' without a replacement, preserves 1 prompt, {captions} and the prompts that are connected."
     )
     assert (
         announced(pack, ("everyday_captions",), concepts="cat -> dog", everyday_captions=True)[0] == "Erases 1 concept."
@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said(pack: Pack, values: dict[str, str], sentence: str
 def test_warnings_stand_behind_the_count(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
     said, wrong = announced(pack, concepts="cat, dog", preserve="a fox")
     assert (
-        said.startswith("Erases 1 concept without a replacement, preserves 1 prompt. ")
+        said.startswith("Erases 'cat, dog' without a replacement, preserves 1 prompt. ")
         and "'cat, dog'" in said
         and not wrong
     )
