@@ -34,7 +34,7 @@ HEIGHTS = {
     "ErasureLoadToy": 170, "EmptyLatentImage": 122, "EmptySD3LatentImage": 122, "RepeatLatentBatch": 82,
     "CheckpointLoaderSimple": 108, "CLIPTextEncode": 140, "KSampler": 270, "VAEDecode": 58, "UNETLoader": 94,
     "DualCLIPLoader": 148, "VAELoader": 68, "PrimitiveStringMultiline": 230, "FluxGuidance": 70,
-    "ConditioningZeroOut": 40, "PreviewAny": 170, "ErasureRECE": 690, "ErasureSave": 190,
+    "ConditioningZeroOut": 40, "PreviewAny": 170, "ErasureRECE": 690, "ErasureSave": 270,
     "ErasureSaveStatistics": 190, "ErasureBake": 260, "ErasureCompare": 680, "ErasureFewShot": 610,
     "ErasureDoCo": 540, "ErasureAbO": 600, "ErasurePurify": 250, "ErasureReport": 620, "ErasureRedTeam": 740,
 }  # fmt: skip

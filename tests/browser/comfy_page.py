@@ -70,9 +70,9 @@ class ComfyPage:
         self.page.close()
 
     def clear(self) -> None:
-        """Begin with an empty graph."""
+        """Begin with an empty graph, of an id of its own: newer frontends keep widgets' values by graph and node."""
         self.page.keyboard.press("Escape")
-        self.page.evaluate("() => app.graph.clear()")
+        self.page.evaluate("() => { app.graph.clear(); app.graph.id = crypto.randomUUID() }")
         self.errors.clear()
 
     def load(self, graph: dict[str, Any], name: str) -> None:
