@@ -21,23 +21,24 @@ NOUNS = COMMON[: COMMON.index("photo")]
 class Case:
     """What is erased from which model. It is measured ``repeats`` times once warm; 0: its first call has to do.
 
-    Settings are those of ``preset``; without one the published ones with three loops.
+    Settings are those of the preset ``general`` for one concept, of ``several`` for more, or the published ones with
+    three loops.
     """
 
     family: str
     count: int
     repeats: int = 0
     common: bool = False
-    preset: str = ""
+    published: bool = False
 
     @property
     def name(self) -> str:
-        preset = f"-{self.preset}" if self.preset else ""
-        return f"{self.family}-{self.count}{'-common' if self.common else ''}{preset}"
+        variant = "-common" if self.common else "-published" if self.published else ""
+        return f"{self.family}-{self.count}{variant}"
 
     @property
     def settings(self) -> ReceSettings:
-        return RECE[self.preset] if self.preset else ReceSettings(loops=LOOPS)
+        return ReceSettings(loops=LOOPS) if self.published else RECE["general" if self.count == 1 else "several"]
 
     def concepts(self) -> tuple[Concept, ...]:
         """The first of "old person", "old man" and so on."""
@@ -56,9 +57,9 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("sd15", 1, 5), Case("sd21", 1, 3), Case("sdxl", 1), Case("sd15", 1, common=True),
-        Case("sd15", 1, 3, preset="general"), Case("sd21", 1, preset="general"), Case("sdxl", 1, preset="general"),
-        Case("sd15", 100, preset="several"), Case("sd15", 10, 3), Case("sd21", 10, 2), Case("sdxl", 10),
+        Case("sd15", 1, 3), Case("sd21", 1, 3), Case("sdxl", 1), Case("sd15", 1, common=True),
+        Case("sd15", 1, 5, published=True), Case("sd21", 1, 3, published=True), Case("sdxl", 1, published=True),
+        Case("sd15", 10, 3), Case("sd21", 10, 2), Case("sdxl", 10),
         Case("sd15", 100), Case("sd21", 100), Case("sdxl", 100),
         Case("sd15", 1000), Case("sd21", 1000), Case("sdxl", 1000),
     )

@@ -77,7 +77,8 @@ def page(rows: Sequence[Row], titles: Mapping[str, str], missing: Sequence[str])
     """The page of at least one row; ``missing`` are the cases that were not measured."""
     clocks = {row["clock"] for row in rows}
     return PAGE.format(
-        loops=_listed(row["loops"] for row in rows), machine=_listed(row["machine"] for row in rows),
+        loops=_listed(row["loops"] for row in rows if row["published"]) or "three",
+        machine=_listed(row["machine"] for row in rows),
         revision=_listed(row["revision"] for row in rows),
         clock=" of processor time" if clocks == {"processor"} else "",
         models=_models(rows, titles), targets="\n".join(_verdict(target, rows, titles, missing) for target in TARGETS),
@@ -88,7 +89,7 @@ def page(rows: Sequence[Row], titles: Mapping[str, str], missing: Sequence[str])
 
 
 def _plain(rows: Sequence[Row], family: str) -> list[Row]:
-    return [row for row in rows if row["family"] == family and not row["common"] and not row["preset"]]
+    return [row for row in rows if row["family"] == family and not row["common"] and not row["published"]]
 
 
 def _listed(values) -> str:
@@ -97,8 +98,8 @@ def _listed(values) -> str:
 
 def _name(row: Row, titles: Mapping[str, str]) -> str:
     many = f"{row['concepts']:,} concept{'s' if row['concepts'] > 1 else ''}"
-    preset = f", preset `{row['preset']}`" if row["preset"] else ""
-    return f"{titles[row['family']]}, {many}{preset}{', common concepts preserved' if row['common'] else ''}"
+    variant = ", common concepts preserved" if row["common"] else ", as published" if row["published"] else ""
+    return f"{titles[row['family']]}, {many}{variant}"
 
 
 def _models(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
@@ -177,9 +178,9 @@ def _short(value: float) -> str:
 
 PAGE = """# Time and memory on full-size models
 
-How long RECE takes and how much memory it needs, for 1 to 1,000 concepts without a replacement. Where no preset is
-named, the settings are the published ones with {loops} loops. `general` is the default; it also reads two dozen
-built-in captions.
+How long RECE takes and how much memory it needs, for 1 to 1,000 concepts without a replacement: with the presets
+`general` (the default) for one concept and `several` for more, which also read two dozen built-in captions. "As
+published" are the paper's settings with {loops} loops and nothing preserved; a thousand concepts by these are refused.
 Measured by `make bench` on the architectures of Stable Diffusion 1.5, 2.1 and XL (UNet and text encoders, float32,
 random weights), on {machine}. Code as of {revision}.
 {missing} [bench-encoding.md](bench-encoding.md) says what reading concepts costs, by preset.

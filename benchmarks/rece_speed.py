@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from cases import CASES, LOOPS, Case
+from cases import CASES, Case
 from families import TITLES, full_size_model
 from measure import ROOT, EncoderPasses, Phases, machine, now, revision, settle, status
 from plot import beside, log_chart
@@ -35,7 +35,7 @@ def measure(case: Case) -> dict:
     run, erasure = timed(model, case)
     row = {
         "case": case.name, "family": case.family, "concepts": case.count, "common": case.common,
-        "preset": case.preset, "loops": LOOPS,
+        "published": case.published, "loops": case.settings.loops,
         "prompts": len(distinct(model, case)), "layers": len(erasure.deltas), "repeats": case.repeats,
         "first": sum(run["rece"].values()), "megabytes": status("VmHWM") - before, "rank": erasure.rank,
         "result": megabytes_of(erasure), "error": erasure.error, "weights": before, "machine": machine(),

@@ -25,7 +25,7 @@ def row(family: str = "one", concepts: int = 10, encode: float = 2.0, megabytes:
     }
     return {
         "case": f"{family}-{concepts}", "family": family, "concepts": concepts, "common": False,
-        "preset": "", "loops": 3,
+        "published": False, "loops": 3,
         "prompts": concepts + 1, "layers": 32, "repeats": 0, "first": 9.0, "megabytes": megabytes, "rank": 768,
         "result": 40.0, "error": 0.0, "weights": 1400.0, "machine": "a machine", "revision": "abc",
         "clock": "processor", "runs": [run], **more,
@@ -74,10 +74,10 @@ def test_the_page_says_what_was_not_measured() -> None:
     assert "- SDXL, any number of concepts: at most 1,500 MB beyond the weights: not measured." in text
 
 
-def test_common_concepts_and_presets_have_a_row_but_no_point() -> None:
-    rows = [row(), row(common=True, prompts=30), row(preset="general")]
+def test_common_concepts_and_published_settings_have_a_row_but_no_point() -> None:
+    rows = [row(), row(common=True, prompts=30), row(published=True)]
     text = page(rows, TITLES, [])
-    assert "One, 10 concepts, common concepts preserved" in text and "One, 10 concepts, preset `general`" in text
+    assert "One, 10 concepts, common concepts preserved" in text and "One, 10 concepts, as published" in text
     assert panels(rows, TITLES)["encoding, seconds"] == {"One": [(10, 2.0)]}
 
 
@@ -142,12 +142,13 @@ def test_a_thousand_concepts_differ_and_begin_as_fewer_do() -> None:
 
 
 def test_the_default_is_measured_with_its_captions() -> None:
-    case = CASES["sd15-1-general"]
+    case = CASES["sd15-1"]
     assert case.settings == next(iter(RECE.values())) and case.settings.everyday_captions
     assert set(case.prompts()) == {"old person", " ", "", *EVERYDAY_CAPTIONS}
+    assert CASES["sd15-1-published"].prompts() == ["old person", " "]
 
 
 def test_common_concepts_are_encoded_too() -> None:
     case = CASES["sd15-1-common"]
-    assert case.prompts() == ["old person", " ", *case.preserve()]
+    assert case.prompts() == ["old person", " ", *case.preserve(), "", *EVERYDAY_CAPTIONS]
     assert "person" not in case.preserve() and "cat" in case.preserve()
