@@ -12,7 +12,14 @@ from torch import Tensor
 from erasure_core import derived_context, edit_map
 from erasure_core.closed_form.align import aligned_rows, facing_rows
 from erasure_core.closed_form.derived_contexts import DerivedSystem
-from erasure_core.closed_form.linalg import SingularSystemError, cholesky, free_directions, gram_matrix, row_gram
+from erasure_core.closed_form.linalg import (
+    SingularSystemError,
+    WeightGram,
+    cholesky,
+    free_directions,
+    gram_matrix,
+    row_gram,
+)  # fmt: skip
 from erasure_core.closed_form.uce import PairSums, RowPairs, edit_step
 from erasure_core.erasures.low_rank import LowRank
 
@@ -127,6 +134,21 @@ def test_a_concept_that_is_its_target_changes_nothing(system: dict) -> None:
 def test_a_large_ridge_changes_little(system: dict) -> None:
     edit = solved(system, scales={"ridge": 1e12})
     close(edit, torch.eye(len(edit), dtype=F64), 1e-6)
+
+
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_products_of_weights_share_their_memory_and_no_sum_is_lost(precision: torch.dtype) -> None:
+    """On SDXL a new product for each of 141 weights took up to two gigabytes, in holes that the next did not fit."""
+    weights = [torch.randn(size, 6, dtype=precision).requires_grad_() for size in (4, 9, 1, 30)]
+    gram, places = WeightGram(), set()
+    for weight in weights:
+        assert gram.add(weight)
+        places.add(gram._product.data_ptr())
+    assert len(places) == 1
+    expected = sum(weight.detach().double().T @ weight.detach().double() for weight in weights)
+    torch.testing.assert_close(gram.total(), expected, rtol=1e-5 if precision == torch.float32 else 1e-14, atol=1e-5)
+    mixed = gram_matrix([weights[0], weights[1].to(torch.bfloat16), weights[2].to(torch.float64)])
+    assert mixed.dtype == torch.float64 and mixed.isfinite().all()
 
 
 def test_a_strong_erasure_sends_concepts_to_their_targets() -> None:
