@@ -15,38 +15,46 @@ from erasure_core import Concept, Erasure
 from erasure_core.audit.attacks.attempt import Scene
 from erasure_core.audit.attacks.textual_inversion import by_inversion
 from erasure_core.audit.recognisers.toy import ToyRecogniser
+from erasure_core.audit.red_team import attack
 from erasure_core.closed_form.align import aligned_rows
 from erasure_core.closed_form.collect import gather_statistics
 from erasure_core.closed_form.linalg import gram_matrix
 from erasure_core.closed_form.statistics import Statistics
 from erasure_core.closed_form.uce import PairSums
+from erasure_core.concepts.common import built_in_prompts
 from erasure_core.concepts.parse import EMPTY_TARGET
 from erasure_core.drawing.table import table
 from erasure_core.methods.rece import RECE, erase_statistics
 from erasure_core.model import CONTEXT
-from erasure_core.toy.captions import OBJECTS
+from erasure_core.toy.captions import OBJECTS, STYLES
 from erasure_core.toy.evaluation import evaluate_erasure, pictures_of, subject_of
 from erasure_core.training.loop import Budget
 
 from .settings import DEFAULT, SEED, Bench
 
-ROUNDS = {"cat": 5}
-SETTINGS = replace(RECE[DEFAULT], amplification=1.0)
-"""The default's own amplification reverses the concept's direction, which can be reversed again."""
+CONCEPTS, ROUNDS = ("cat", "penguin", "guitar", "blob", "fluent"), 5
+AMPLIFICATIONS = (1.0, RECE[DEFAULT].amplification)
+"""An edit that stops at its target, and the default's, which goes beyond and so reverses the concept's direction."""
 STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
 
 def jobs() -> list[dict]:
     """Each round needs the contexts of those before it."""
-    return [{"concept": name, "round": number} for name, last in ROUNDS.items() for number in range(last + 1)]
+    return [
+        {"concept": name, "amplification": amplification, "round": number}
+        for amplification in AMPLIFICATIONS
+        for name in CONCEPTS
+        for number in range(ROUNDS + 1)
+    ]
 
 
-def measure(bench: Bench, concept: str, round: int) -> dict:
+def measure(bench: Bench, concept: str, amplification: float, round: int) -> dict:
     """Erase against the contexts of all rounds before, then invert the result and keep the contexts that this gives."""
     began, recogniser = time.perf_counter(), ToyRecogniser(bench.judge)
-    files = [bench.folder / f"harden-{concept}-{number}.safetensors" for number in range(round + 1)]
-    erasure = hardened(bench, concept, files[:round])
+    name = f"harden-{concept}-{amplification}"
+    files = [bench.folder / f"{name}-{number}.safetensors" for number in range(round + 1)]
+    erasure = hardened(bench, concept, amplification, files[:round])
     subject = subject_of(concept)
     scene = Scene(
         bench.model, erasure.over(bench.model), concept, subject.kind, pictures_of(subject, 8), pictures=PICTURES,
@@ -59,14 +67,32 @@ def measure(bench: Bench, concept: str, round: int) -> dict:
     scores, _ = evaluate_erasure(bench.model, bench.judge, concept, erasure, erased=ERASED, others=OTHERS, seed=SEED)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
     overlaps = overlap(bench, concept, erasure, files[round])
-    return {"inverted": shown, "seconds": seconds, "overlap": overlaps, **shares}
+    found = {"inverted": shown, "seconds": seconds, "overlap": overlaps, **shares}
+    if round in (0, ROUNDS):
+        found["discrete"] = _by_words(bench, concept, erasure)
+    return found
 
 
-def hardened(bench: Bench, concept: str, files: list[Path]) -> Erasure:
-    """Erase from the original model: the concept, and all contexts of ``files``."""
-    statistics = gather_statistics(bench.model, [Concept(concept)], [""])
+def _by_words(bench: Bench, concept: str, erasure: Erasure) -> int:
+    """Return in how many pictures the words that the attack ``discrete`` finds show the concept."""
+    subject = subject_of(concept)
+    found = attack(
+        bench.model, erasure.over(bench.model), concept, kind=subject.kind, attacks=["discrete"],
+        images=pictures_of(subject, 8), recogniser=ToyRecogniser(bench.judge), pictures=PICTURES, steps=STEPS,
+        seed=SEED,
+    )  # fmt: skip
+    (place,) = (index for index, one in enumerate(found.attempts) if one.attack == "discrete")
+    return int(PICTURES * found.recovered(place) + 0.5)
+
+
+def hardened(bench: Bench, concept: str, amplification: float, files: list[Path]) -> Erasure:
+    """Erase the concept and all contexts of ``files`` from the original model, and preserve the default's captions."""
+    concepts = [Concept(concept)]
+    preserve = built_in_prompts(concepts, common=False, captions=True)
+    statistics = gather_statistics(bench.model, concepts, preserve)
     contexts = [rows for path in files for rows in load_file(path).values()]
-    return erase_statistics(bench.model, _with_contexts(bench, statistics, contexts), SETTINGS)
+    settings = replace(RECE[DEFAULT], amplification=amplification)
+    return erase_statistics(bench.model, _with_contexts(bench, statistics, contexts), settings)
 
 
 def _with_contexts(bench: Bench, statistics: Statistics, contexts: list[Tensor]) -> Statistics:
@@ -90,18 +116,19 @@ def overlap(bench: Bench, concept: str, erasure: Erasure, path: Path) -> tuple[f
     """Return how much of the concept's own direction is in the contexts of a learned word, as cosines, as two means.
 
     The first is of the contexts ``c`` themselves, the second of ``A c``, which the original layers would have to read
-    for the same keys and values. Directions are those from the mean of all objects, and cosines are those of keys and
-    values.
+    for the same keys and values. Directions are those from the mean of all objects, or of all styles, and cosines are
+    those of keys and values.
     """
     entry = bench.model.text_entries()[CONTEXT]
     gram = gram_matrix(entry.part(weight) for weight in entry.weights.values())
     edit = erasure.maps[CONTEXT].change.dense().double()
     contexts = [rows.double() for rows in load_file(path).values()]
-    read = [_name_rows(bench, f"a {name}") for name in OBJECTS]
+    kind, wording = (STYLES, "in the style of {}") if concept in STYLES else (OBJECTS, "a {}")
+    read = [_name_rows(bench, wording.format(name)) for name in kind]
     count = min(map(len, (*contexts, *read)))
     names = [rows[:count] for rows in read]
     common = torch.stack(names).mean(0)
-    own = names[OBJECTS.index(concept)] - common
+    own = names[kind.index(concept)] - common
 
     def cosine(rows: Tensor) -> float:
         one = rows[:count] - common
@@ -127,13 +154,19 @@ def section(rows: list[dict]) -> str:
     """A line for each concept and round."""
     lines = [
         [
-            row["concept"], str(row["round"]), f"{100 * row['inverted'] / PICTURES:.0f}",
-            *(f"{one:.2f}" for one in row["overlap"]), *(f"{100 * row[column]:.0f}" for column in COLUMNS),
+            f"{row['concept']}, {row['amplification']:g}", str(row["round"]), _share(row, "inverted"),
+            _share(row, "discrete"), *(f"{one:.2f}" for one in row["overlap"]),
+            *(f"{100 * row[column]:.0f}" for column in COLUMNS),
         ]
         for row in rows
     ]  # fmt: skip
     head = HEAD.format(pictures=PICTURES, steps=STEPS, erased=ERASED, others=OTHERS)
-    return f"{head}\n\n{table(('concept', 'rounds', 'inversion', 'overlap', 'overlap, edited', *COLUMNS), lines)}"
+    columns = ("concept, amplification", "rounds", "inversion", "discrete", "overlap", "overlap, edited", *COLUMNS)
+    return f"{head}\n\n{table(columns, lines)}"
+
+
+def _share(row: dict, kind: str) -> str:
+    return f"{100 * row[kind] / PICTURES:.0f}" if kind in row else ""
 
 
 HEAD = """## Hardening
@@ -141,10 +174,11 @@ HEAD = """## Hardening
 STEREO's scheme ([2408.16807](https://arxiv.org/abs/2408.16807)) with RECE: a word is learned through the edited model
 ({steps} steps of the attack `inversion`), its contexts are erased too, once from the original together with the name
 and all contexts of earlier rounds, and so on. *Inversion*: in how many of {pictures} pictures a word that is learned
-anew, from another seed, through the result shows the concept, in percent. UA, IRA, CRA and colour are of {erased}
-pictures of the concept and {others} of others. RECE has its default's settings, but an amplification of 1: the
-edit stops at its target.
+anew, from another seed, through the result shows the concept, in percent; *discrete* is the same for words that the
+attack of that name finds. UA, IRA, CRA and colour are of {erased} pictures of the concept and {others} of others. RECE
+has its default's settings and built-in captions; with an amplification of 1 the edit stops at its target.
 
 *Overlap* is the cosine between the learned word and the concept's own name, in keys and values, less what all objects
-have in common; *edited* is that of what the edit makes of the word, which the original layers would have to read for
-the same keys and values. At 0 or below the word draws the concept without any of the direction that was erased."""
+(or styles) have in common; *edited* is that of what the edit makes of the word, which the original layers would have
+to read for the same keys and values. At 0 or below the word draws the concept without any of the direction that was
+erased."""
