@@ -33,8 +33,8 @@ from erasure_core.training.loop import Budget
 from .settings import DEFAULT, SEED, Bench
 
 CONCEPTS, ROUNDS = ("cat", "penguin", "guitar", "blob", "fluent"), 5
-AMPLIFICATIONS = (1.0, RECE[DEFAULT].amplification)
-"""An edit that stops at its target, and the default's, which goes beyond and so reverses the concept's direction."""
+AMPLIFICATIONS = (1.0, 1.2, RECE[DEFAULT].amplification)
+"""Edits that stop at their target, that go a little beyond, and the default's, which reverse the concept's direction."""
 STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
