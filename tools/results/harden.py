@@ -34,7 +34,7 @@ from .settings import DEFAULT, SEED, Bench
 
 CONCEPTS, ROUNDS = ("cat", "penguin", "guitar", "blob", "fluent"), 5
 AMPLIFICATIONS = (1.0, 1.2, RECE[DEFAULT].amplification)
-"""Edits that stop at their target, that go a little beyond, and the default's, which reverse the concept's direction."""
+"""Edits that stop at their target, go a little beyond, or reverse the concept's direction, as the default's do."""
 STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
