@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..devices import has_float64
+from ..scratch import Scratch
 
 
 class SingularSystemError(ValueError):
@@ -54,16 +55,15 @@ def gram_matrix(weights: Iterable[Tensor]) -> Tensor:
 class WeightGram:
     """The sum ``W^T W``, float64 ``[d, d]``, over weights ``[out, d]`` that are added.
 
-    Each product is computed in the precision of its weight, and all in the same memory: a new piece for each would not
-    fit into what the one before has left, and a large model would take gigabytes. Nothing waits for a GPU while weights
-    are added. On Apple's devices, which have no float64, the sum is kept as two float32 numbers, of which the second is
-    what the first one lost to rounding (Knuth's TwoSum), and goes to the CPU once.
+    Each product is computed in the precision of its weight, and all in the same memory. Nothing waits for a GPU while
+    weights are added. On Apple's devices, which have no float64, the sum is kept as two float32 numbers, of which the
+    second is what the first one lost to rounding (Knuth's TwoSum), and goes to the CPU once.
     """
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
         self._lost: Tensor | None = None
-        self._product: Tensor | None = None
+        self._scratch = Scratch()
 
     @property
     def width(self) -> int | None:
@@ -72,7 +72,7 @@ class WeightGram:
 
     def add(self, weight: Tensor) -> Tensor:
         """Add a weight, and return whether its product is finite, as a boolean tensor on the weight's device."""
-        part = self._product_of(weight.detach())
+        part = self._scratch.product(weight.T, weight)
         finite = torch.isfinite(part.diagonal()).all()
         if self._sum is None:
             exact = has_float64(part.device)
@@ -87,12 +87,6 @@ class WeightGram:
             self._lost += (self._sum - (total - shared)) + (part - shared)
             self._sum = total
         return finite
-
-    def _product_of(self, weight: Tensor) -> Tensor:
-        last, width = self._product, weight.shape[1]
-        if last is None or (last.dtype, last.device, len(last)) != (weight.dtype, weight.device, width):
-            self._product = weight.new_empty(width, width)
-        return torch.matmul(weight.T, weight, out=self._product)
 
     def total(self) -> Tensor:
         """Return the sum so far. Raises ``ValueError`` where no weight was added."""

@@ -21,6 +21,9 @@ from .encoder_digest import encoder_digest
 from .weight_slots import device_of
 from .weights import Parts
 
+BATCH, BATCH_ON_CPU = 32, 4
+"""Windows that are encoded together. A CPU is no faster with more, and its heap keeps the room that a pass has taken:
+for SDXL's second encoder and 16 windows that is half a gigabyte."""
 EMBEDDING = re.compile(r"(?<!\S)embedding:\S")
 
 
@@ -120,8 +123,12 @@ class TextEncoders:
             return prompt
         return prompt[: bisect(range(1, len(prompt)), False, key=lambda length: not self._fits(prompt[:length]))]
 
-    def _encode(self, ids: Tensor, batch: int = 32) -> Conditioning:
-        """Return the conditioning for token ids ``[n, encoders, tokens]``; equal ones are encoded once."""
+    def _encode(self, ids: Tensor, batch: int | None = None) -> Conditioning:
+        """Return the conditioning for token ids ``[n, encoders, tokens]``; equal ones are encoded once.
+
+        ``batch`` of them are encoded together, by default as many as suit the device.
+        """
+        batch = batch or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH)
         distinct, places = ids.unique(dim=0, return_inverse=True)
         trains = any(self._parts.has_stand_ins(part) for part in self._family.parts)
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):

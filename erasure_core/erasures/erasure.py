@@ -26,6 +26,7 @@ from ..model import (
     weights_of,
 )
 from ..quoting import quoted
+from ..scratch import Scratch
 from . import erasure_file
 from .clip_skip import warn_of_clip_skip
 from .erasure_record import ContextMap, ErasureRecord
@@ -268,14 +269,15 @@ def deltas_of(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], fl
 def _half_deltas(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank], float]:
     """Do what ``deltas_of`` says, in float16.
 
-    All ``up`` are parts of one tensor, since hundreds of allocations would leave a gigabyte of holes in the heap.
+    All ``up`` are parts of one tensor, and all products that they are rounded from are formed in the same memory, since
+    hundreds of allocations would leave a gigabyte of holes in the heap.
     """
     exact = change.down.float()
     down = exact.half().float()
     rows, width = [len(weight) for weight in entry.weights.values()], _whole_width(entry)
     ups = torch.empty(sum(rows), change.rank, dtype=torch.float16).split(rows)
     whole = lost = 0.0
-    for kept, (_, up) in zip(ups, _ups(change, entry), strict=True):
+    for kept, (_, up) in zip(ups, _ups(change, entry, Scratch()), strict=True):
         kept.copy_(up)
         whole, lost = whole + float(up.norm()) ** 2, lost + float(up.sub_(kept).norm()) ** 2
     if not math.isfinite(lost):
@@ -286,10 +288,11 @@ def _half_deltas(change: LowRank, entry: TextEntry) -> tuple[dict[str, LowRank],
     return deltas, (lost / whole + moved**2) ** 0.5
 
 
-def _ups(change: LowRank, entry: TextEntry) -> Iterator[tuple[str, Tensor]]:
+def _ups(change: LowRank, entry: TextEntry, scratch: Scratch | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yield the name of each weight of a text entry with ``W up``, float32 on the CPU.
 
-    The factor goes to a GPU once, and results come back many layers at a time.
+    The factor goes to a GPU once, and results come back many layers at a time. With ``scratch``, the product of a
+    weight on the CPU is formed there and stays until the next is asked for.
     """
     factors: dict[tuple[torch.device, torch.dtype], Tensor] = {}
     waiting: dict[str, Tensor] = {}
@@ -297,9 +300,10 @@ def _ups(change: LowRank, entry: TextEntry) -> Iterator[tuple[str, Tensor]]:
         where = weight.device, weight.dtype
         if where not in factors:
             factors[where] = change.up.to(*where)
-        waiting[name] = (entry.part(weight) @ factors[where]).float()
-        on_gpu = any(one.device.type != "cpu" for one in waiting.values())
-        if not on_gpu or sum(one.nbytes for one in waiting.values()) > MOST_WAITING_BYTES:
+        on_cpu_already = weight.device.type == "cpu"
+        multiply = scratch.product if scratch and on_cpu_already else torch.matmul
+        waiting[name] = multiply(entry.part(weight), factors[where]).float()
+        if on_cpu_already or sum(one.nbytes for one in waiting.values()) > MOST_WAITING_BYTES:
             yield from zip(waiting, on_cpu(list(waiting.values())), strict=True)
             waiting = {}
     yield from zip(waiting, on_cpu(list(waiting.values())), strict=True)
