@@ -7,6 +7,7 @@ import torch
 from toy import tiny
 
 from erasure_core import from_diffusers
+from erasure_core.diffusers.text_encoders import BATCH_ON_CPU
 from erasure_core.model import NameReader
 
 NAMES = ["cat", "an old striped cat", "dog", " ", "a photo of a very small dog beside a house", "<|endoftext|>", "cat"]
@@ -40,3 +41,15 @@ def test_a_batch_is_as_long_as_its_longest_prompt(model) -> None:
     model._text.names(NAMES, batch=2)
     hook.remove()
     assert lengths == sorted(lengths) and lengths[0] == 3 and lengths[-1] < model.tokens
+
+
+def test_a_cpu_encodes_few_whole_windows_together(model) -> None:
+    """What a pass takes stays in the heap: half a gigabyte for SDXL and sixteen windows."""
+    counts: list[int] = []
+    hook = getattr(model.pipe, model.family.parts[0]).register_forward_pre_hook(
+        lambda module, given: counts.append(len(given[0]))
+    )
+    prompts = [f"a picture of {number} cats" for number in range(2 * BATCH_ON_CPU + 1)]
+    model.text_rows(prompts)
+    hook.remove()
+    assert counts == [BATCH_ON_CPU, BATCH_ON_CPU, 1]
