@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ..devices import has_float64
-from ..scratch import Scratch
+from ..devices import Scratch, has_float64
 
 
 class SingularSystemError(ValueError):

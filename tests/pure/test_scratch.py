@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from erasure_core.closed_form.linalg import gram_matrix
+from erasure_core.devices import Scratch
 from erasure_core.erasures import erasure
 from erasure_core.erasures.erasure import deltas_of
 from erasure_core.erasures.low_rank import LowRank
 from erasure_core.model import TextEntry
-from erasure_core.scratch import Scratch
 
 HEIGHT, SIDE, RANK = 16, 12, 8
 
