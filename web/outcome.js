@@ -49,13 +49,30 @@ function showOutcome(node, text) {
   setTimeout(() => growDrawnField(node, text), DRAWN)
 }
 
-/** What nodes have done in this session, by the graph, the node and its values, and by the values alone. */
+/** What nodes have done in this session, by the graph and the node, and by what they were made from alone. */
 const outcomes = new Map()
 
+const valuesOf = (node) => (node.widgets ?? []).filter((one) => inputOf(node, one.name)).map((one) => one.value)
+
+/** A node's values and those of all nodes before it, each once: what ComfyUI, too, knows a result by. */
+function originOf(node) {
+  const [before, found] = [new Map(), []]
+  const visit = (one) => {
+    if (!one) return null
+    if (before.has(one)) return before.get(one)
+    const place = before.size
+    before.set(one, place)
+    const inputs = (one.inputs ?? []).map((_, slot) => [visit(one.getInputNode(slot)), one.getInputLink(slot)?.origin_slot])
+    found.push([place, one.comfyClass ?? one.type, valuesOf(one), inputs])
+    return place
+  }
+  visit(node)
+  return JSON.stringify(found)
+}
+
 const keysOf = (node) => {
-  const values = (node.widgets ?? []).filter((one) => inputOf(node, one.name)).map((one) => one.value)
-  const key = JSON.stringify([node.comfyClass, values])
-  return [`${app.graph?.id} ${node.id} ${key}`, key]
+  const origin = originOf(node)
+  return [`${app.graph?.id} ${node.id} ${origin}`, origin]
 }
 
 function rememberOutcome(node, text) {

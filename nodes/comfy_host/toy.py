@@ -62,6 +62,22 @@ class _Latents(comfy.latent_formats.LatentFormat):
         return _decoder().decode(latents.float().cpu())
 
 
+class _Denoiser(comfy.model_base.BaseModel):
+    """The toy's denoiser, which has learned pictures of one size only."""
+
+    def extra_conds(self, **given):
+        """Return the conditions of a sampling. Raises ``ValueError`` for latents of another size."""
+        size, noise = config.UNET["sample_size"], given.get("noise")
+        if noise is not None and tuple(noise.shape[-2:]) != (size, size):
+            side = config.PICTURE
+            height, width = (side // size * one for one in noise.shape[-2:])
+            raise ValueError(
+                f"the toy model draws {side} x {side} pixels and nothing else, got a latent of {width} x {height}; "
+                "connect the LATENT of 'Load Toy Model (Erasure)', or set Empty Latent Image to that size"
+            )
+        return super().extra_conds(**given)
+
+
 class _Config(comfy.supported_models.SD15):
     unet_extra_config = {"num_heads": config.UNET["attention_head_dim"], "num_head_channels": -1}
     latent_format = _Latents
@@ -77,6 +93,9 @@ class _Config(comfy.supported_models.SD15):
 
     def inpaint_model(self):
         return False
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return _Denoiser(self, model_type=self.model_type(state_dict, prefix), device=device)
 
 
 class _TextEncoder(comfy.sd1_clip.SDClipModel):

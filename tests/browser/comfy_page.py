@@ -156,6 +156,17 @@ class ComfyPage:
             "([type, text]) => app.graph._nodes.find((node) => node.type === type).onExecuted({ text })", [node, text]
         )
 
+    def cached(self, node: str) -> None:
+        """Let the server say that it still has the result of the first node of a type."""
+        self.page.evaluate(
+            """async (type) => {
+              const { api } = await import("/scripts/api.js")
+              const { id } = app.graph._nodes.find((node) => node.type === type)
+              api.dispatchCustomEvent("execution_cached", { nodes: [String(id)] })
+            }""",
+            node,
+        )
+
     def cut_off(self, sentence: str) -> int:
         """How many pixels of the text field that holds a sentence can only be scrolled to."""
         return self.page.evaluate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import graphs
 from comfy_page import ComfyPage, is_newer
 
@@ -94,17 +96,23 @@ def test_what_a_node_has_done_stays_with_it(comfy: ComfyPage) -> None:
     node["widgets_values"][0] = "lion"
     comfy.load(graph, FIRST)
     assert "outcome" not in comfy.values("ErasureRECE"), "what was done was done with other values"
+
+
+def test_a_cached_result_is_told_only_where_it_comes_from_the_same_nodes(comfy: ComfyPage) -> None:
+    graph = graphs.ui(FIRST)
+    comfy.load(graph, FIRST)
+    comfy.executed("ErasureRECE", ["Erased cat."])
+    graph = comfy.page.evaluate("() => app.graph.serialize()") | {"id": str(uuid.uuid4())}
+    comfy.clear()
+    comfy.load(graph, "another graph")
+    assert "outcome" not in comfy.values("ErasureRECE"), "nothing has run here yet"
+    comfy.cached("ErasureRECE")
+    assert comfy.values("ErasureRECE")["outcome"] == "Erased cat."
     comfy.clear()
     comfy.add("ErasureRECE")
     comfy.set("ErasureRECE", "concepts", "cat -> dog")
-    assert "outcome" not in comfy.values("ErasureRECE"), "nothing has run here yet"
-    comfy.page.evaluate(
-        """async () => {
-          const { api } = await import("/scripts/api.js")
-          api.dispatchCustomEvent("execution_cached", { nodes: [String(app.graph._nodes[0].id)] })
-        }"""
-    )
-    assert comfy.values("ErasureRECE")["outcome"] == "Erased cat."
+    comfy.cached("ErasureRECE")
+    assert "outcome" not in comfy.values("ErasureRECE"), "it was erased from a model, which this node has not"
 
 
 def test_seeds_stay(comfy: ComfyPage) -> None:

@@ -6,7 +6,7 @@ from pack.erasure_core import rece
 from pack.erasure_core.model import CONTEXT, DiffusionModel
 from pack.erasure_core.toy import load_toy
 from pack.nodes.comfy_host import toy as toy_module
-from pack.nodes.comfy_host.sampling import _conditioning
+from pack.nodes.comfy_host.sampling import Sampling, _conditioning, draw
 from pack.nodes.comfy_host.traced_model import TracedText
 from pack.nodes.comfy_host.trainable_model import TrainableComfyModel
 
@@ -97,3 +97,12 @@ def test_weights_can_be_trained_after_loading_in_inference_mode():
         model, clip, vae = toy_module.load_toy()
     for module in (model.model, clip.cond_stage_model, vae.first_stage_model):
         assert not any(parameter.is_inference() for parameter in module.parameters())
+
+
+def test_latents_of_another_size_are_refused(toy):
+    """The model would draw noise, with nothing that says why."""
+    sampling = Sampling(seed=1, steps=1, cfg=3.0, sampler_name="euler", scheduler="normal")
+    with pytest.raises(ValueError, match=r"draws 64 x 64 pixels and nothing else, got a latent of 512 x 256; connect"):
+        draw(*toy, "a cat", "", {"samples": torch.zeros(1, 4, 32, 64)}, sampling)
+    (picture,) = draw(*toy, "a cat", "", toy_module.empty_latent(), sampling)
+    assert picture.shape == (3, 64, 64)
