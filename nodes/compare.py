@@ -110,6 +110,9 @@ def _columns(model, clip, labels: str, others: dict) -> list[tuple]:
     columns = [(BEFORE, model, clip)]
     numbers = [n for n in range(1, MOST + 1) if others.get(f"model_{n}") or others.get(f"clip_{n}")]
     names = parse_prompts(labels, "labels") or [f"model_{n}" for n in numbers]
+    lines = [line.strip() for line in labels.splitlines() if line.strip()]
+    if len(set(lines)) < len(lines):
+        raise ValueError("labels names two columns alike; give each a line of its own")
     if len(names) != len(numbers):
         raise ValueError(
             f"labels has {len(names)} lines for {len(numbers)} models beside the first; write one for each"

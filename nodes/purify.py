@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
-from ..erasure_core.sampling.purify import purify
+from ..erasure_core.quoting import quoted
+from ..erasure_core.sampling.purify import names_a_concept, purify
 from .comfy_host.images import to_pictures
 from .comfy_host.progress import progress
 from .comfy_host.rebase import rebase_if_needed
@@ -12,6 +15,8 @@ from .comfy_host.trainable_model import trainable
 from .input_checks import checked
 from .inputs import MODELS, USE, Erasure
 from .schema import schema
+
+log = logging.getLogger(__name__)
 
 
 class ErasurePurify(io.ComfyNode):
@@ -64,6 +69,9 @@ class ErasurePurify(io.ComfyNode):
     @checked
     def execute(cls, model, clip, vae, erasure, images, prompt, steps, guidance) -> io.NodeOutput:
         erasure = rebase_if_needed(model, clip, erasure)
+        if not names_a_concept(prompt, erasure):
+            names = quoted([concept.name for concept in erasure.concepts])
+            log.warning("prompt does not name what is erased (%s), so little may change", names)
         pictures, settings = to_pictures(images), {"steps": steps, "guidance": guidance}
         with trainable(model, clip, vae) as trainable_model:
             pure = purify(trainable_model, erasure, pictures, prompt=prompt, callback=progress(), **settings)

@@ -8,6 +8,8 @@ from dataclasses import asdict, fields
 from comfy_api.latest import io
 
 from ..erasure_core import parse_concepts
+from ..erasure_core.closed_form.update import without_unlisted
+from ..erasure_core.concepts.name_lists import name_list
 from ..erasure_core.concepts.parse import Concept, parse_prompts
 from ..erasure_core.limits import limits_of
 from ..erasure_core.methods.rece import RECE, ReceSettings, rece_with_statistics
@@ -135,9 +137,12 @@ class ErasureRECE(io.ComfyNode):
         parsed = parse_concepts(concepts) if concepts.strip() or statistics is None else []
         prompts, alone = parse_prompts(preserve, "preserve"), parse_prompts(exactly, "exactly")
         prompts += listed([*parsed, *(statistics.concepts if statistics else ())], preserve_list)
+        text_reader = reader(model, clip)
+        if statistics and preserve_list != NO_LIST:
+            statistics = without_unlisted(statistics, text_reader, name_list(preserve_list), prompts)
         settings = {**RECE, CUSTOM: ReceSettings(**custom)}[preset]
         erasure, all_statistics = rece_with_statistics(
-            reader(model, clip),
+            text_reader,
             parsed,
             settings,
             preserve=prompts,

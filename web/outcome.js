@@ -90,7 +90,7 @@ function followCache() {
   api.addEventListener("execution_cached", ({ detail }) => {
     for (const node of detail.nodes.map(nodeAt).filter(isOurs)) {
       const text = outcomes.get(keysOf(node)[1])
-      if (text && !widgetOf(node, OUTCOME)?.value) showOutcome(node, text)
+      if (text && widgetOf(node, OUTCOME)?.value !== text) showOutcome(node, text)
     }
   })
 }

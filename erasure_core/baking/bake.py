@@ -29,12 +29,15 @@ from .stored_weights import StoredWeight
 
 Changes = dict[str, list[tuple[Place, Delta]]]
 """What is added to the tensors of a file, by their keys."""
-ITS_OWN, REBASED, ANOTHER = "its own", "rebased", "another"
+ITS_OWN, IN_PART, REBASED, ANOTHER = "its own", "in part its own", "rebased", "another"
 NOTES = {
     ITS_OWN: "",
+    IN_PART: "part of the erasure was computed on other weights, or on top of the rest of it; in the first case it may "
+    "erase less or harm more",
     REBASED: "the erasure was made on other weights and was formed anew for these, which is right where both "
     "checkpoints have the same text encoder",
-    ANOTHER: "the erasure was trained on other weights and was added as it is; it may erase less or harm more",
+    ANOTHER: "the erasure was computed on other weights, could not be formed anew for these, and was added as it "
+    "is; it may erase less or harm more",
 }
 LOSES_MUCH = 0.1
 """The share of the change that rounding loses, above which a user is warned."""
@@ -50,8 +53,10 @@ class BakedCheckpoint:
     rounding: float
     """The error of rounding to the checkpoint's precision where the changes act, relative to these (Frobenius norm)."""
     weights: str
-    """``its own`` where the erasure was computed on this checkpoint's weights, ``rebased`` where it was formed anew for
-    them, and ``another`` where it was computed on other weights and could not be formed anew, since it was trained."""
+    """``its own`` where the erasure was computed on this checkpoint's weights, ``in part its own`` where only part of a
+    sum was, ``rebased`` where it was formed anew for
+    them, and ``another`` where it was computed on other weights and could not be formed anew: it was trained, or is a
+    sum of erasures one on top of the other."""
     left_out: tuple[str, ...] = ()
     """What a new folder lacks of the old one, because it may hold the model without the erasure."""
 
@@ -108,8 +113,9 @@ def bake(
 def fitted(erasure: Erasure, checkpoint: Checkpoint) -> tuple[Erasure, str]:
     """Return the erasure for the weights of ``checkpoint``, and what ``BakedCheckpoint.weights`` says of them."""
     entries = checkpoint.text_entries(erasure)
-    if fingerprint(weights_of(entries)) in {origin.fingerprint for origin in erasure.origins}:
-        return erasure, ITS_OWN
+    own = [origin.fingerprint == fingerprint(weights_of(entries)) for origin in erasure.origins]
+    if any(own):
+        return erasure, ITS_OWN if all(own) else IN_PART
     return (rebased(erasure, entries), REBASED) if erasure.maps else (erasure, ANOTHER)
 
 

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from ..erasures.baked import BAKED, FORMAT, Baked, baked_erasures
 from ..erasures.erasure import Erasure, counts_twice
-from ..erasures.erasure_file import check_format, stored_origin
-from ..erasures.erasure_record import ErasureRecord, Origin
-from ..files.json_fields import Fields, parsed, written
+from ..erasures.erasure_record import ErasureRecord
+from ..files.json_fields import written
 
-BAKED = "erasure_baked"
-FORMAT = 1
 HASHES = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 """Metadata that is computed from the tensors, and is wrong once these change."""
-
-
-@dataclass(frozen=True)
-class Baked:
-    """An erasure in a checkpoint: how it was made, and how strongly it was added."""
-
-    origins: tuple[Origin, ...]
-    strength: float = 1.0
-
-
-def baked_erasures(metadata: Mapping[str, str]) -> tuple[Baked, ...]:
-    """Return the erasures that the metadata of a file lists; raise ``ValueError`` for a list that cannot be read."""
-    if BAKED not in metadata:
-        return ()
-    header = parsed(metadata[BAKED], f"'{BAKED}' in its header")
-    check_format(header, FORMAT)
-    return tuple(_baked(one) for one in header.objects("erasures"))
 
 
 def with_erasure(metadata: Mapping[str, str], erasure: ErasureRecord, strength: float) -> dict[str, str]:
@@ -53,7 +34,3 @@ def check_not_baked(metadata: Mapping[str, str], erasure: Erasure) -> None:
                 f"the checkpoint has this erasure of '{double}' already, so it would count twice; bake into the "
                 "checkpoint without it, or make an erasure on the checkpoint that has it"
             )
-
-
-def _baked(stored: Fields) -> Baked:
-    return Baked(tuple(map(stored_origin, stored.objects("origins"))), float(stored.get("strength", float)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..concepts.names import key
 from ..concepts.parse import EMPTY_TARGET, Concept
@@ -17,6 +17,9 @@ from .align import aligned_rows
 log = logging.getLogger(__name__)
 
 
+CLOSED_FORMS = ("rece", "uce")
+
+
 class ErasedAlreadyError(ValueError):
     """A concept is already past its target; erasing it again would bring part of it back."""
 
@@ -27,8 +30,9 @@ def check_not_erased(model: TextReader, concepts: Iterable[Concept]) -> None:
     Only concepts that such an erasure names are encoded.
     """
     erased = {_keys(concept) for erasure in model.erasures for concept in erasure.concepts}
+    unmeasured = {key(concept.name) for erasure in model.erasures for concept in _unmeasured(erasure)}
     for concept in concepts:
-        if _keys(concept) in erased:
+        if _keys(concept) in erased or key(concept.name) in unmeasured:
             check_pair(model.erasures, concept, *model.text_rows([concept.name, concept.instead or EMPTY_TARGET]))
 
 
@@ -57,13 +61,24 @@ def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target
 
     ``name`` and ``target`` are the rows for the concept's name and its target. A closed form would solve for the
     distance that remains, which now points back, and so return part of the concept, by whatever name it was erased.
+    Erasures by a closed form that keep no context map, in baked checkpoints and in sums of erasures one on top of the
+    other, count as such for the concepts that they name: how far they have moved them cannot be computed.
     """
-    if remaining_share(erasures, name, target) < 0:
+    unmeasured = [other for erasure in erasures for other in _unmeasured(erasure)]
+    if key(concept.name) in {key(other.name) for other in unmeasured} or remaining_share(erasures, name, target) < 0:
         names = quoted([str(other) for erasure in erasures if erasure.maps for other in erasure.concepts])
+        names = names or quoted([str(other) for other in unmeasured])
         raise ErasedAlreadyError(
             f"'{concept}' is erased from this model already, by an earlier erasure of {names}; erasing it again would "
             "bring part of it back. Leave it out, or take the model without that erasure"
         )
+
+
+def _unmeasured(erasure: Erasure) -> Iterator[Concept]:
+    """Yield the concepts that a closed form has erased without leaving a context map."""
+    for origin in erasure.origins if not erasure.maps else ():
+        if origin.method in CLOSED_FORMS:
+            yield from origin.concepts
 
 
 def remaining_share(erasures: Sequence[Erasure], name: Read, target: Read) -> float:

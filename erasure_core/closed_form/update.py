@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..arguments import checked
 from ..concepts.common import COMMON, EVERYDAY_CAPTIONS, built_in_prompts
@@ -84,6 +84,26 @@ def restored(
     concepts, preserve = held_concepts(statistics, names), checked_prompts(preserve, "preserve", reader(model))
     taken = collect(model, concepts, preserve, (), statistics.name_only, callback, check=False, workers=workers)
     return statistics - taken
+
+
+def without_unlisted(
+    statistics: Statistics,
+    model: TextReader,
+    listed: Collection[str],
+    preserve: Iterable[str],
+    *,
+    callback: Callback | None = None,
+    workers: Workers = ALONE,
+) -> Statistics:
+    """Return ``statistics`` without the preserved names of a list that are no longer to be preserved.
+
+    ``listed`` is the whole list, and ``preserve`` are the prompts to preserve now: names that share a word with a
+    concept that is new are not among them. The other arguments are those of ``restored``.
+    """
+    obsolete = [text for text in statistics.preserve if text in listed and text not in set(preserve)]
+    return (
+        restored(statistics, model, preserve=obsolete, callback=callback, workers=workers) if obsolete else statistics
+    )
 
 
 def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 from ..closed_form.statistics import Statistics
 from ..closed_form.statistics_file import load_statistics, save_statistics
-from ..closed_form.update import held_concepts
+from ..closed_form.update import held_concepts, without_unlisted
 from ..concepts.aliases import with_aliases
 from ..concepts.cached import MOST_BYTES, CachedRows
 from ..concepts.lists import load_concepts
-from ..concepts.name_lists import listed_beside
+from ..concepts.name_lists import listed_beside, name_list
 from ..concepts.names import folded
 from ..concepts.parse import Concept, as_concepts, split
 from ..concepts.remembered import RememberedRows
@@ -135,6 +135,9 @@ def _of_statistics(
     preserve = [*args.preserve, *listed_beside(erased, args.preserve_list)]
     exactly = {"exactly": args.exactly} if Exactly in METHODS[args.method].takes else {}
     settings, callback = request.chosen_settings(), bar if workers.leads else None
+    if held and args.preserve_list:
+        names = name_list(args.preserve_list)
+        held = without_unlisted(held, model, names, preserve, callback=callback, workers=workers)
     inputs = {
         "preserve": preserve, "common": request.preserves_common(), "statistics": held, "restore": args.restore,
         "callback": callback, **exactly,

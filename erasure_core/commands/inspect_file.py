@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..closed_form.already_erased import CLOSED_FORMS
+from ..erasures.baked import baked_erasures, each_once
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import KEY
 from ..erasures.erasure_record import Origin
@@ -55,8 +57,14 @@ def as_text(facts: dict[str, Any]) -> str:
         f"norm of the changes {facts['norm']:.4g}, the largest {facts['largest']:.4g} in {facts['largest_in']}"
     )
     lines += [f"relative error of compression {facts['error']:.2g}"] if facts["error"] else []
-    lines.append("can be rebased on other checkpoints" if facts["rebasable"] else "cannot be rebased: it was trained")
+    lines.append("can be rebased on other checkpoints" if facts["rebasable"] else _why_not_rebasable(facts["erasures"]))
     return "\n".join([*lines, f"as a LoRA {facts['programs']}"])
+
+
+def _why_not_rebasable(erasures: Sequence[dict[str, Any]]) -> str:
+    trained = [made["method"] for made in erasures if made["method"] not in CLOSED_FORMS]
+    why = "it was trained" if trained else "its parts were computed on different weights, one on top of the other"
+    return f"cannot be rebased: {why}"
 
 
 def _of_erasure(erasure: Erasure) -> dict[str, Any]:
@@ -76,10 +84,7 @@ def _of_erasure(erasure: Erasure) -> dict[str, Any]:
 
 
 def _of_checkpoint(files: Sequence[TensorFile]) -> dict[str, Any]:
-    from ..baking.record import baked_erasures
-
-    listed = [one for file in files for one in baked_erasures(file.metadata)]
-    baked = [one for place, one in enumerate(listed) if one not in listed[:place]]  # each file of a folder lists them
+    baked = each_once(baked_erasures(file.metadata) for file in files)
     return {"erasures": [{**_of_origin(origin), "strength": one.strength} for one in baked for origin in one.origins]}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..files.cache_folder import CacheFolder
-from ..model import CacheableReader, TextEntry, TextRows, UnsupportedModelError, clip_skip_of
+from ..model import CacheableReader, TextEntry, TextRows, UnsupportedModelError, clip_skip_of, vocabulary_of
 
 MOST_BYTES = 2_000_000_000
 PARTS = "parts"
@@ -41,8 +41,21 @@ class CachedRows:
             )
         self._model, self._folder = model, CacheFolder(Path(folder), most)
         self._digest = model.encoder_digest()
-        self.erasures: tuple[Any, ...] = model.erasures
         self.clip_skip = clip_skip_of(model)
+
+    @property
+    def erasures(self) -> tuple[Any, ...]:
+        """The erasures on the model, as they are now; see ``TextReader``."""
+        return self._model.erasures
+
+    @erasures.setter
+    def erasures(self, erasures: tuple[Any, ...]) -> None:
+        self._model.erasures = erasures
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The words that the model has learned; see ``vocabulary_of``."""
+        return vocabulary_of(self._model)
 
     def reads(self, prompt: str) -> Hashable:
         """Return the model's tokens of a prompt; see ``TextReader``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from ..model import TextEntry, TextReader, TextRows, clip_skip_of
+from ..model import TextEntry, TextReader, TextRows, clip_skip_of, vocabulary_of
 
 MOST_PROMPTS = 256
 
@@ -18,9 +18,22 @@ class RememberedRows:
 
     def __init__(self, model: TextReader, most: int = MOST_PROMPTS):
         self._model, self._most = model, most
-        self.erasures: tuple[Any, ...] = model.erasures
         self.clip_skip = clip_skip_of(model)
         self._rows: dict[Hashable, Mapping[str, tuple[TextRows, ...]]] = {}
+
+    @property
+    def erasures(self) -> tuple[Any, ...]:
+        """The erasures on the model, as they are now; see ``TextReader``."""
+        return self._model.erasures
+
+    @erasures.setter
+    def erasures(self, erasures: tuple[Any, ...]) -> None:
+        self._model.erasures = erasures
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """The words that the model has learned; see ``vocabulary_of``."""
+        return vocabulary_of(self._model)
 
     def reads(self, prompt: str) -> Hashable:
         """Return the model's tokens of a prompt; see ``TextReader``."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ..erasures.baked import carried_by
 from ..families.family import Config, Family
 from ..files.missing_model import no_model_at
 from ..files.pickles import check_no_pickle
@@ -32,17 +33,27 @@ def load_checkpoint(path: str | Path, dtype: torch.dtype = torch.float32, clip_s
     ``path`` is a diffusers folder or a ``.safetensors`` file, and ``dtype`` the precision of the weights in memory:
     float16 and bfloat16 take half as much of it. ``clip_skip`` is that of ``from_diffusers``, by default no layer of
     CLIP. Raises ``FileNotFoundError``, ``UnsupportedModelError`` for another
-    family, and ``ValueError`` for a pickle and what cannot be read. Needs diffusers and transformers.
+    family, and ``ValueError`` for a pickle and what cannot be read. A model into which this package has baked erasures
+    carries them (``erasures``), so that these concepts are not erased again. Needs diffusers and transformers.
     """
     path = Path(path)
     if path.is_dir():
-        return from_diffusers(_from_folder(path, dtype), clip_skip)
+        return _with_erasures(from_diffusers(_from_folder(path, dtype), clip_skip), _files_in(path))
     if not path.is_file():
         raise FileNotFoundError(no_model_at(path, toy=True))
     check_no_pickle(path)
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path.name} is not a model file: a single file has to be a .safetensors")
-    return from_diffusers(_from_file(path, dtype), clip_skip)
+    return _with_erasures(from_diffusers(_from_file(path, dtype), clip_skip), [path])
+
+
+def _with_erasures(model: DiffusersModel, files: Iterable[Path]) -> DiffusersModel:
+    model.erasures = carried_by(files)
+    return model
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for files in read_folder(folder).weights.values() for file in files]
 
 
 def shapes_in(path: Path) -> dict[str, list[int]]:

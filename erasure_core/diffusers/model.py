@@ -39,6 +39,22 @@ from .weights import Parts, merged
 AESTHETIC_SCORE = 6.0  # what diffusers asks SDXL's refiner for
 
 
+class _NoDrawing:
+    """The pipeline of a model with other weights, which it does not know, so that it must not draw."""
+
+    def __init__(self, pipe):
+        self._pipe = pipe
+
+    def __getattr__(self, name: str):
+        return getattr(self._pipe, name)
+
+    def __call__(self, *arguments, **named):
+        raise UnsupportedModelError(
+            "this model was made by over() or with_weights(), and its pipe has the weights without the erasure; draw "
+            "with generate(model, prompts, seeds), or use the pipe inside 'with erasure.applied_to(model)'"
+        )
+
+
 class DiffusersModel:
     """A diffusers pipeline as a ``DiffusionModel``, whose methods are described there.
 
@@ -127,6 +143,7 @@ class DiffusersModel:
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> DiffusersModel:
         view = copy.copy(self)
+        view.pipe = _NoDrawing(self.pipe)
         view._stand_in(self._parts.replaced(weights))
         return view
 

@@ -139,6 +139,9 @@ class Parts:
                 if delta.shape != old.shape:
                     shapes = tuple(delta.shape), tuple(old.shape)
                     raise ValueError("the erasure changes a weight of shape {}, the model has {}".format(*shapes))
+                if name in self.stand_ins:
+                    stack.enter_context(self._stood_in(name, delta))
+                    continue
                 new = (old.float() + delta.to(old.device, torch.float32)).to(old.dtype)
                 stack.enter_context(slot.holding(new))
                 if can_be_proven(slot):
@@ -150,6 +153,16 @@ class Parts:
             if most is not None:
                 prove_held(*provable[shares.index(most)])
             yield
+
+    @contextmanager
+    def _stood_in(self, name: str, delta: Tensor) -> Iterator[None]:
+        """Add a change to the stand-in of a weight inside a ``with`` block."""
+        before = self.stand_ins[name]
+        self.stand_ins[name] = before + delta.to(before)
+        try:
+            yield
+        finally:
+            self.stand_ins[name] = before
 
     def _by_path(self, part: str, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the stand-ins for the weights of a part by their paths, in the form in which it stores its own."""

@@ -22,6 +22,7 @@ from ..model import (
     TextReader,
     UnsupportedModelError,
     clip_skip_of,
+    entry_weights,
     fingerprint,
     weights_of,
 )
@@ -41,7 +42,7 @@ MOST_WAITING_BYTES = 2**28
 MOST_STRENGTH = 100.0  # far more than any model can take
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Erasure(ErasureRecord):
     """The changes of weights that erase concepts, with the operations on them; see ``ErasureRecord`` for its data."""
 
@@ -168,12 +169,14 @@ class Erasure(ErasureRecord):
 
         This comes before any product, since that of two factors from a file may be larger than the memory.
         """
+        entries = entry_weights(model)
+        for name in self.deltas.keys() & entries.keys():
+            _check_shape(name, self.deltas[name], entries)
         for scope in SCOPES:
-            changed = {name: delta for name, delta in self.deltas.items() if name.startswith(scope)}
+            changed = {name for name in self.deltas.keys() - entries.keys() if name.startswith(scope)}
             own = model.weights_of(scope) if changed else {}
-            for name, delta in changed.items():
-                if name in own:
-                    _check_shape(name, delta, own)
+            for name in changed & own.keys():
+                _check_shape(name, self.deltas[name], own)
 
     @checked
     def rebased_on(self, model: TextReader) -> Erasure:

@@ -40,7 +40,7 @@ class Origin:
     """The loss of each training step; empty for a closed form."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class ErasureRecord:
     """Changes of weights, by the weight's name, without any reference to a model.
 
@@ -57,6 +57,10 @@ class ErasureRecord:
     def __post_init__(self) -> None:
         object.__setattr__(self, "deltas", MappingProxyType(dict(self.deltas)))
         object.__setattr__(self, "maps", MappingProxyType(dict(self.maps)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what copies and other processes make it of; a ``MappingProxyType`` cannot be copied itself."""
+        return type(self), (dict(self.deltas), self.origins, dict(self.maps), self.error)
 
     @property
     def concepts(self) -> tuple[Concept, ...]:

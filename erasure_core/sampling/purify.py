@@ -39,7 +39,7 @@ def purify(
     Raises ``ValueError`` for settings that cannot be used, and when latents are not finite.
     """
     check_settings(model, images, steps, guidance)
-    prompt = prompt.strip() or ", ".join(concept.name for concept in erasure.concepts)
+    prompt = prompt.strip() or _names_in_one_prompt(model, erasure)
     done = 0
 
     def visit(timestep: int, latents: Tensor) -> None:
@@ -62,6 +62,18 @@ def purify(
 def names_a_concept(prompt: str, erasure: Erasure) -> bool:
     """Return whether a prompt for ``purify`` names an erased concept, as it should; the empty prompt counts as such."""
     return not prompt.strip() or Named([concept.name for concept in erasure.concepts]).within(prompt) is not None
+
+
+def _names_in_one_prompt(model: DiffusionModel, erasure: Erasure) -> str:
+    names = [concept.name for concept in erasure.concepts]
+    try:
+        model.reads(", ".join(names))
+    except ValueError:
+        raise ValueError(
+            f"prompt is empty, and the names of the {len(names)} erased concepts are too long for one prompt; describe "
+            "the pictures in prompt, with the concept that they show"
+        ) from None
+    return ", ".join(names)
 
 
 def check_settings(model: DiffusionModel, images: Tensor, steps: int, guidance: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
 import comfy.sample
@@ -14,6 +15,7 @@ from .text_encoders import tokenized
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 FULL_DENOISE = 1.0
+DOWNSCALE_RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")  # spelled so in ComfyUI
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def draw(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: S
 
 def draw_both(model, clip, vae, prompt: str, negative: str, latent: dict, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Draw as ``draw`` does, and return the images and their latents ``[n, c, h, w]``, both float32 on the CPU."""
-    start = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    start = _fitting_latents(model, latent)
     samples = comfy.sample.sample(
         model,
         comfy.sample.prepare_noise(start, sampling.seed, latent.get("batch_index")),
@@ -54,7 +56,16 @@ def draw_both(model, clip, vae, prompt: str, negative: str, latent: dict, sampli
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         seed=sampling.seed,
     )
-    return vae.decode(samples).movedim(-1, 1).float().cpu(), samples.float().cpu()
+    images = vae.decode(samples)
+    images = images.reshape(-1, *images.shape[-3:])  # VAEs of video have a dimension more
+    return images.movedim(-1, 1).float().cpu(), samples.float().cpu()
+
+
+def _fitting_latents(model, latent: dict) -> Tensor:
+    """Return the latents of a LATENT as KSampler fits them to a MODEL, by what this version of ComfyUI reads of it."""
+    fit = comfy.sample.fix_empty_latent_channels
+    known = inspect.signature(fit).parameters
+    return fit(model, latent["samples"], **{name: latent.get(name) for name in DOWNSCALE_RATIOS if name in known})
 
 
 def _conditioning(clip, text: str):

@@ -67,15 +67,19 @@ class _Denoiser(comfy.model_base.BaseModel):
 
     def extra_conds(self, **given):
         """Return the conditions of a sampling. Raises ``ValueError`` for latents of another size."""
-        size, noise = config.UNET["sample_size"], given.get("noise")
-        if noise is not None and tuple(noise.shape[-2:]) != (size, size):
-            side = config.PICTURE
-            height, width = (side // size * one for one in noise.shape[-2:])
-            raise ValueError(
-                f"the toy model draws {side} x {side} pixels and nothing else, got a latent of {width} x {height}; "
-                "connect the LATENT of 'Load Toy Model (Erasure)', or set Empty Latent Image to that size"
-            )
+        if given.get("noise") is not None:
+            self.check_size(given["noise"])
         return super().extra_conds(**given)
+
+    def check_size(self, latents: Tensor) -> None:
+        """Raise ``ValueError`` for latents ``[n, c, h, w]`` of another size than the toy's."""
+        side, size = config.PICTURE, config.UNET["sample_size"]
+        height, width = (side // size * one for one in latents.shape[-2:])
+        if (height, width) != (side, side):
+            raise ValueError(
+                f"the toy model draws {side} x {side} pixels and nothing else, got {width} x {height}; connect the "
+                "LATENT of 'Load Toy Model (Erasure)', or set Empty Latent Image, or scale your pictures, to that size"
+            )
 
 
 class _Config(comfy.supported_models.SD15):

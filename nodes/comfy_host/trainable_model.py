@@ -31,6 +31,7 @@ from ...erasure_core.model import (
 )
 from ...erasure_core.quoting import excerpt
 from .model import UNET, ComfyModel, merged_weights, working_device
+from .toy import is_toy
 from .weights import stored
 
 STOCK_IMAGE_SIZE = 32  # what ComfyUI notes for every checkpoint of Stable Diffusion, whatever its size
@@ -153,6 +154,8 @@ class TrainableComfyModel(ComfyModel):
 
     def predict_noise(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         unet = self.model.model.diffusion_model
+        if is_toy(self.model):
+            self.model.model.check_size(latents)
         weights = self._all_weights(self.model, unet, UNET, self.dtype)
         ours = self._in_place(self._keys, UNET, self.dtype)
         latents, text = latents.to(self.device, self.dtype), conditioning.to(self.device, self.dtype)

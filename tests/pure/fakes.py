@@ -62,10 +62,7 @@ class FakeModel:
         return self.encoded(prompts).conditioning
 
     def encoded(self, prompts: Sequence[str]) -> EncodedPrompts:
-        rows = [self._words(prompt) for prompt in prompts]
-        for prompt, words in zip(prompts, rows, strict=True):
-            if len(words) > self.tokens - 2:
-                raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
+        rows = [self._words_that_fit(prompt) for prompt in prompts]
         return EncodedPrompts(self._conditioning(rows), tuple(len(words) for words in rows))
 
     def _conditioning(self, prompts: Sequence[Sequence[str]]) -> Conditioning:
@@ -75,7 +72,13 @@ class FakeModel:
         return (prompt if self.cased else prompt.casefold()).split()
 
     def reads(self, prompt: str) -> tuple[str, ...]:
-        return tuple(self._words(prompt))
+        return tuple(self._words_that_fit(prompt))
+
+    def _words_that_fit(self, prompt: str) -> list[str]:
+        words = self._words(prompt)
+        if len(words) > self.tokens - 2:
+            raise ValueError(f"'{prompt}' is longer than {self.tokens - 2} words")
+        return words
 
     def tokenize(self, prompt: str) -> list[int]:
         self.encode_prompts([prompt])

@@ -14,8 +14,8 @@ from pure.fakes import LAYERS, FakeModel
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, bake, load_checkpoint, rece
 from erasure_core.baking.places import open_clip
-from erasure_core.baking.record import baked_erasures
 from erasure_core.baking.stored_weights import EIGHT_BITS, StoredWeight, stochastic
+from erasure_core.erasures.baked import baked_erasures, carried_by
 from erasure_core.erasures.original_names import attention_in_diffusers, original
 from erasure_core.files.tensor_file import open_tensor_file
 
@@ -85,6 +85,17 @@ def test_a_second_erasure_is_added_and_the_first_is_not_twice(tmp_path: Path, er
     both = bake(rece(FakeModel(), "bird"), once, tmp_path / "both.safetensors").path
     names = [str(one.origins[0].concepts[0]) for one in baked_erasures(open_tensor_file(both).metadata)]
     assert names == ["cat -> dog", "bird"]
+    carried = carried_by([both, both])
+    assert [str(one.concepts[0]) for one in carried] == names
+    assert not any(one.deltas for one in carried) and carried_by([path]) == ()
+
+
+def test_what_is_in_part_of_other_weights_is_said(tmp_path: Path, erasure: Erasure) -> None:
+    path = written(tmp_path / "model.safetensors", FakeModel())
+    whole = bake(erasure + rece(FakeModel(), "bird"), path, tmp_path / "whole.safetensors")
+    part = bake(erasure + rece(FakeModel(seed=1), "bird"), path, tmp_path / "part.safetensors")
+    assert (whole.weights, whole.note, part.weights) == ("its own", "", "in part its own")
+    assert "part of the erasure was computed on other weights, or on top of the rest of it" in part.note
 
 
 @pytest.mark.parametrize("stop", range(4))

@@ -10,9 +10,11 @@ import torch
 from pure.fakes import FakeModel, TwoTowers
 
 from erasure_core import CachedRows, Erasure, UnsupportedModelError, rece
+from erasure_core.closed_form.already_erased import ErasedAlreadyError
 from erasure_core.commands import shared
 from erasure_core.commands.main import main
 from erasure_core.concepts.cached import MOST_BYTES
+from erasure_core.concepts.remembered import RememberedRows
 from erasure_core.methods.rece import RECE
 from erasure_core.model import CacheableReader, NameReader, TextReader, TextRows
 
@@ -154,3 +156,17 @@ def test_what_the_command_cannot_keep_is_said_before_a_model_is_loaded(tmp_path:
     assert main([*erase, "--method", "abo", "--context-cache", str(tmp_path / "contexts")]) == 2
     assert "--context-cache keeps what closed forms read, and abo trains" in capsys.readouterr().err
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("wrapped", [CachedRows, lambda model, folder: RememberedRows(model)])
+def test_what_has_happened_to_the_model_is_known(wrapped, tmp_path: Path, caplog) -> None:
+    model = Identified()
+    model.vocabulary = frozenset({"red", "fish", "cat"})
+    rows = wrapped(model, tmp_path)
+    erasure = rece(rows, "red fish")
+    with erasure.applied_to(model), pytest.raises(ErasedAlreadyError):
+        rece(rows, "red fish")
+    rece(rows, "red fish")
+    assert not caplog.messages
+    rece(rows, "red fihs")
+    assert "the model has not learned 'fihs' (did you mean 'fish'?)" in caplog.text

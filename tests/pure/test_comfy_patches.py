@@ -141,3 +141,29 @@ def test_an_erasure_that_counts_twice_is_told(pack: Pack, caplog) -> None:
     assert "MODEL has an erasure of 'cat' already that was computed on the same weights: both count." in caplog.text
     host.apply_erasure(a_model(pack), host.apply_erasure(*once, erasure, 0.0, 0.5)[1], erasure)
     assert "CLIP has an erasure of 'cat' already" in caplog.text
+
+
+def test_a_part_that_was_computed_on_other_weights_is_said(pack: Pack, caplog) -> None:
+    host, rece = pack.nodes("comfy_host.rebase"), pack.core("methods.rece").rece
+    model, clip = a_model(pack), a_clip(pack)
+    other = a_model(pack)
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            weight.mul_(1.5)
+    own, foreign = (rece(pack.nodes("comfy_host.open_model").reader(one, clip), name)
+                    for one, name in ((model, "cat"), (other, "dog")))  # fmt: skip
+    assert host.rebase_if_needed(model, None, own) is own and not caplog.messages
+    both = own + foreign
+    assert host.rebase_if_needed(model, None, both) is both
+    (message,) = caplog.messages
+    assert "The erasure of 'dog' was computed on other weights than this MODEL's, or on top of the rest" in message
+
+
+def test_a_clip_is_asked_for_where_an_erasure_has_to_be_formed_anew(pack: Pack) -> None:
+    clip, other = a_clip(pack), a_model(pack)
+    with torch.no_grad():
+        for weight in other.model.parameters():
+            weight.mul_(1.5)
+    foreign = pack.core("methods.rece").rece(pack.nodes("comfy_host.open_model").reader(other, clip), "dog")
+    with pytest.raises(ValueError, match="clip is missing: the erasure of 'dog' was computed on other weights"):
+        pack.nodes("comfy_host.rebase").rebase_if_needed(a_model(pack), None, foreign)

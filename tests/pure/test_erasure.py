@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -439,3 +441,11 @@ def test_a_dense_change_is_kept_where_low_rank_is_as_large() -> None:
     change = torch.zeros(6, 3)
     change[0, 0] = change[1, 1] = 1
     assert isinstance(Erasure({FIRST: Dense(change)}, (ORIGIN,)).compressed(tolerance=1e-6).deltas[FIRST], Dense)
+
+
+def test_an_erasure_is_compared_copied_and_sent_to_other_processes(erasure: Erasure) -> None:
+    assert erasure == erasure and len({erasure, erasure}) == 1
+    for other in (copy.copy(erasure), copy.deepcopy(erasure), pickle.loads(pickle.dumps(erasure))):
+        assert other != erasure and other.origins == erasure.origins and other.maps.keys() == erasure.maps.keys()
+        for name, delta in erasure.deltas.items():
+            assert torch.equal(other.deltas[name].dense(), delta.dense())

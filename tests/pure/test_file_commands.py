@@ -12,7 +12,7 @@ from pure.fakes import LAYERS, FakeModel
 from pure.test_baking import written
 
 from erasure_core import Concept, Dense, Erasure, Origin, rece
-from erasure_core.baking.record import baked_erasures
+from erasure_core.erasures.baked import baked_erasures
 from erasure_core.files.tensor_file import open_tensor_file
 
 
@@ -54,7 +54,7 @@ def test_bake_says_what_is_not_exact(cat: Path, tmp_path: Path, capsys) -> None:
     coarse = written(tmp_path / "coarse.safetensors", FakeModel(), torch.bfloat16)
     assert exit_code("bake", saved, coarse, "--out", tmp_path / "coarse-new.safetensors") == 0
     errors = capsys.readouterr().err
-    assert "trained on other weights and was added as it is" in errors and "note: rounding loses" in errors
+    assert "computed on other weights, could not be formed anew" in errors and "note: rounding loses" in errors
 
 
 def test_inspect_an_erasure(cat: Path, capsys) -> None:

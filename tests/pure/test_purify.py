@@ -95,3 +95,12 @@ def test_numbers_that_explode_are_told(way: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model, "predict_noise", explode)
     with pytest.raises(ValueError, match=f"{way} left the numbers that make sense; lower guidance"):
         purify(model, erasure, IMAGES, steps=5)
+
+
+def test_names_that_no_prompt_holds_are_told() -> None:
+    model = FakeModel()
+    erasure = rece(model, [f"thing {number}" for number in "abcdefgh"])
+    with pytest.raises(
+        ValueError, match="prompt is empty, and the names of the 8 erased concepts are too long for one"
+    ):
+        purify(model, erasure, torch.rand(1, 3, 16, 16))

@@ -354,6 +354,22 @@ def test_what_is_past_its_target_is_not_erased_again(model: FakeModel) -> None:
         rece(model, "red fish")
 
 
+@pytest.mark.parametrize("again", ["red fish", "red fish -> bird"])
+def test_what_a_closed_form_has_erased_without_a_map_is_not_erased_again(model: FakeModel, again: str) -> None:
+    """As sums of erasures one on top of the other, and baked checkpoints: how far it went cannot be computed."""
+    first = rece(model, "red fish", ReceSettings(amplification=1.4))
+    with first.applied_to(model):
+        second = rece(model, "wolf")
+    both = first + second
+    assert not both.maps
+    statistics = gather_statistics(model, again, [""])
+    with both.applied_to(model):
+        for attempt in (lambda: rece(model, again), lambda: erase_statistics(model, statistics, ReceSettings(1, 0.1))):
+            with pytest.raises(ErasedAlreadyError, match="'red fish.*' is erased .* already, .* of 'red fish', 'wolf'"):
+                attempt()
+        assert [one.name for one in rece(model, f"{again}\ngreen leaf").concepts] == ["green leaf"]
+
+
 def test_erasing_more_leaves_what_is_erased_as_it_is(model: FakeModel, caplog) -> None:
     first = rece(model, "red fish", ReceSettings(amplification=1.4))
     with first.applied_to(model) as erased:

@@ -47,6 +47,19 @@ def test_statistics_that_are_saved_change_no_erasure(fake: FakeModel, tmp_path: 
         torch.testing.assert_close(found.deltas[name].dense(), delta.dense())
 
 
+def test_listed_names_that_share_a_word_with_a_new_concept_are_no_longer_preserved(fake, tmp_path: Path) -> None:
+    one, two, three = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "three"))
+    erase = ["erase", "--model", "toy", "--preset", "object", "--preserve-list", "mediums", "--overwrite"]
+    erase += ["--out", str(tmp_path / "e.safetensors"), "--concept"]
+    assert main([*erase, "cat", "--save-statistics", str(one)]) == 0
+    kept = ["--preserve", "a watercolor painting"]
+    assert main([*erase, "oil painting", *kept, "--statistics", str(one), "--save-statistics", str(two)]) == 0
+    assert main([*erase, "cat", "--concept", "oil painting", *kept, "--save-statistics", str(three)]) == 0
+    first, updated, at_once = (set(load_statistics(path).preserve) for path in (one, two, three))
+    assert "a digital painting" in first and "a digital painting" not in updated
+    assert updated == at_once and "a watercolor painting" in updated
+
+
 def test_uce_goes_on_from_statistics_too(fake: FakeModel, tmp_path: Path, capsys) -> None:
     kept, out, plain = (tmp_path / f"{name}.safetensors" for name in ("kept", "out", "plain"))
     uce = ["erase", "--model", "toy", "--method", "uce", "--no-common", "--overwrite", "--out"]

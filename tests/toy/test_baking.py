@@ -20,9 +20,10 @@ from toy.test_checkpoints import SMALL
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from erasure_core import Concept, Dense, Erasure, LowRank, Origin, bake, from_diffusers, rece
-from erasure_core.baking.record import BAKED, baked_erasures
+from erasure_core.closed_form.already_erased import ErasedAlreadyError
 from erasure_core.diffusers.checkpoint import load_checkpoint
 from erasure_core.diffusers.model import DiffusersModel
+from erasure_core.erasures.baked import BAKED, baked_erasures
 from erasure_core.families.unets import FAMILIES
 from erasure_core.model import entry_weights, fingerprint
 
@@ -195,6 +196,23 @@ def test_a_folder(tmp_path: Path) -> None:
         for name, weight in new.weights_of(scope).items():
             torch.testing.assert_close(weight, weights[name], rtol=1e-6, atol=1e-7)
     assert all(done <= total for done, total in steps) and steps[-1][0] > 0.9 * steps[-1][1]
+
+
+def test_what_is_baked_in_is_not_erased_again(tmp_path: Path) -> None:
+    """Past its target, a concept would come back."""
+    source, target = tmp_path / "whole", tmp_path / "baked"
+    tiny.plain().save_pretrained(source)
+    model = load_checkpoint(source)
+    erasure = rece(model, "cat -> dog")
+    bake(erasure, source, target)
+    baked = load_checkpoint(target)
+    assert model.erasures == () and [one.origins for one in baked.erasures] == [erasure.origins]
+    for again in ("cat -> dog", "cat"):
+        with pytest.raises(ErasedAlreadyError, match="'cat.*' is erased from this model already"):
+            rece(baked, again)
+    with pytest.raises(ValueError, match="has an erasure of 'cat -> dog' already"), erasure.applied_to(baked):
+        pass
+    assert rece(baked, "lion").deltas
 
 
 def test_another_checkpoint(tmp_path: Path) -> None:

@@ -304,3 +304,39 @@ def test_changes_of_the_text_encoders_are_proven(plain) -> None:
             module.register_forward_hook(lambda layer, given, output: torch.zeros_like(output))
     with pytest.raises(UnsupportedModelError, match="does not compute with it"), erasure.applied_to(model):
         raise AssertionError("it was applied")
+
+
+def test_a_pipeline_with_loras_on_the_unet_is_edited() -> None:
+    peft = pytest.importorskip("peft")
+    pipe = tiny.plain()
+    lora = peft.LoraConfig(r=2, target_modules=["to_k", "to_v"], init_lora_weights=False)
+    peft.inject_adapter_in_model(lora, pipe.unet)
+    model = from_diffusers(pipe)
+    erasure = rece(model, "cat")
+    with torch.no_grad():
+        inputs = torch.randn(1, 4, 8, 8), torch.tensor([5]), model.encode_prompts(["a cat"])
+        before = model.predict_noise(*inputs)
+        with erasure.applied_to(model):
+            assert not torch.allclose(model.predict_noise(*inputs), before)
+        assert torch.equal(model.predict_noise(*inputs), before)
+
+
+def test_an_erasure_is_applied_to_a_view_as_to_the_model(plain) -> None:
+    first = rece(plain, "cat")
+    view = first.over(plain)
+    second = rece(view, "dog")
+    seed, prompt = [0], ["a dog"]
+    before, both = generate(view, prompt, seed, steps=2), generate(second.over(view), prompt, seed, steps=2)
+    with second.applied_to(view):
+        inside = generate(view, prompt, seed, steps=2)
+    assert torch.equal(inside, both) and not torch.equal(inside, before)
+    assert torch.equal(generate(view, prompt, seed, steps=2), before)
+
+
+def test_the_pipeline_of_a_view_does_not_draw(plain) -> None:
+    view = rece(plain, "cat").over(plain)
+    assert view.pipe.unet is plain.pipe.unet
+    with pytest.raises(
+        UnsupportedModelError, match=r"its pipe has the weights without the erasure; draw with generate"
+    ):
+        view.pipe("a cat")

@@ -1,5 +1,8 @@
 """The embedded model is the same in ComfyUI's classes as in diffusers' and transformers'."""
 
+from types import SimpleNamespace
+
+import comfy.sample
 import pytest
 import torch
 from pack.erasure_core import rece
@@ -102,7 +105,36 @@ def test_weights_can_be_trained_after_loading_in_inference_mode():
 def test_latents_of_another_size_are_refused(toy):
     """The model would draw noise, with nothing that says why."""
     sampling = Sampling(seed=1, steps=1, cfg=3.0, sampler_name="euler", scheduler="normal")
-    with pytest.raises(ValueError, match=r"draws 64 x 64 pixels and nothing else, got a latent of 512 x 256; connect"):
+    with pytest.raises(ValueError, match=r"draws 64 x 64 pixels and nothing else, got 512 x 256; connect"):
         draw(*toy, "a cat", "", {"samples": torch.zeros(1, 4, 32, 64)}, sampling)
     (picture,) = draw(*toy, "a cat", "", toy_module.empty_latent(), sampling)
     assert picture.shape == (3, 64, 64)
+
+
+def test_frames_of_a_video_are_pictures(toy):
+    """As "VAE Decode" gives them; Qwen-Image and Wan have such VAEs."""
+    model, clip, vae = toy
+    video = SimpleNamespace(decode=lambda latents: vae.decode(latents)[:, None].repeat(1, 3, 1, 1, 1))
+    sampling = Sampling(seed=1, steps=1, cfg=3.0, sampler_name="euler", scheduler="normal")
+    frames = draw(model, clip, video, "a cat", "", toy_module.empty_latent(), sampling)
+    (picture,) = draw(*toy, "a cat", "", toy_module.empty_latent(), sampling)
+    assert frames.shape == (3, 3, 64, 64) and all(torch.equal(frame, picture) for frame in frames)
+
+
+def test_latents_are_fitted_as_by_ksampler(toy, monkeypatch):
+    """Newer hosts read the ratio of the latent's size to the picture's from the LATENT."""
+    fit, given = comfy.sample.fix_empty_latent_channels, {}
+
+    def noted(model, latent_image, downscale_ratio_spacial=None, downscale_ratio_temporal=None):
+        given.update(spacial=downscale_ratio_spacial, temporal=downscale_ratio_temporal)
+        return fit(model, latent_image)
+
+    monkeypatch.setattr(comfy.sample, "fix_empty_latent_channels", noted)
+    sampling = Sampling(seed=1, steps=1, cfg=3.0, sampler_name="euler", scheduler="normal")
+    draw(*toy, "a cat", "", toy_module.empty_latent() | {"downscale_ratio_spacial": 8}, sampling)
+    assert given == {"spacial": 8, "temporal": None}
+
+
+def test_pictures_of_another_size_are_refused_by_what_trains_and_purifies(seen):
+    with pytest.raises(ValueError, match="draws 64 x 64 pixels and nothing else, got 128 x 64"):
+        seen.predict_noise(torch.zeros(1, 16, 8, 16), torch.tensor([10]), seen.encode_prompts(["a cat"]))
