@@ -35,6 +35,7 @@ from .settings import DEFAULT, SEED, Bench
 CONCEPTS, ROUNDS = ("cat", "penguin", "guitar", "blob", "fluent"), 5
 AMPLIFICATIONS = (1.0, 1.2, RECE[DEFAULT].amplification)
 """Edits that stop at their target, go a little beyond, or reverse the concept's direction, as the default's do."""
+SEEDS = (SEED, SEED + 50)
 STEPS, PICTURES, ERASED, OTHERS = 200, 8, 16, 32
 COLUMNS = ("UA", "IRA", "CRA", "colour")
 
@@ -42,44 +43,48 @@ COLUMNS = ("UA", "IRA", "CRA", "colour")
 def jobs() -> list[dict]:
     """Each round needs the contexts of those before it."""
     return [
-        {"concept": name, "amplification": amplification, "round": number}
+        {"concept": name, "amplification": amplification, "seed": seed, "round": number}
         for amplification in AMPLIFICATIONS
         for name in CONCEPTS
+        for seed in SEEDS
         for number in range(ROUNDS + 1)
     ]
 
 
-def measure(bench: Bench, concept: str, amplification: float, round: int) -> dict:
-    """Erase against the contexts of all rounds before, then invert the result and keep the contexts that this gives."""
+def measure(bench: Bench, concept: str, amplification: float, seed: int, round: int) -> dict:
+    """Erase against the contexts of all rounds before, then invert the result and keep the contexts that this gives.
+
+    Everything random, the attacks and the pictures that are judged, begins from ``seed``.
+    """
     began, recogniser = time.perf_counter(), ToyRecogniser(bench.judge)
-    name = f"harden-{concept}-{amplification}"
+    name = f"harden-{concept}-{amplification}-{seed}"
     files = [bench.folder / f"{name}-{number}.safetensors" for number in range(round + 1)]
     erasure = hardened(bench, concept, amplification, files[:round])
     subject = subject_of(concept)
     scene = Scene(
         bench.model, erasure.over(bench.model), concept, subject.kind, pictures_of(subject, 8), pictures=PICTURES,
-        budget=Budget(STEPS), seed=SEED + round,
+        budget=Budget(STEPS), seed=seed + round,
     )  # fmt: skip
     attempt = by_inversion(scene)
     _save(bench, attempt.prompts[: len(scene.prompts)], attempt.conditioning.context, files[round])
     shown = sum(recogniser.shows(attempt.images, [concept] * PICTURES))
     seconds = time.perf_counter() - began
-    scores, _ = evaluate_erasure(bench.model, bench.judge, concept, erasure, erased=ERASED, others=OTHERS, seed=SEED)
+    scores, _ = evaluate_erasure(bench.model, bench.judge, concept, erasure, erased=ERASED, others=OTHERS, seed=seed)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
     overlaps = overlap(bench, concept, erasure, files[round])
     found = {"inverted": shown, "seconds": seconds, "overlap": overlaps, **shares}
     if round in (0, ROUNDS):
-        found["discrete"] = _by_words(bench, concept, erasure)
+        found["discrete"] = _by_words(bench, concept, erasure, seed)
     return found
 
 
-def _by_words(bench: Bench, concept: str, erasure: Erasure) -> int:
+def _by_words(bench: Bench, concept: str, erasure: Erasure, seed: int) -> int:
     """Return in how many pictures the words that the attack ``discrete`` finds show the concept."""
     subject = subject_of(concept)
     found = attack(
         bench.model, erasure.over(bench.model), concept, kind=subject.kind, attacks=["discrete"],
         images=pictures_of(subject, 8), recogniser=ToyRecogniser(bench.judge), pictures=PICTURES, steps=STEPS,
-        seed=SEED,
+        seed=seed,
     )  # fmt: skip
     (place,) = (index for index, one in enumerate(found.attempts) if one.attack == "discrete")
     return int(PICTURES * found.recovered(place) + 0.5)
@@ -154,15 +159,15 @@ def section(rows: list[dict]) -> str:
     """A line for each concept and round."""
     lines = [
         [
-            f"{row['concept']}, {row['amplification']:g}", str(row["round"]), _share(row, "inverted"),
-            _share(row, "discrete"), *(f"{one:.2f}" for one in row["overlap"]),
+            f"{row['concept']}, {row['amplification']:g}", str(1 + SEEDS.index(row["seed"])), str(row["round"]),
+            _share(row, "inverted"), _share(row, "discrete"), *(f"{one:.2f}" for one in row["overlap"]),
             *(f"{100 * row[column]:.0f}" for column in COLUMNS),
         ]
         for row in rows
     ]  # fmt: skip
     head = HEAD.format(pictures=PICTURES, steps=STEPS, erased=ERASED, others=OTHERS)
-    columns = ("concept, amplification", "rounds", "inversion", "discrete", "overlap", "overlap, edited", *COLUMNS)
-    return f"{head}\n\n{table(columns, lines)}"
+    columns = ("seed", "rounds", "inversion", "discrete", "overlap", "overlap, edited", *COLUMNS)
+    return f"{head}\n\n{table(('concept, amplification', *columns), lines)}"
 
 
 def _share(row: dict, kind: str) -> str:
