@@ -35,6 +35,7 @@ from ..concepts.templates import wordings
 from ..conditioning import Conditioning
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_record import Origin
+from ..erasures.low_rank import Delta
 from ..limits import Settings, setting
 from ..model import Callback, DiffusionModel, clip_skip_of, entry_weights, fingerprint
 from ..sampling.ddim import MOST_GUIDANCE, check_steps, trajectories
@@ -149,6 +150,35 @@ def abo(
     named, others = _prompts(settings, concept, generator)
     prompts = Prompts.of(model, named, others, preserve)
     states = _states(model, named, others, settings, seed, callback)
+    deltas, losses = trained(
+        model, prompts, states, settings, budget, generator, scope=scope, rank=rank,
+        gradient_checkpointing=gradient_checkpointing, callback=callback, preview=preview,
+    )  # fmt: skip
+    model_fingerprint = fingerprint(entry_weights(model))
+    settings_record = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
+    settings_record |= {"clip_skip": clip_skip_of(model)}
+    return Erasure(deltas, (Origin("abo", (concept,), settings_record, model_fingerprint, losses=losses),))
+
+
+def trained(
+    model: DiffusionModel,
+    prompts: Prompts,
+    states: States,
+    settings: AbOSettings,
+    budget: Budget,
+    generator: torch.Generator,
+    *,
+    scope: str = "cross-attention",
+    rank: int | None = None,
+    gradient_checkpointing: bool = False,
+    callback: Callback | None = None,
+    preview: Preview | None = None,
+) -> tuple[dict[str, Delta], tuple[float, ...]]:
+    """Train the weights of ``scope`` on ``prompts`` and ``states``; return their changes, and the loss of each update.
+
+    Whatever is random is drawn from ``generator``, and ``budget`` says when training ends. The other arguments and the
+    errors are those of ``abo``.
+    """
     stand_ins = StandIns(model.weights_of(scope), rank, generator)
     optimiser = torch.optim.Adam(stand_ins.parameters, settings.learning_rate)
     edited, at_once = model.with_weights(stand_ins.weights()), 2 + (prompts.preserved is not None)
@@ -162,7 +192,7 @@ def abo(
         edited = model.with_weights(stand_ins.weights())
         loss = abo_loss(
             model, edited, latents, timesteps, contexts, settings.unconditional_weight, settings.preserve_weight,
-            settings.focus if others else 0.0, gradient_checkpointing,
+            settings.focus if contexts.alternative is not None else 0.0, gradient_checkpointing,
         )  # fmt: skip
         descend(loss, stand_ins.parameters, optimiser)
         return loss
@@ -170,10 +200,7 @@ def abo(
     look = after_update(preview, model, stand_ins)
     losses = train(update, budget, what="AbO", callback=callback, look=look)
     check_fell(losses)
-    model_fingerprint = fingerprint(entry_weights(model))
-    settings_record = {**asdict(settings), "scope": scope, "rank": rank, "seed": seed, "preserve": preserve}
-    settings_record |= {"clip_skip": clip_skip_of(model)}
-    return Erasure(stand_ins.deltas(), (Origin("abo", (concept,), settings_record, model_fingerprint, losses=losses),))
+    return stand_ins.deltas(), losses
 
 
 @dataclass(frozen=True)

@@ -56,23 +56,31 @@ def measure(bench: Bench, concept: str, amplification: float, seed: int, round: 
 
     Everything random, the attacks and the pictures that are judged, begins from ``seed``.
     """
-    began, recogniser = time.perf_counter(), ToyRecogniser(bench.judge)
-    name = f"harden-{concept}-{amplification}-{seed}"
-    files = [bench.folder / f"{name}-{number}.safetensors" for number in range(round + 1)]
+    files = files_of(bench, f"harden-{concept}-{amplification}-{seed}", round)
     erasure = hardened(bench, concept, amplification, files[:round])
-    subject = subject_of(concept)
+    found = attacked(bench, concept, erasure, seed, round, files[round])
+    return {"overlap": overlap(bench, concept, erasure, files[round]), **found}
+
+
+def files_of(bench: Bench, name: str, round: int) -> list[Path]:
+    """Return where the contexts of each round up to this one are kept."""
+    return [bench.folder / f"{name}-{number}.safetensors" for number in range(round + 1)]
+
+
+def attacked(bench: Bench, concept: str, erasure: Erasure, seed: int, round: int, contexts: Path) -> dict:
+    """Invert an erasure, keep the ``contexts`` that this gives, and return how it withstands and what it costs."""
+    began, recogniser, subject = time.perf_counter(), ToyRecogniser(bench.judge), subject_of(concept)
     scene = Scene(
         bench.model, erasure.over(bench.model), concept, subject.kind, pictures_of(subject, 8), pictures=PICTURES,
         budget=Budget(STEPS), seed=seed + round,
     )  # fmt: skip
     attempt = by_inversion(scene)
-    _save(bench, attempt.prompts[: len(scene.prompts)], attempt.conditioning.context, files[round])
+    _save(bench, attempt.prompts[: len(scene.prompts)], attempt.conditioning.context, contexts)
     shown = sum(recogniser.shows(attempt.images, [concept] * PICTURES))
     seconds = time.perf_counter() - began
     scores, _ = evaluate_erasure(bench.model, bench.judge, concept, erasure, erased=ERASED, others=OTHERS, seed=seed)
     shares = dict(zip(COLUMNS, (scores.ua, scores.ira, scores.cra, scores.colour), strict=True))
-    overlaps = overlap(bench, concept, erasure, files[round])
-    found = {"inverted": shown, "seconds": seconds, "overlap": overlaps, **shares}
+    found = {"inverted": shown, "seconds": seconds, **shares}
     if round in (0, ROUNDS):
         found["discrete"] = _by_words(bench, concept, erasure, seed)
     return found
@@ -160,7 +168,7 @@ def section(rows: list[dict]) -> str:
     lines = [
         [
             f"{row['concept']}, {row['amplification']:g}", str(1 + SEEDS.index(row["seed"])), str(row["round"]),
-            _share(row, "inverted"), _share(row, "discrete"), *(f"{one:.2f}" for one in row["overlap"]),
+            share(row, "inverted"), share(row, "discrete"), *(f"{one:.2f}" for one in row["overlap"]),
             *(f"{100 * row[column]:.0f}" for column in COLUMNS),
         ]
         for row in rows
@@ -170,7 +178,7 @@ def section(rows: list[dict]) -> str:
     return f"{head}\n\n{table(('concept, amplification', *columns), lines)}"
 
 
-def _share(row: dict, kind: str) -> str:
+def share(row: dict, kind: str) -> str:
     return f"{100 * row[kind] / PICTURES:.0f}" if kind in row else ""
 
 

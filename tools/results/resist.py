@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import finetune, harden, paraphrases
+from . import finetune, harden, harden_abo, paraphrases
 from .settings import Bench
 
-PROBES = {"paraphrases": paraphrases, "finetune": finetune, "harden": harden}
+PROBES = {"paraphrases": paraphrases, "finetune": finetune, "harden": harden, "harden-abo": harden_abo}
 
 
 def jobs() -> list[dict]:
