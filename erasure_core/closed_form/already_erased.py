@@ -17,9 +17,6 @@ from .align import aligned_rows
 log = logging.getLogger(__name__)
 
 
-CLOSED_FORMS = ("rece", "uce")
-
-
 class ErasedAlreadyError(ValueError):
     """A concept is already past its target; erasing it again would bring part of it back."""
 
@@ -77,7 +74,7 @@ def check_pair(erasures: Sequence[Erasure], concept: Concept, name: Read, target
 def _unmeasured(erasure: Erasure) -> Iterator[Concept]:
     """Yield the concepts that a closed form has erased without leaving a context map."""
     for origin in erasure.origins if not erasure.maps else ():
-        if origin.method in CLOSED_FORMS:
+        if not origin.losses:
             yield from origin.concepts
 
 

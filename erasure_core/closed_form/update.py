@@ -100,10 +100,11 @@ def without_unlisted(
     ``listed`` is the whole list, and ``preserve`` are the prompts to preserve now: names that share a word with a
     concept that is new are not among them. The other arguments are those of ``restored``.
     """
-    obsolete = [text for text in statistics.preserve if text in listed and text not in set(preserve)]
-    return (
-        restored(statistics, model, preserve=obsolete, callback=callback, workers=workers) if obsolete else statistics
-    )
+    unlisted = set(listed) - set(preserve)
+    obsolete = [text for text in statistics.preserve if text in unlisted]
+    if not obsolete:
+        return statistics
+    return restored(statistics, model, preserve=obsolete, callback=callback, workers=workers)
 
 
 def held_concepts(statistics: Statistics, names: Iterable[str] | str) -> list[Concept]:

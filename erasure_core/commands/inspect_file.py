@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..closed_form.already_erased import CLOSED_FORMS
 from ..erasures.baked import baked_erasures, each_once
 from ..erasures.erasure import Erasure
 from ..erasures.erasure_file import KEY
@@ -62,8 +61,11 @@ def as_text(facts: dict[str, Any]) -> str:
 
 
 def _why_not_rebasable(erasures: Sequence[dict[str, Any]]) -> str:
-    trained = [made["method"] for made in erasures if made["method"] not in CLOSED_FORMS]
-    why = "it was trained" if trained else "its parts were computed on different weights, one on top of the other"
+    why = (
+        "it was trained"
+        if any(made["losses"] for made in erasures)
+        else "its parts were computed on different weights, one on top of the other"
+    )
     return f"cannot be rebased: {why}"
 
 

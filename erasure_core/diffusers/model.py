@@ -46,6 +46,8 @@ class _NoDrawing:
         self._pipe = pipe
 
     def __getattr__(self, name: str):
+        if name == "_pipe":  # as a copy asks before it has any
+            raise AttributeError(name)
         return getattr(self._pipe, name)
 
     def __call__(self, *arguments, **named):

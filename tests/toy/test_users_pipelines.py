@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import accelerate
@@ -335,7 +336,7 @@ def test_an_erasure_is_applied_to_a_view_as_to_the_model(plain) -> None:
 
 def test_the_pipeline_of_a_view_does_not_draw(plain) -> None:
     view = rece(plain, "cat").over(plain)
-    assert view.pipe.unet is plain.pipe.unet
+    assert view.pipe.unet is plain.pipe.unet and copy.copy(view.pipe).unet is plain.pipe.unet
     with pytest.raises(
         UnsupportedModelError, match=r"its pipe has the weights without the erasure; draw with generate"
     ):
