@@ -80,8 +80,8 @@ def test_upstream_patches_are_seen(toy):
     torch.testing.assert_close(merged(patched, clip)[KEY], merged(model, clip)[KEY] + 0.5 * up @ down)
     twice, _ = apply_erasure(patched, clip, made({KEY: Dense(torch.ones(96, 192))}))
     torch.testing.assert_close(merged(twice, clip)[KEY], merged(patched, clip)[KEY] + 1)
-    assert rece(ComfyModel(model, clip), "cat").origins[0].fingerprint != (
-        rece(ComfyModel(patched, clip), "cat").origins[0].fingerprint
+    assert rece(ComfyModel(model, clip), "dog").origins[0].fingerprint != (
+        rece(ComfyModel(patched, clip), "dog").origins[0].fingerprint
     )
 
 
