@@ -54,9 +54,8 @@ class BakedCheckpoint:
     """The error of rounding to the checkpoint's precision where the changes act, relative to these (Frobenius norm)."""
     weights: str
     """``its own`` where the erasure was computed on this checkpoint's weights, ``in part its own`` where only part of a
-    sum was, ``rebased`` where it was formed anew for
-    them, and ``another`` where it was computed on other weights and could not be formed anew: it was trained, or is a
-    sum of erasures one on top of the other."""
+    sum was, ``rebased`` where it was formed anew for them, and ``another`` where it was computed on other weights and
+    could not be formed anew: it was trained, or is a sum of erasures one on top of the other."""
     left_out: tuple[str, ...] = ()
     """What a new folder lacks of the old one, because it may hold the model without the erasure."""
 
@@ -113,7 +112,8 @@ def bake(
 def fitted(erasure: Erasure, checkpoint: Checkpoint) -> tuple[Erasure, str]:
     """Return the erasure for the weights of ``checkpoint``, and what ``BakedCheckpoint.weights`` says of them."""
     entries = checkpoint.text_entries(erasure)
-    own = [origin.fingerprint == fingerprint(weights_of(entries)) for origin in erasure.origins]
+    found = fingerprint(weights_of(entries))
+    own = [origin.fingerprint == found for origin in erasure.origins]
     if any(own):
         return erasure, ITS_OWN if all(own) else IN_PART
     return (rebased(erasure, entries), REBASED) if erasure.maps else (erasure, ANOTHER)
