@@ -37,12 +37,12 @@ class Fields:
         A whole number is also a ``float``; ``true`` and ``false`` are not numbers.
         """
         if name not in self.values:
-            raise ValueError(f"{self.what} has no '{name}'")
-        return _of(self.values[name], kind, f"'{name}' of {self.what}")
+            raise ValueError(f"{self.what} has no '{excerpt(name)}'")
+        return _of(self.values[name], kind, f"'{excerpt(name)}' of {self.what}")
 
     def all(self, name: str, kind: type) -> list[Any]:
         """Return the field ``name``, which must be a list of values of type ``kind``."""
-        return [_of(value, kind, f"what '{name}' of {self.what} lists") for value in self.get(name, list)]
+        return [_of(value, kind, f"what '{excerpt(name)}' of {self.what} lists") for value in self.get(name, list)]
 
     def object(self, name: str) -> Fields:
         """Return the field ``name``, which must be an object."""
@@ -50,7 +50,7 @@ class Fields:
 
     def objects(self, name: str) -> list[Fields]:
         """Return the field ``name``, which must be a list of objects."""
-        return [Fields(value, f"one of '{name}'") for value in self.all(name, dict)]
+        return [Fields(value, f"one of '{excerpt(name)}'") for value in self.all(name, dict)]
 
     def items(self) -> Iterator[tuple[str, Fields]]:
         """Iterate over the names and values of all fields, each of which must be an object."""

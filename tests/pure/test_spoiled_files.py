@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from pure.erasure_files import opened, rewrite, small
 from erasure_core import Erasure, ErasureFileError
 from erasure_core.closed_form.statistics import Statistics
 from erasure_core.closed_form.statistics_file import StatisticsFileError, load_statistics, save_statistics
+from erasure_core.files.json_fields import Fields
 
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
@@ -50,6 +53,16 @@ def spoiled(draw, tensors: dict, header: dict) -> tuple[dict, dict]:
             place = draw(st.sampled_from(places(header)))
             put(header, place, draw(st.just(MISSING) | values))
     return tensors, header
+
+
+def test_a_name_that_cannot_be_printed_is_an_escape() -> None:
+    fields = Fields({"\ud7fc": None}, "'maps'")
+    for name, sentence in (
+        ("\ud7fc", "'\\ud7fc' of 'maps' is None, expected an object"),
+        ("\n", "'maps' has no '\\n'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            fields.get(name, dict)
 
 
 def read_or_refused(load: Callable, path: Path, error: type) -> object:
