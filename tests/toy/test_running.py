@@ -89,7 +89,7 @@ COMMANDS = {
     "compare": ["compare", "--model", "toy", "--prompt", "a cat", "--pictures", "50", "--out", "o.png"],
     "report": ["report", "--model", "toy", "--out", "out"],
     "attack": ["attack", "--model", "toy", "--out", "out"],
-    "evaluate": ["evaluate"],
+    "evaluate": ["evaluate", "--num-images", "2000"],  # enough not to end before the signal comes
 }
 
 
