@@ -24,6 +24,9 @@ def is_open(comfy: ComfyPage) -> None:
     comfy.wait(f"() => !({CLOSED})()", timeout=SOON)
 
 
+ANSWERED = 500  # milliseconds, after which the offers are no longer those for the text before its last letter
+
+
 def offers(comfy: ComfyPage, name: str) -> None:
     """Wait until a name is offered: what is offered before is for the text as it was some keys ago."""
     comfy.wait(f"(name) => !({CLOSED})() && ({OFFERED})().includes(name)", name, SOON)
@@ -36,6 +39,7 @@ def is_closed(comfy: ComfyPage) -> None:
 def type_into(comfy: ComfyPage, node: str, widget: str, text: str) -> None:
     comfy.focus(node, widget)
     comfy.page.keyboard.type(text, delay=30)
+    comfy.page.wait_for_timeout(ANSWERED)
 
 
 def alone(comfy: ComfyPage, node: str, place: tuple[int, int] = (300, 150)) -> None:
