@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..files.cache_folder import CacheFolder
-from ..model import CacheableReader, TextEntry, TextRows, UnsupportedModelError, clip_skip_of, vocabulary_of
+from ..model import CacheableReader, TextRows, UnsupportedModelError
+from .wrapped import WrappedReader
 
 MOST_BYTES = 2_000_000_000
 PARTS = "parts"
@@ -20,7 +20,7 @@ Rows = Mapping[str, tuple[TextRows, ...]]
 Read = Callable[[Sequence[str]], Sequence[Rows]]
 
 
-class CachedRows:
+class CachedRows(WrappedReader):
     """A ``TextReader`` that takes the rows of prompts from files where it can, and writes those that it has to encode.
 
     ``folder`` is made if it is missing, and holds at most ``most`` bytes, by default two gigabytes: the files that were
@@ -39,31 +39,9 @@ class CachedRows:
                 f"the text encoders of a {type(model).__name__} cannot be told from others, so what they read cannot "
                 "be kept; use from_diffusers(pipe), load_checkpoint(file) or load_toy()"
             )
+        super().__init__(model)
         self._model, self._folder = model, CacheFolder(Path(folder), most)
         self._digest = model.encoder_digest()
-        self.clip_skip = clip_skip_of(model)
-
-    @property
-    def erasures(self) -> tuple[Any, ...]:
-        """The erasures on the model, as they are now; see ``TextReader``."""
-        return self._model.erasures
-
-    @erasures.setter
-    def erasures(self, erasures: tuple[Any, ...]) -> None:
-        self._model.erasures = erasures
-
-    @property
-    def vocabulary(self) -> frozenset[str]:
-        """The words that the model has learned; see ``vocabulary_of``."""
-        return vocabulary_of(self._model)
-
-    def reads(self, prompt: str) -> Hashable:
-        """Return the model's tokens of a prompt; see ``TextReader``."""
-        return self._model.reads(prompt)
-
-    def text_entries(self) -> Mapping[str, TextEntry]:
-        """Return the model's text entries; see ``TextReader``."""
-        return self._model.text_entries()
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Rows]:
         """Return the model's rows of each prompt; see ``TextReader``."""

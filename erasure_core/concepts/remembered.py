@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
 
-from ..model import TextEntry, TextReader, TextRows, clip_skip_of, vocabulary_of
+from ..model import TextReader, TextRows
+from .wrapped import WrappedReader
 
 MOST_PROMPTS = 256
 
 
-class RememberedRows:
+class RememberedRows(WrappedReader):
     """A ``TextReader`` that keeps the rows of the last ``most`` prompts, and encodes none of these again.
 
     Prompts of the same tokens count as one. At 77 tokens 768 wide, a prompt takes a quarter of a megabyte.
     """
 
     def __init__(self, model: TextReader, most: int = MOST_PROMPTS):
+        super().__init__(model)
         self._model, self._most = model, most
-        self.clip_skip = clip_skip_of(model)
         self._rows: dict[Hashable, Mapping[str, tuple[TextRows, ...]]] = {}
-
-    @property
-    def erasures(self) -> tuple[Any, ...]:
-        """The erasures on the model, as they are now; see ``TextReader``."""
-        return self._model.erasures
-
-    @erasures.setter
-    def erasures(self, erasures: tuple[Any, ...]) -> None:
-        self._model.erasures = erasures
-
-    @property
-    def vocabulary(self) -> frozenset[str]:
-        """The words that the model has learned; see ``vocabulary_of``."""
-        return vocabulary_of(self._model)
-
-    def reads(self, prompt: str) -> Hashable:
-        """Return the model's tokens of a prompt; see ``TextReader``."""
-        return self._model.reads(prompt)
-
-    def text_entries(self) -> Mapping[str, TextEntry]:
-        """Return the model's text entries; see ``TextReader``."""
-        return self._model.text_entries()
 
     def text_rows(self, prompts: Sequence[str]) -> Sequence[Mapping[str, tuple[TextRows, ...]]]:
         """Return the model's rows of each prompt; see ``TextReader``."""

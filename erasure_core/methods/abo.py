@@ -147,9 +147,9 @@ def abo(
     warn_of_names([concept], preserve)
     check_rank(rank, model.weights_of(scope))
     generator = torch.Generator().manual_seed(seed)
-    named, others = _prompts(settings, concept, generator)
+    named, others = named_prompts(settings, concept, generator)
     prompts = Prompts.of(model, named, others, preserve)
-    states = _states(model, named, others, settings, seed, callback)
+    states = states_of(model, named, others, settings, seed, callback)
     deltas, losses = trained(
         model, prompts, states, settings, budget, generator, scope=scope, rank=rank,
         gradient_checkpointing=gradient_checkpointing, callback=callback, preview=preview,
@@ -303,7 +303,7 @@ class Prompts:
         return Contexts(self.concept[which], alternative, self.empty.expand(count), preserved)
 
 
-def _prompts(settings: AbOSettings, concept: Concept, generator: torch.Generator) -> tuple[list[str], list[str]]:
+def named_prompts(settings: AbOSettings, concept: Concept, generator: torch.Generator) -> tuple[list[str], list[str]]:
     """Return prompts of the concept, and as many of the alternative or, where there is none, no others."""
     kind = settings.kind
     if not concept.instead:
@@ -312,7 +312,7 @@ def _prompts(settings: AbOSettings, concept: Concept, generator: torch.Generator
     return named, [with_target(prompt, concept) for prompt in named]
 
 
-def _states(
+def states_of(
     model: DiffusionModel,
     named: Sequence[str],
     others: Sequence[str],

@@ -15,10 +15,8 @@ from erasure_core.concepts.templates import wordings
 from erasure_core.conditioning import Conditioning
 from erasure_core.drawing.table import table
 from erasure_core.erasures.erasure_record import Origin
-from erasure_core.methods.abo import TOY_ABO, AbOSettings, Prompts, States, trained
-from erasure_core.methods.captions import captions_of, with_target
+from erasure_core.methods.abo import TOY_ABO, AbOSettings, Prompts, named_prompts, states_of, trained
 from erasure_core.model import entry_weights, fingerprint
-from erasure_core.sampling.ddim import trajectories
 from erasure_core.toy.evaluation import subject_of
 from erasure_core.training.loop import Budget
 
@@ -27,7 +25,6 @@ from .settings import INSTEAD, SEED, SETTINGS, Bench, preserved
 
 CONCEPTS = ("cat", "penguin")
 SCOPE = "unet"
-CAPTIONS = 32
 WEIGHT = 4  # how often each context that was found is among the prompts
 
 
@@ -55,11 +52,11 @@ def hardened(bench: Bench, concept: str, files: list[Path]) -> Erasure:
     settings = TOY_ABO["style" if subject.kind == "style" else "object"]
     settings = replace(settings, steps=settings.steps + settings.steps // 2 * len(files))
     generator = torch.Generator().manual_seed(SEED)
-    named = captions_of(settings.kind, pair, CAPTIONS, generator)
-    others = [with_target(prompt, pair) for prompt in named]
+    named, others = named_prompts(settings, pair, generator)
     prompts = Prompts.of(model, named, others, preserved(SETTINGS["abo"], pair))
+    states = states_of(model, named, others, settings, SEED, None)
     deltas, losses = trained(
-        model, _with_contexts(bench, prompts, pair, settings, files), _states(bench, named, others, settings), settings,
+        model, _with_contexts(bench, prompts, pair, settings, files), states, settings,
         Budget(settings.steps), generator, scope=SCOPE,
     )  # fmt: skip
     origin = Origin("abo", (pair,), {"scope": SCOPE}, fingerprint(entry_weights(model)), losses=losses)
@@ -85,12 +82,6 @@ def _with_contexts(bench: Bench, prompts: Prompts, pair: Concept, settings: AbOS
         concept=Conditioning.cat([prompts.concept, Conditioning(concept)]),
         alternative=Conditioning.cat([prompts.alternative, Conditioning(alternative)]),
     )
-
-
-def _states(bench: Bench, named: list[str], others: list[str], settings: AbOSettings) -> States:
-    both = [(named, others)[place % 2][place // 2 % len(named)] for place in range(settings.trajectories)]
-    seeds = range(SEED, SEED + len(both))
-    return States(*trajectories(bench.model, both, seeds, steps=settings.sampling_steps, guidance=settings.guidance))
 
 
 def section(rows: list[dict]) -> str:
